@@ -1,0 +1,34 @@
+# `make help` lists the commands. All of them use the virtual environment that `make install` makes.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN_DIR ?= runs/latent_2
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint bench clean
+
+help: ## list these commands
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed ## make .venv with everything that is needed (5.5 GB, a few minutes)
+
+run: install ## train latent size 2, measure it, draw it: RUN_DIR=runs/latent_2
+	$(BIN)/python -m vae train --latent-size 2 --run-dir $(RUN_DIR)
+
+test: lint ## check the style and run the tests
+	$(BIN)/python -m pytest
+
+lint: install ## check the style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: install ## training speed with and without the perceptual and adversarial terms
+	$(BIN)/python tools/bench.py
+
+clean: ## remove the virtual environment and caches, not the runs
+	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info

@@ -1,0 +1,80 @@
+import gzip
+import shutil
+import struct
+
+import pytest
+import torch
+
+import vae
+from vae import data
+
+
+def test_mnist_is_complete_and_is_the_published_one():
+    # load_digits compares each file with its SHA-256, so that loading is the check
+    for split, count, first in (("train", 60_000, [5, 0, 4]), ("test", 10_000, [7, 2, 1])):
+        images, labels = vae.load_digits(split)
+        assert images.shape == (count, 1, 28, 28)
+        assert images.dtype == torch.uint8
+        assert labels.shape == (count,)
+        assert labels.dtype == torch.int64
+        assert labels[:3].tolist() == first
+        assert set(labels.tolist()) == set(range(10))
+    packed = sum(path.stat().st_size for path in data.MNIST_FOLDER.iterdir())
+    assert packed <= 12e6
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "altered"])
+def test_damaged_archive_is_refused_by_name(damage, tmp_path, monkeypatch):
+    shutil.copytree(data.MNIST_FOLDER, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(data, "MNIST_FOLDER", tmp_path)
+    path = tmp_path / "t10k-labels-idx1-ubyte.gz"
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        raw = bytearray(gzip.decompress(path.read_bytes()))
+        raw[1000] ^= 1
+        path.write_bytes(gzip.compress(raw))
+    with pytest.raises(vae.FileError, match="t10k-labels"):
+        vae.load_digits("test")
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match=r"split='val'.*train.*test"):
+        vae.load_digits("val")
+    with pytest.raises(ValueError, match=r"dataset='cifar'.*mnist.*fashion_mnist"):
+        vae.load_digits("train", "cifar")
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "kmnist", "emnist_digits"])
+def test_a_failed_download_says_where_to_put_the_files(name, tmp_path):
+    folder = {"fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "emnist_digits": "EMNIST"}[name]
+    with pytest.raises(vae.FileError, match=rf"{name}.*{folder}/raw"):
+        vae.load_digits("train", name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "prefix"),
+    [("fashion_mnist", "FashionMNIST", ""), ("emnist_digits", "EMNIST", "emnist-digits-")],
+)
+def test_files_put_there_by_hand_are_read_and_upright(name, folder, prefix, tmp_path):
+    image = torch.zeros(28, 28, dtype=torch.uint8)
+    image[2, 20] = 200
+    stored = image.T if name == "emnist_digits" else image  # EMNIST is published transposed
+    raw = tmp_path / folder / "raw"
+    raw.mkdir(parents=True)
+    for split in ("train", "t10k", "test"):
+        pixels = stored.contiguous().numpy().tobytes()
+        header = struct.pack(">4I", 0x803, 1, 28, 28)
+        (raw / f"{prefix}{split}-images-idx3-ubyte").write_bytes(header + pixels)
+        labels = struct.pack(">2I", 0x801, 1) + b"\x07"
+        (raw / f"{prefix}{split}-labels-idx1-ubyte").write_bytes(labels)
+    digits = vae.load_digits("train", name, tmp_path)
+    assert torch.equal(digits.images, image.view(1, 1, 28, 28))
+    assert digits.labels.tolist() == [7]
+
+
+def test_scale_images_spans_minus_one_to_one():
+    scaled = vae.scale_images(torch.tensor([0, 255], dtype=torch.uint8))
+    assert scaled.tolist() == [-1, 1]

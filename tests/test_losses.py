@@ -1,0 +1,66 @@
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal
+
+import vae
+from vae import losses
+
+
+def test_calibrated_nll_is_the_likelihood_at_its_optimal_variance():
+    x, mean = torch.rand(4, 784, dtype=torch.float64), torch.rand(4, 784, dtype=torch.float64)
+    mse = (x - mean).square().mean()
+
+    def nll(variance):
+        return -Normal(mean, variance.sqrt()).log_prob(x).sum(1).mean()
+
+    torch.testing.assert_close(losses.calibrated_nll(mse), nll(mse))
+    assert nll(mse) < min(nll(1.01 * mse), nll(0.99 * mse))
+
+
+def test_calibrated_nll_has_the_gradient_of_its_closed_form():
+    mse = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    (ours,) = torch.autograd.grad(losses.calibrated_nll(mse), mse)
+    (closed,) = torch.autograd.grad(784 / 2 * (torch.log(2 * math.pi * mse) + 1), mse)
+    torch.testing.assert_close(ours, closed)
+    assert losses.calibrated_nll(torch.tensor(0.0)).isfinite()
+
+
+def test_hinge_losses():
+    real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-2.0, 0.5])
+    assert losses.discriminator_loss(real, fake).item() == pytest.approx(0.25 + 0.75)
+    assert losses.discriminator_loss(torch.zeros(3), torch.zeros(3)).item() == 2  # collapsed
+    assert losses.generator_loss(fake).item() == pytest.approx(0.75)
+
+
+def test_gradient_penalty_of_a_known_function():
+    x = torch.rand(3, 1, 28, 28, requires_grad=True)
+    logits = 2 * x.sum((1, 2, 3), keepdim=True)  # gradient 2 at each of 784 pixels
+    assert losses.gradient_penalty(logits, x).item() == pytest.approx(4 * 784)
+
+
+def test_gradient_norm_and_adaptive_weight():
+    layer = torch.nn.Conv2d(3, 1, 3)
+    output = layer(torch.rand(2, 3, 8, 8)).tanh()
+    target = torch.rand_like(output)
+    loss = 1e-9 * (output - target).square().sum()  # small, as in half precision
+    (at_output,) = torch.autograd.grad(loss, output, retain_graph=True)
+    (expected,) = torch.autograd.grad(loss, layer.weight, retain_graph=True)
+    norm = losses.gradient_norm_at(layer.weight, output, at_output)
+    torch.testing.assert_close(norm, expected.norm())
+    weight = losses.adaptive_weight(torch.tensor(3.0), torch.tensor(1.5))
+    assert weight.item() == pytest.approx(2, rel=1e-5)
+    assert losses.adaptive_weight(torch.tensor(1.0), torch.tensor(0.0)).item() == 1e4
+
+
+def test_a_logit_depends_on_its_18_by_18_patch_alone():
+    discriminator = vae.PatchDiscriminator()
+    x = torch.rand(1, 1, 28, 28, requires_grad=True)
+    logits = discriminator(x)
+    assert logits.shape == (1, 1, 7, 7)
+    (gradient,) = torch.autograd.grad(logits[0, 0, 3, 3], x)
+    rows = gradient[0, 0].abs().sum(1).nonzero()[:, 0]
+    assert rows.max() - rows.min() + 1 == 18
+    with pytest.raises(ValueError, match="3, 28, 28"):
+        discriminator(torch.rand(1, 3, 28, 28))

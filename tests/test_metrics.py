@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+import vae
+
+
+def test_ssim_and_psnr_are_scikit_images(digits):
+    torch.manual_seed(0)
+    x = torch.cat([digits[:12], torch.rand(4, 1, 28, 28) * 2 - 1])
+    y = torch.cat(
+        [digits[1:9], x[8:12] + 0.01 * torch.randn(4, 1, 28, 28), torch.ones(4, 1, 28, 28)]
+    )
+    pairs = list(zip(x[:, 0].double().numpy(), y[:, 0].double().numpy(), strict=True))
+    ssim = [structural_similarity(a, b, data_range=2) for a, b in pairs]
+    psnr = [peak_signal_noise_ratio(a, b, data_range=2) for a, b in pairs]
+    np.testing.assert_allclose(vae.ssim(x, y).numpy(), ssim, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(vae.psnr(x, y).numpy(), psnr, rtol=0, atol=1e-10)
+    assert vae.ssim(x, x).tolist() == pytest.approx([1] * 16)
+    assert vae.psnr(x, x).isinf().all()
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return vae.VAE(vae.VAEConfig(channels=(8, 16, 16))).eval()
+
+
+def test_evaluate_counts_each_image_once(model):
+    images = vae.load_digits("test").images[:50]
+    whole = vae.evaluate(model, images, lpips_images=5, batch_size=50, reference=True)
+    parts = vae.evaluate(model, images, lpips_images=5, batch_size=7)
+    floats = vae.evaluate(model, vae.scale_images(images), lpips_images=5, batch_size=7)
+    assert whole["skimage_difference"] < 1e-9
+    assert parts == floats
+    for kind in ("sample", "mean"):
+        assert set(whole[kind]) == {"mse", "ssim", "psnr", "lpips"}
+        for name in whole[kind]:
+            assert whole[kind][name] == pytest.approx(parts[kind][name], rel=1e-5)
+    x = vae.scale_images(images)
+    with torch.no_grad():
+        posterior = model.encode(x)
+        error = (model.decode(posterior.mode()) - x).square().mean().item()
+    assert whole["mean"]["mse"] == pytest.approx(error, rel=1e-5)
+    assert whole["kl"] == pytest.approx(posterior.kl().mean().item(), rel=1e-5)
+    expected = 392 * (np.log(2 * np.pi * whole["sample"]["mse"]) + 1) + whole["kl"]
+    assert whole["neg_elbo"] == pytest.approx(expected)
+    assert (whole["images"], whole["latent_values"], whole["lpips_images"]) == (50, 98, 5)
+
+
+def test_evaluate_refuses_what_are_not_images(model):
+    with pytest.raises(ValueError, match=r"28, 28.*expected"):
+        vae.evaluate(model, torch.zeros(5, 28, 28, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="int64"):
+        vae.evaluate(model, torch.zeros(5, 1, 28, 28, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"\[-1, 1\]"):
+        vae.evaluate(model, torch.full((5, 1, 28, 28), 255.0))

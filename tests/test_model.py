@@ -1,0 +1,191 @@
+import json
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+import vae
+
+SMALL = (8, 16, 16)
+
+
+def make(**options) -> vae.VAE:
+    """A small model, its zero-initialised layers made random so that every path carries."""
+    torch.manual_seed(0)
+    model = vae.VAE(vae.VAEConfig(channels=SMALL, **options))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+    return model
+
+
+def test_kl_equals_torch_distributions():
+    mean, logvar = torch.randn(5, 4, 7, 7), 3 * torch.randn(5, 4, 7, 7)
+    posterior = vae.DiagonalGaussian(mean, logvar)
+    expected = kl_divergence(Normal(mean.double(), (logvar.double() / 2).exp()), Normal(0, 1))
+    torch.testing.assert_close(posterior.kl().double(), expected.sum((1, 2, 3)), rtol=1e-5, atol=0)
+
+
+def test_sampling_is_reparameterised():
+    mean = torch.randn(3, 2, 1, 1, requires_grad=True)
+    logvar = torch.randn(3, 2, 1, 1, requires_grad=True)
+    noise = torch.randn(3, 2, 1, 1)
+    posterior = vae.DiagonalGaussian(mean, logvar)
+    to_mean, to_logvar = torch.autograd.grad(posterior.sample(noise).sum(), (mean, logvar))
+    torch.testing.assert_close(to_mean, torch.ones_like(mean))
+    torch.testing.assert_close(to_logvar, 0.5 * noise * (logvar / 2).exp())
+    many = vae.DiagonalGaussian(torch.full((4000, 1, 1, 1), 3.0), torch.zeros(4000, 1, 1, 1))
+    assert abs(many.sample().mean() - 3) < 0.1
+    assert abs(many.sample().std() - 1) < 0.1
+
+
+@pytest.mark.parametrize("grid", [1, 7])
+@pytest.mark.parametrize("size", [2, 16])
+@pytest.mark.parametrize("classes", [0, 10])
+def test_shapes_and_ranges(grid, size, classes, digits):
+    model = make(latent_size=size, latent_grid=grid, num_classes=classes)
+    labels = torch.arange(6) % 10 if classes else None
+    posterior = model.encode(digits[:6], labels)
+    assert posterior.mean.shape == posterior.logvar.shape == (6, size, grid, grid)
+    assert posterior.kl().shape == (6,)
+    assert model.config.latent_values == posterior.mean[0].numel()
+    images = model.decode(posterior.mode(), labels)
+    assert images.shape == (6, 1, 28, 28)
+    assert images.abs().max() <= 1
+    seed = torch.Generator().manual_seed
+    assert torch.equal(model.sample(6, labels, seed(1)), model.sample(6, labels, seed(1)))
+
+
+def test_the_latent_is_the_only_way_from_image_to_reconstruction(digits):
+    model = make()
+    x, other = digits[:8], digits[8:16]
+    noise = torch.randn(8, 2, 7, 7)
+    assert not torch.equal(model(x, noise=noise)[0], model(other, noise=noise)[0])
+    model.encoder.register_forward_hook(lambda module, args, output: torch.zeros_like(output))
+    assert torch.equal(model(x, noise=noise)[0], model(other, noise=noise)[0])
+
+
+def test_attention_can_be_switched_off_and_labels_matter():
+    kinds = [type(m).__name__ for m in make(self_attention=False, cross_attention=False).modules()]
+    assert "Attention" not in kinds
+    model = make(num_classes=10)
+    z = torch.randn(2, 2, 7, 7)
+    assert not torch.allclose(
+        model.decode(z, torch.tensor([1, 1])), model.decode(z, torch.tensor([1, 2]))
+    )
+
+
+def test_cross_attention_lets_every_place_see_the_whole_latent():
+    model = vae.VAE(vae.VAEConfig(channels=SMALL, self_attention=False))
+    block = model.decoder.up_blocks[1]
+    torch.nn.init.normal_(block.cross_attention.to_out.weight)
+    tokens = torch.randn(1, 49, SMALL[-1], requires_grad=True)
+    out = block(torch.randn(1, SMALL[1], 14, 14), tokens)
+    (gradient,) = torch.autograd.grad(out[0, :, 0, 0].sum(), tokens)
+    assert (gradient.abs().sum(-1) > 0).all()
+
+
+def test_log_variance_is_bounded_in_half_precision(digits):
+    model = make()
+    with torch.no_grad():
+        model.encoder.conv_out.weight.mul_(1e4)
+    posterior = model.encode(digits[:4])
+    assert posterior.logvar.abs().max() <= 15
+    assert posterior.std.half().isfinite().all()
+    assert (posterior.std.half() > 0).all()
+    assert posterior.kl().isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("latent_size", 0),
+        ("latent_size", 65),
+        ("latent_size", 2.5),
+        ("latent_grid", 5),
+        ("channels", (16, 50, 96)),
+        ("channels", (16, 32)),
+        ("blocks", 0),
+        ("num_classes", -1),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(setting, value):
+    with pytest.raises(ValueError, match=f"{setting}=.*not allowed"):
+        vae.VAEConfig(**{setting: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x[:, 0], "shape.*28, 28.*expected"),
+        (lambda x: x[..., :27], "shape.*28, 27.*expected"),
+        (lambda x: x * 127.5 + 127.5, r"0.*255.*\[-1, 1\]"),
+        (lambda x: x.byte(), "uint8.*scale_images"),
+        (lambda x: x * float("nan"), "nan"),
+        (lambda x: x.numpy(), "ndarray"),
+    ],
+)
+def test_wrong_images_are_refused(change, message, digits):
+    with pytest.raises(ValueError, match=message):
+        make().encode(change(digits))
+
+
+def test_wrong_latents_and_labels_are_refused(digits):
+    with pytest.raises(ValueError, match=r"z has shape \(1, 3, 7, 7\).*2, 7, 7"):
+        make().decode(torch.zeros(1, 3, 7, 7))
+    with pytest.raises(ValueError, match="num_classes=0"):
+        make().encode(digits, torch.zeros(64, dtype=torch.int64))
+    conditional = make(num_classes=10)
+    with pytest.raises(ValueError, match="num_classes=10"):
+        conditional.encode(digits)
+    with pytest.raises(ValueError, match=r"labels.*int64 \(64,\)"):
+        conditional.encode(digits, torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"labels.*from 0 to 9.*10"):
+        conditional.eval().encode(digits, torch.full((64,), 10))
+    with pytest.raises(ValueError, match="n=0"):
+        make().sample(0)
+
+
+def test_save_and_load_give_the_same_model(tmp_path, digits):
+    model = make(latent_size=4, num_classes=10).eval()
+    model.save_pretrained(tmp_path)
+    loaded = vae.VAE.from_pretrained(tmp_path)
+    assert loaded.config == model.config
+    labels = torch.zeros(64, dtype=torch.int64)
+    with torch.no_grad():
+        assert torch.equal(model.encode(digits, labels).mean, loaded.encode(digits, labels).mean)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def damage(path, kind):
+    data = bytearray(path.read_bytes())
+    if kind == "missing":
+        path.unlink()
+    elif kind == "truncated":
+        path.write_bytes(data[:-10])
+    elif kind == "altered":
+        data[-1] ^= 1
+        path.write_bytes(data)
+    else:
+        path.write_bytes(b"not at all such a file")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize("kind", ["missing", "truncated", "altered", "other"])
+def test_damaged_files_are_refused_by_name(name, kind, tmp_path):
+    make().save_pretrained(tmp_path)
+    damage(tmp_path / name, kind)
+    if (name, kind) == ("config.json", "altered"):  # its last byte is white space
+        return
+    with pytest.raises(vae.FileError, match=name):
+        vae.VAE.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"latent_size": 4}, {"latent_grid": 5}, {"speed": 9}])
+def test_config_and_weights_that_do_not_fit_are_refused(change, tmp_path):
+    make().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(vae.FileError, match=r"config\.json"):
+        vae.VAE.from_pretrained(tmp_path)

@@ -1,0 +1,90 @@
+import contextlib
+import io
+import types
+
+import pytest
+import torch
+
+import vae
+from vae import perceptual
+
+
+@pytest.fixture(scope="module")
+def ours():
+    return vae.LPIPS()
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """Real digits, each with a noisy, a shifted and a blank other."""
+    x = vae.scale_images(vae.load_digits("test").images[:12])
+    y = torch.cat([(x[:4] + 0.2 * torch.randn(4, 1, 28, 28)).clamp(-1, 1), x[4:8].roll(2, -1)])
+    return x, torch.cat([y, -torch.ones(4, 1, 28, 28)])
+
+
+def test_shift_tolerant_equals_the_authors_own(ours, pairs):
+    with contextlib.redirect_stdout(io.StringIO()):
+        from stlpips_pytorch import stlpips
+
+        theirs = stlpips.LPIPS(net="vgg", variant="shift_tolerant")
+    x, y = pairs
+    with torch.no_grad():
+        expected = theirs(x.expand(-1, 3, -1, -1), y.expand(-1, 3, -1, -1)).flatten()
+    assert expected.max() > 0.05
+    torch.testing.assert_close(ours(x, y), expected, rtol=0, atol=1e-5)
+
+
+def test_v01_equals_the_authors_own_with_the_backbone_copied_over(pairs, monkeypatch):
+    lpips = pytest.importorskip("lpips")
+    theirs = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
+    backbone = {
+        "features." + name.split(".", 1)[1]: value
+        for name, value in theirs.net.state_dict().items()
+    }
+    monkeypatch.setattr(perceptual, "_torchvision_vgg16", lambda: backbone)
+    x, y = pairs
+    with torch.no_grad():
+        expected = theirs(x.expand(-1, 3, -1, -1), y.expand(-1, 3, -1, -1)).flatten()
+    assert expected.max() > 1e-3
+    torch.testing.assert_close(vae.LPIPS("v0.1")(x, y), expected, rtol=0, atol=1e-5)
+
+
+def test_it_is_frozen_and_differentiable_where_features_vanish(ours, pairs):
+    x, y = pairs[0], pairs[1].clone().requires_grad_()
+    ours.train()
+    assert not ours.training
+    assert not any(parameter.requires_grad for parameter in ours.parameters())
+    distance = ours(x, y)
+    assert (distance > 0).all()
+    assert torch.equal(ours(x, x), torch.zeros(12))
+    (gradient,) = torch.autograd.grad(distance.sum(), y)
+    assert gradient.isfinite().all()
+    assert gradient.abs().max() > 0
+
+
+def test_bad_input_is_refused(ours):
+    with pytest.raises(ValueError, match=r"variant='v9'.*shift_tolerant"):
+        vae.LPIPS("v9")
+    with pytest.raises(ValueError, match="not the same"):
+        ours(torch.zeros(2, 1, 28, 28), torch.zeros(3, 1, 28, 28))
+    with pytest.raises(ValueError, match=r"\(1, 2, 28, 28\)"):
+        ours(torch.zeros(1, 2, 28, 28), torch.zeros(1, 2, 28, 28))
+
+
+@pytest.mark.parametrize("damage", ["altered", "missing", "not installed"])
+def test_weights_that_are_not_the_published_ones_are_refused(damage, tmp_path, monkeypatch):
+    path = tmp_path / "weights/vST0.0/vgg_shift_tolerant.pth"
+    path.parent.mkdir(parents=True)
+    if damage == "altered":
+        path.write_bytes(b"cos\nsystem\n(S'true'\ntR.")  # a pickle that would run a command
+    spec = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    found = None if damage == "not installed" else spec
+    monkeypatch.setattr(perceptual, "find_spec", lambda name: found)
+    with pytest.raises(vae.FileError, match="pip install"):
+        vae.LPIPS()
+
+
+def test_v01_without_its_download_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(vae.FileError, match=r"vgg16.*checkpoints.*shift_tolerant"):
+        vae.LPIPS("v0.1")

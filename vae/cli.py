@@ -1,0 +1,122 @@
+"""The command line. Its flags are the fields of VAEConfig and TrainConfig, read from them."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from .data import load_digits
+from .figures import render
+from .metrics import evaluate
+from .model import VAE, VAEConfig
+from .options import options_of
+from .run import METRICS_NAME, Run, read_metrics
+from .training import TrainConfig, train
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit status. What a user got wrong is one line on stderr."""
+    options = parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"vae: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "vae: interrupted; the last evaluation's model is in the run's folder", file=sys.stderr
+        )
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    root = argparse.ArgumentParser(prog="python -m vae", description="VAEs on 28x28 digits.")
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    trainer = commands.add_parser("train", help="train a model", formatter_class=formatter)
+    trainer.set_defaults(command=run_train)
+    trainer.add_argument("--run-dir", type=Path, help="folder of the run; default: runs/latent_N")
+    for config in (VAEConfig, TrainConfig):
+        add_flags(trainer.add_argument_group(config.__name__), config)
+    measure = commands.add_parser("evaluate", help="measure a trained model on the test set",
+                                  formatter_class=formatter)  # fmt: skip
+    measure.set_defaults(command=run_evaluate)
+    measure.add_argument("directory", type=Path, help="folder of a run")
+    measure.add_argument("--lpips-images", type=int, default=1000, help="images for LPIPS")
+    draw = commands.add_parser("render", help="draw a run's pictures again")
+    draw.set_defaults(command=run_render)
+    draw.add_argument("directory", type=Path, help="folder of a run")
+    return root
+
+
+def add_flags(group: argparse._ArgumentGroup, config: type) -> None:
+    """A flag for each option of a config."""
+    for field, kind, _, several in options_of(config):
+        flag = "--" + field.name.replace("_", "-")
+        how = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
+        if several:
+            how["nargs"] = "+"
+        group.add_argument(flag, default=field.default, help=field.metadata["help"], **how)
+
+
+def from_flags(config: type, flags: argparse.Namespace, **extra):
+    """An instance of `config` from the parsed flags."""
+    names = [field.name for field, *_ in options_of(config)]
+    return config(**{name: getattr(flags, name) for name in names}, **extra)
+
+
+def run_train(options: argparse.Namespace) -> None:
+    config = from_flags(TrainConfig, options, model=from_flags(VAEConfig, options))
+    directory = options.run_dir or Path("runs") / default_name(config)
+    run = train(config, directory)
+    print_table(run.metrics["test"])
+    print(f"Model, metrics and pictures are in {run.directory}/")
+
+
+def default_name(config: TrainConfig) -> str:
+    """latent_2, or mnist-like names that say what differs: fashion_mnist_latent_2_grid_1."""
+    model = config.model
+    return (
+        ("" if config.dataset == "mnist" else f"{config.dataset}_")
+        + f"latent_{model.latent_size}"
+        + ("" if model.latent_grid == 7 else f"_grid_{model.latent_grid}")
+        + ("_conditional" if model.num_classes else "")
+    )
+
+
+def run_evaluate(options: argparse.Namespace) -> None:
+    model = VAE.from_pretrained(options.directory)
+    saved = read_metrics(options.directory)
+    config = TrainConfig(**saved["config"])
+    test_set = load_digits("test", config.dataset, config.data_root)
+    images, labels = (tensor[: config.max_test_images] for tensor in test_set)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    test = evaluate(model.to(device), images, labels, lpips_images=options.lpips_images,
+                    reference=True, progress=True)  # fmt: skip
+    print_table(test)
+    if "test" in saved:
+        pairs = [(test["kl"], saved["test"]["kl"])]
+        for kind in ("sample", "mean"):
+            pairs += [(test[kind][n], saved["test"][kind][n]) for n in ("mse", "ssim", "psnr")]
+        difference = max(abs(a - b) for a, b in pairs)
+        print(f"Largest difference from {METRICS_NAME}: {difference:.2g}")
+
+
+def run_render(options: argparse.Namespace) -> None:
+    for path in render(Run.load(options.directory)):
+        print(path)
+
+
+def print_table(test: dict) -> None:
+    """The metrics of `vae.evaluate`, for people."""
+    print(f"\n{test['images']:,} test images, {test['latent_values']} latent values each")
+    print(f"{'reconstruction from':<20}{'MSE':>9}{'SSIM':>9}{'PSNR dB':>9}{'LPIPS':>9}")
+    for kind, name in (("sample", "z ~ q(z|x)"), ("mean", "the mean of q(z|x)")):
+        row = test[kind]
+        lpips = f"{row['lpips']:9.4f}" if "lpips" in row else f"{'-':>9}"
+        print(f"{name:<20}{row['mse']:9.5f}{row['ssim']:9.4f}{row['psnr']:9.2f}{lpips}")
+    print(f"KL {test['kl']:.1f} nats per image; -ELBO {test['neg_elbo']:.1f} nats per image")
+    print(f"(images in [-1, 1], data range 2; LPIPS on the first {test['lpips_images']:,})\n")

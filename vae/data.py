@@ -1,0 +1,109 @@
+"""Digits as tensors. MNIST ships with the package; the others come through torchvision."""
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .files import FileError, sha256
+
+IMAGE_SIZE = 28
+PIXELS = IMAGE_SIZE * IMAGE_SIZE
+DATASETS = ("mnist", "fashion_mnist", "kmnist", "emnist_digits")
+SPLITS = {"train": "train", "test": "t10k"}
+
+# SHA-256 of the four uncompressed IDX files, as published; a test holds the archives to them.
+MNIST_SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+MNIST_FOLDER = Path(__file__).parent / "mnist"
+
+
+class Digits(NamedTuple):
+    """`images`: uint8 (N, 1, 28, 28), 0 is background. `labels`: int64 (N,), 0 to 9."""
+
+    images: Tensor
+    labels: Tensor
+
+
+def load_digits(split: str, dataset: str = "mnist", root: str | Path = "data") -> Digits:
+    """Load one split of a data set of 28x28 grey images, whole, into memory.
+
+    `split`: "train" (60,000 images of MNIST) or "test" (10,000). `dataset`: one of `DATASETS`.
+    `root`: the folder for the data sets that torchvision downloads; MNIST does not need it.
+    Raises `ValueError` for an unknown split or data set, `FileError` (a `ValueError`) for an
+    archive that is missing or not the published one, and for a download that cannot be done.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r} is not one of {tuple(SPLITS)}")
+    if dataset not in DATASETS:
+        raise ValueError(f"dataset={dataset!r} is not one of {DATASETS}")
+    if dataset != "mnist":
+        return _load_from_torchvision(split, dataset, Path(root))
+    images = _read_idx(MNIST_FOLDER / f"{SPLITS[split]}-images-idx3-ubyte.gz")
+    labels = _read_idx(MNIST_FOLDER / f"{SPLITS[split]}-labels-idx1-ubyte.gz")
+    return Digits(images.unsqueeze(1), labels.long())
+
+
+def scale_images(images: Tensor) -> Tensor:
+    """uint8 in 0...255 to float32 in [-1, 1], on the device where `images` lies."""
+    return images.float().div_(127.5).sub_(1)
+
+
+def check_images(images: Tensor, name: str = "images") -> None:
+    """Raise `ValueError` unless `images` is floating point, (N >= 1, 1, 28, 28), in [-1, 1]."""
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(
+            f"{name} is {kind}; a floating-point tensor in [-1, 1] is expected "
+            "(vae.scale_images turns uint8 into that)"
+        )
+    if images.ndim != 4 or images.shape[1:] != (1, IMAGE_SIZE, IMAGE_SIZE) or not len(images):
+        raise ValueError(f"{name} has shape {tuple(images.shape)}; (N, 1, 28, 28) is expected")
+    low, high = (value.item() for value in images.aminmax())
+    if not (low >= -1 and high <= 1):  # written so that NaN fails too
+        raise ValueError(f"{name} has values from {low:.4g} to {high:.4g}; [-1, 1] is expected")
+
+
+def _read_idx(path: Path) -> Tensor:
+    """Read one gzip-compressed IDX file of bytes and hold it to its published checksum."""
+    try:
+        data = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise FileError(f"{path} cannot be read ({error}); reinstall the package") from error
+    if sha256(data) != MNIST_SHA256[path.stem]:
+        raise FileError(f"{path} is not the published file (SHA-256); reinstall the package")
+    rank = data[3]
+    shape = struct.unpack(f">{rank}I", data[4 : 4 + 4 * rank])
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=4 + 4 * rank).view(shape)
+
+
+def _load_from_torchvision(split: str, dataset: str, root: Path) -> Digits:
+    from torchvision import datasets  # half a second that MNIST does not need
+
+    loaders = {
+        "fashion_mnist": lambda **where: datasets.FashionMNIST(**where),
+        "kmnist": lambda **where: datasets.KMNIST(**where),
+        "emnist_digits": lambda **where: datasets.EMNIST(split="digits", **where),
+    }
+    try:
+        loaded = loaders[dataset](root=root, train=split == "train", download=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        folder = {"fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "emnist_digits": "EMNIST"}
+        raise FileError(
+            f"dataset={dataset!r} could not be downloaded or read by torchvision ({reason}). "
+            f"Put its IDX files, gzip-compressed or not, into {root / folder[dataset] / 'raw'} "
+            "(torchvision's names; the folder is root, or --data-root) and try again."
+        ) from error
+    images = loaded.data.unsqueeze(1)
+    if dataset == "emnist_digits":  # EMNIST stores its images transposed
+        images = images.transpose(2, 3)
+    return Digits(images.contiguous(), loaded.targets.long())

@@ -1,0 +1,40 @@
+"""A PatchGAN discriminator for 28x28 images (Isola et al., "pix2pix", 2017)."""
+
+import torch
+from torch import Tensor, nn
+
+from .data import IMAGE_SIZE
+
+
+class PatchDiscriminator(nn.Module):
+    """One logit for each of 7x7 overlapping patches of 18x18 pixels: a stroke and its surroundings.
+
+    pix2pix's 70x70 patches would each see the whole digit. There is no normalisation layer: a
+    logit depends on its patch alone, and what keeps the discriminator in bounds is its penalty.
+    """
+
+    def __init__(self, width: int = 32):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, width, 4, stride=2, padding=1),  # 14x14, sees 4x4 pixels
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),  # 7x7, sees 10x10
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 4 * width, 3, padding=1),  # sees 18x18
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(4 * width, 1, 1),
+        )
+        for layer in self.layers[:-1:2]:
+            nn.init.kaiming_normal_(layer.weight, a=0.2)
+            nn.init.zeros_(layer.bias)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x`: (B, 1, 28, 28) in [-1, 1]. Returns logits (B, 1, 7, 7), above 0 for "real".
+
+        Computes in float32 under autocast too: its penalty is a second derivative.
+        """
+        if x.ndim != 4 or x.shape[1:] != (1, IMAGE_SIZE, IMAGE_SIZE):
+            raise ValueError(f"x has shape {tuple(x.shape)}; (B, 1, 28, 28) is expected")
+        with torch.autocast(x.device.type, enabled=False):
+            return self.layers(x.float())

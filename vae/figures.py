@@ -1,0 +1,179 @@
+"""The pictures of a run: GIFs of reconstructions and latents, curves, samples."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from PIL import Image
+
+from .files import write_atomically
+from .frames import CLASSES, Frames
+from .metrics import mse, psnr, ssim
+from .model import VAE
+from .run import Run
+
+PICTURES = (
+    "reconstruction.gif",
+    "latent.gif",
+    "train_metrics.png",
+    "test_metrics.png",
+    "samples.png",
+)
+# Ten colours that stay apart for colour-blind readers on white (after Paul Tol's "muted").
+COLOURS = (
+    "#332288", "#88ccee", "#44aa99", "#117733", "#999933",
+    "#ddcc77", "#cc6677", "#882255", "#aa4499", "#555555",
+)  # fmt: skip
+DPI = 100
+FRAME_MS, LAST_FRAME_MS = 400, 2500
+TITLES = {  # of the curves, with units
+    "mse": "MSE, images in [-1, 1]",
+    "ssim": "SSIM",
+    "psnr": "PSNR (dB)",
+    "lpips": "LPIPS",
+    "perceptual": "LPIPS, on its share of the batch",
+    "kl": "KL, the rate (nats per image)",
+    "nll": "−log p(x|z), calibrated (nats per image)",
+    "neg_elbo": "−ELBO, calibrated (nats per image)",
+    "generator": "Generator: mean fake logit, negated",
+    "adaptive_weight": "Adaptive weight of the generator's term",
+    "discriminator": "Discriminator: hinge loss (2 = collapsed)",
+    "accuracy_real": "Discriminator: share right on real patches",
+    "accuracy_fake": "Discriminator: share right on fake patches",
+    "gradient_norm": "Gradient norm before clipping",
+    "images_per_second": "Training speed (images/s)",
+}
+
+
+def render(run: Run) -> list[Path]:
+    """Draw every picture of `PICTURES` into the run's folder; returns their paths."""
+    config = run.model.config
+    name = f"latent size {config.latent_size} on {config.latent_grid}×{config.latent_grid}"
+    history = run.metrics["history"]
+    drawn = (
+        lambda path: save_gif(path, reconstruction_frames(run.frames, name)),
+        lambda path: save_gif(path, latent_frames(run.frames, name, config.latent_values)),
+        lambda path: save_png(path, plot_curves(history["train"], f"Training, {name}")),
+        lambda path: save_png(path, plot_curves(history["test"], f"Test set, {name}")),
+        lambda path: save_png(path, plot_samples(run.model, name)),
+    )
+    paths = [run.directory / picture for picture in PICTURES]
+    for path, draw in zip(paths, drawn, strict=True):
+        draw(path)
+    return paths
+
+
+def reconstruction_frames(frames: Frames, name: str) -> list[Figure]:
+    """One figure an evaluation: ten digits above their reconstructions, each with its metrics."""
+    originals = torch.as_tensor(np.asarray(frames.originals)).unsqueeze(1)
+    figures = []
+    for epoch, images in zip(frames.epochs, frames.reconstructions, strict=True):
+        y = torch.as_tensor(np.asarray(images)).unsqueeze(1)
+        measured = [measure(originals, y).tolist() for measure in (mse, ssim, psnr)]
+        figure = Figure(figsize=(10, 3.3), dpi=DPI)
+        figure.suptitle(f"Test digits and reconstructions, {name}, epoch {epoch:.2f}", fontsize=15)
+        axes = figure.subplots(2, CLASSES)
+        for column in range(CLASSES):
+            for row, image in enumerate((frames.originals[column], images[column])):
+                axes[row, column].imshow(image, cmap="gray", vmin=-1, vmax=1)
+                axes[row, column].set(xticks=[], yticks=[])
+            m, s, p = (values[column] for values in measured)
+            axes[1, column].set_xlabel(f"MSE {m:.4f}\nSSIM {s:.3f}\n{p:.1f} dB", fontsize=11)
+        axes[0, 0].set_ylabel("original", fontsize=12)
+        axes[1, 0].set_ylabel("from z", fontsize=12)
+        figure.subplots_adjust(0.03, 0.2, 0.995, 0.88, wspace=0.06, hspace=0.06)
+        figures.append(figure)
+    return figures
+
+
+def latent_frames(frames: Frames, name: str, latent_values: int) -> list[Figure]:
+    """One figure an evaluation: the test set's latents in the plane, coloured by class."""
+    every = np.concatenate([np.asarray(points) for points in frames.points])
+    low, high = every.min(0), every.max(0)
+    margin = 0.04 * (high - low) + 1e-6
+    projected = latent_values > 2
+    figures = []
+    for epoch, points in zip(frames.epochs, frames.points, strict=True):
+        figure = Figure(figsize=(8, 7), dpi=DPI)
+        axes = figure.add_axes((0.09, 0.08, 0.78, 0.84))
+        axes.set_title(f"Latents of {len(points):,} test digits, {name}, epoch {epoch:.2f}")
+        colours = [COLOURS[label] for label in frames.labels]
+        axes.scatter(*np.asarray(points).T, s=9 if len(points) <= 2000 else 4, c=colours, lw=0)
+        axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
+        axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
+        axes.set_xlabel("t-SNE 1" if projected else "$z_1$")
+        axes.set_ylabel("t-SNE 2" if projected else "$z_2$")
+        dots = [Line2D([], [], marker="o", ls="", color=c, label=i) for i, c in enumerate(COLOURS)]
+        axes.legend(handles=dots, title="digit", loc="center left", bbox_to_anchor=(1, 0.5))
+        figures.append(figure)
+    return figures
+
+
+def plot_curves(rows: list[dict], title: str) -> Figure:
+    """Every quantity in a history (rows with "epoch" and values) over the epochs."""
+    names = [name for name in TITLES if any(name in row for row in rows)]
+    columns = 3
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(4.4 * columns, 2.9 * lines + 0.5), dpi=DPI, layout="constrained")
+    figure.suptitle(title, fontsize=14)
+    for axes, name in zip(figure.subplots(lines, columns, squeeze=False).flat, names, strict=False):
+        points = [(row["epoch"], row[name]) for row in rows if name in row]
+        axes.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else "")
+        axes.set_title(TITLES[name], fontsize=10)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        if name.startswith("accuracy"):
+            axes.set_ylim(0, 1)
+    for axes in figure.axes[len(names) :]:
+        axes.remove()
+    return figure
+
+
+def plot_samples(model: VAE, name: str, seed: int = 0) -> Figure:
+    """8x8 images decoded from draws of the prior N(0, I); row by row the classes, if it has any."""
+    labels = None
+    if model.config.num_classes:
+        labels = torch.arange(64) // 8 % model.config.num_classes
+        labels = labels.to(model.decoder.position.device)
+    images = model.sample(64, labels, torch.Generator().manual_seed(seed)).float().cpu().numpy()
+    figure = Figure(figsize=(6, 6.4), dpi=DPI)
+    figure.suptitle(f"Draws from the prior N(0, I), {name}", fontsize=13)
+    axes = figure.add_axes((0.02, 0.01, 0.96, 0.92))
+    axes.imshow(tile(images[:, 0], 8), cmap="gray", vmin=-1, vmax=1)
+    axes.set_axis_off()
+    return figure
+
+
+def tile(images: np.ndarray, columns: int) -> np.ndarray:
+    """(N, H, W) to one image of N / columns rows, with a line of background between images."""
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
+    rows = padded.reshape(-1, columns, *padded.shape[1:])
+    return np.concatenate([np.concatenate(row, axis=1) for row in rows])
+
+
+def save_png(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG, in one step."""
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))
+
+
+def save_gif(path: Path, figures: list[Figure]) -> None:
+    """Write figures as an endless GIF, in one step; the last frame is shown longest."""
+    frames = [to_palette(figure) for figure in figures]
+    durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
+
+    def write(temporary: Path) -> None:
+        first, *others = frames
+        first.save(temporary, save_all=True, append_images=others, duration=durations, loop=0)
+
+    write_atomically(path, write)
+
+
+def to_palette(figure: Figure, colours: int = 48) -> Image.Image:
+    """A figure's pixels with few colours: half the size of a GIF's 256, and no visible loss."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    return image.quantize(colours, dither=Image.Dither.NONE)

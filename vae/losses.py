@@ -1,0 +1,62 @@
+"""The terms of the loss, each as a short function. Their sum is in `training.py`."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .data import PIXELS
+
+
+def calibrated_nll(distortion: Tensor, variance: Tensor | None = None) -> Tensor:
+    """-log p(x|z) in nats for an image, with the Gaussian's variance at its optimum.
+
+    For D = 784 pixels and one variance for all, the likelihood is highest where the variance is
+    the mean squared error itself (Rybkin et al., "sigma-VAE", 2021, eq. 7); then
+    -log p = D/2 (log(2 pi MSE) + 1). `distortion`: scalar, the batch's MSE, or MSE + w LPIPS.
+    `variance`: scalar, the distortion over all processes' batches; None: this batch's. It is a
+    constant to the gradient, which is exact all the same: at its optimum its derivative is 0.
+    """
+    variance = distortion.detach() if variance is None else variance
+    variance = variance.clamp_min(1e-12)  # a perfect reconstruction has no finite optimum
+    return PIXELS / 2 * (torch.log(2 * math.pi * variance) + distortion / variance)
+
+
+def discriminator_loss(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
+    """Hinge loss: 0 when every patch is told apart by a margin of 1, 2 when D is always 0."""
+    return F.relu(1 - logits_real).mean() + F.relu(1 + logits_fake).mean()
+
+
+def generator_loss(logits_fake: Tensor) -> Tensor:
+    """Low when the discriminator takes reconstructions for real ones."""
+    return -logits_fake.mean()
+
+
+def gradient_penalty(logits_real: Tensor, real: Tensor) -> Tensor:
+    """R1: squared length of D's gradient at real images (Mescheder et al. 2018, eq. 9).
+
+    Keeps the discriminator from becoming certain, which would leave nothing to learn from.
+    `real`: (B, 1, 28, 28) that requires gradient and led to `logits_real`.
+    """
+    (gradient,) = torch.autograd.grad(logits_real.mean((1, 2, 3)).sum(), real, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean()
+
+
+def gradient_norm_at(weight: Tensor, output: Tensor, output_gradient: Tensor) -> Tensor:
+    """Length of the gradient at `weight` that `output_gradient`, at `output`, leads to.
+
+    `output_gradient` is brought to unit length on the way, so that half precision does not lose it.
+    """
+    length = torch.linalg.vector_norm(output_gradient).clamp_min(1e-20)
+    (g,) = torch.autograd.grad(output, weight, output_gradient / length, retain_graph=True)
+    return length * torch.linalg.vector_norm(g)
+
+
+def adaptive_weight(reconstruction_norm: Tensor, generator_norm: Tensor) -> Tensor:
+    """The factor that gives the adversarial term the pull of the reconstruction term.
+
+    Ratio of the two gradients' lengths at the decoder's last layer (Esser et al., "Taming
+    Transformers", 2021, eq. 7), at most 10,000.
+    """
+    return (reconstruction_norm / (generator_norm + 1e-6)).clamp(0, 1e4)

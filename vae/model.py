@@ -1,0 +1,276 @@
+"""The variational autoencoder: config, posterior, encoder, decoder, and the two together."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .blocks import NORM_GROUPS, DownBlock, MidBlock, UpBlock, to_tokens
+from .data import check_images
+from .files import FileError, sha256, write_atomically
+from .options import check_options, option
+
+MAP_SIZE = 7  # the smallest feature map, after two halvings of 28
+LOGVAR_BOUND = 15.0  # keeps exp(logvar / 2) between 5.5e-4 and 1.8e3: representable in fp16
+WEIGHTS_NAME = "model.safetensors"
+CONFIG_NAME = "config.json"
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """What a VAE is made of. An image's latent is (latent_size, latent_grid, latent_grid)."""
+
+    latent_size: int = option(2, "channels of the latent", 1, 64)
+    latent_grid: int = option(
+        7, "height and width of the latent; 1 is a global latent", choices=(1, MAP_SIZE)
+    )
+    channels: tuple[int, ...] = option((16, 32, 64), "widths at 28x28, 14x14 and 7x7", 8, 1024)
+    blocks: int = option(1, "residual blocks in each DownBlock and UpBlock", 1, 8)
+    self_attention: bool = option(True, "self-attention at 7x7")
+    cross_attention: bool = option(True, "UpBlocks attend to the latent's tokens")
+    num_classes: int = option(0, "classes of a conditional model; 0: not conditional", 0, 1000)
+
+    def __post_init__(self):
+        object.__setattr__(self, "channels", tuple(self.channels))  # JSON has lists
+        check_options(self)
+        if len(self.channels) != 3 or any(width % NORM_GROUPS for width in self.channels):
+            raise ValueError(
+                f"channels={self.channels} is not allowed: three multiples of {NORM_GROUPS}"
+            )
+        if self.num_classes and not self.cross_attention:
+            raise ValueError(
+                f"num_classes={self.num_classes} needs cross_attention=True, by which labels enter"
+            )
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, G, G)."""
+        return self.latent_size, self.latent_grid, self.latent_grid
+
+    @property
+    def latent_values(self) -> int:
+        """How many numbers one image becomes: C * G * G."""
+        return self.latent_size * self.latent_grid**2
+
+
+class DiagonalGaussian:
+    """q(z|x): independent Gaussians with `mean` and `logvar`, both (B, C, G, G).
+
+    Kept in float32 whatever the network's precision, so that the KL neither over- nor underflows.
+    """
+
+    def __init__(self, mean: Tensor, logvar: Tensor):
+        self.mean, self.logvar = mean.float(), logvar.float()
+
+    @property
+    def std(self) -> Tensor:
+        return torch.exp(0.5 * self.logvar)
+
+    def sample(self, noise: Tensor | None = None) -> Tensor:
+        """Reparameterised draw, mean + std * noise, noise ~ N(0, I) (Kingma & Welling, 2.4)."""
+        return self.mean + self.std * (torch.randn_like(self.mean) if noise is None else noise)
+
+    def mode(self) -> Tensor:
+        """The most likely latent, which is the mean."""
+        return self.mean
+
+    def kl(self) -> Tensor:
+        """KL(q(z|x) || N(0, I)) in nats, summed over an image's latent: (B,) (ibid., app. B)."""
+        return 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar).flatten(1).sum(1)
+
+
+class Encoder(nn.Module):
+    """Images (B, 1, 28, 28) to the posterior's mean and raw log-variance, (B, 2C, G, G)."""
+
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        _, middle, wide = config.channels
+        context = wide if config.num_classes else None
+        self.down_blocks = nn.ModuleList(
+            [
+                DownBlock(1, middle, config.blocks, context_channels=context),
+                DownBlock(middle, wide, config.blocks, config.self_attention, context),
+            ]
+        )
+        self.mid_block = MidBlock(wide, config.self_attention)
+        self.norm = nn.GroupNorm(NORM_GROUPS, wide)
+        # a 1x1 convolution for the 7x7 grid; for one global latent, one window over the whole map
+        kernel = MAP_SIZE // config.latent_grid
+        self.conv_out = nn.Conv2d(wide, 2 * config.latent_size, kernel)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        for block in self.down_blocks:  # 28 -> 14 -> 7
+            x = block(x, context)
+        return self.conv_out(F.silu(self.norm(self.mid_block(x))))
+
+
+class Decoder(nn.Module):
+    """Latents (B, C, G, G) to images (B, 1, 28, 28) in [-1, 1]."""
+
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        narrow, middle, wide = config.channels
+        context = wide if config.cross_attention else None
+        kernel = MAP_SIZE // config.latent_grid
+        self.conv_in = nn.ConvTranspose2d(config.latent_size, wide, kernel)
+        self.position = nn.Parameter(0.02 * torch.randn(1, wide, MAP_SIZE, MAP_SIZE))
+        self.mid_block = MidBlock(wide, config.self_attention)
+        self.up_blocks = nn.ModuleList(
+            [
+                UpBlock(wide, middle, config.blocks, context),
+                UpBlock(middle, narrow, config.blocks, context),
+            ]
+        )
+        self.norm = nn.GroupNorm(NORM_GROUPS, narrow)
+        self.conv_out = nn.Conv2d(narrow, 1, 3, padding=1)
+
+    def forward(self, z: Tensor, class_token: Tensor | None = None) -> Tensor:
+        x = self.conv_in(z) + self.position  # (B, wide, 7, 7)
+        context = to_tokens(x)  # (B, 49, wide): the latent's tokens, which every UpBlock sees
+        if class_token is not None:
+            context = torch.cat([context, class_token], dim=1)
+        x = self.mid_block(x)
+        for block in self.up_blocks:  # 7 -> 14 -> 28
+            x = block(x, context)
+        return torch.tanh(self.conv_out(F.silu(self.norm(x))))
+
+
+class VAE(nn.Module):
+    """Variational autoencoder for 28x28 grey images (Kingma & Welling 2014; Rezende et al. 2014).
+
+    The only path from an image to its reconstruction is the latent z (and the label, where
+    `config.num_classes` is set). The prior is N(0, I).
+    """
+
+    def __init__(self, config: VAEConfig | None = None):
+        super().__init__()
+        self.config = config = config or VAEConfig()
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        if config.num_classes:
+            self.class_embedding = nn.Embedding(config.num_classes, config.channels[-1])
+        self.to(memory_format=torch.channels_last)
+
+    def forward(
+        self, x: Tensor, labels: Tensor | None = None, noise: Tensor | None = None
+    ) -> tuple[Tensor, DiagonalGaussian]:
+        """Reconstruct through one sample of q(z|x), with no check of the images: for training.
+
+        `x`: (B, 1, 28, 28) in [-1, 1]; `noise`: (B, C, G, G), drawn if None. Returns the
+        reconstruction and the posterior.
+        """
+        token = self._class_token(labels, len(x))
+        posterior = self._posterior(x, token)
+        return self.decoder(posterior.sample(noise), token), posterior
+
+    def encode(self, x: Tensor, labels: Tensor | None = None) -> DiagonalGaussian:
+        """The posterior q(z|x) for `x`: (B, 1, 28, 28) in [-1, 1]; `labels`: int64 (B,).
+
+        Raises `ValueError` for images of another shape, type or range, and for labels that are
+        missing from a conditional model or given to one that is not.
+        """
+        check_images(x, "x")
+        return self._posterior(x, self._class_token(labels, len(x)))
+
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images (B, 1, 28, 28) in [-1, 1] for latents `z`: (B, C, G, G). Raises `ValueError`."""
+        if z.ndim != 4 or z.shape[1:] != self.config.latent_shape:
+            expected = ", ".join(map(str, self.config.latent_shape))
+            raise ValueError(f"z has shape {tuple(z.shape)}; (B, {expected}) is expected")
+        return self.decoder(z, self._class_token(labels, len(z)))
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """`n` images (n, 1, 28, 28) in [-1, 1], decoded from draws of the prior N(0, I).
+
+        `generator`: a CPU generator, so that a seed gives the same latents on every device.
+        """
+        if n < 1:
+            raise ValueError(f"n={n} is not allowed: at least 1")
+        z = torch.randn(n, *self.config.latent_shape, generator=generator)
+        return self.decode(z.to(self.decoder.position.device), labels)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write `model.safetensors` and `config.json` into `directory`, each in one step."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        weights = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        metadata = {"format": "pt", "sha256": _digest(weights)}
+        config = json.dumps(asdict(self.config), indent=2) + "\n"
+        write_atomically(directory / CONFIG_NAME, lambda path: path.write_text(config))
+        write_atomically(directory / WEIGHTS_NAME, lambda path: save_file(weights, path, metadata))
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path) -> "VAE":
+        """The model that `save_pretrained` wrote, on the CPU, in evaluation mode.
+
+        Raises `FileError` (a `ValueError`) that names the file when one is missing, truncated,
+        altered since it was written, or belongs to another model. No code is unpickled.
+        """
+        directory = Path(directory)
+        config_path, weights_path = directory / CONFIG_NAME, directory / WEIGHTS_NAME
+        for path in (config_path, weights_path):
+            if not path.is_file():
+                raise FileError(f"{path} does not exist; a folder of save_pretrained is expected")
+        try:
+            raw = json.loads(config_path.read_text())
+            unknown = set(raw) - {f.name for f in fields(VAEConfig)}
+            if unknown:
+                raise ValueError(f"unknown settings {sorted(unknown)}")
+            model = cls(VAEConfig(**raw))
+        except (TypeError, ValueError) as error:
+            raise FileError(f"{config_path} is not a VAE's config: {error}") from error
+        try:
+            with safe_open(weights_path, framework="pt") as file:
+                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                digest = (file.metadata() or {}).get("sha256")
+        except (SafetensorError, OSError) as error:
+            raise FileError(f"{weights_path} cannot be read, is it whole? ({error})") from error
+        if digest != _digest(weights):
+            raise FileError(f"{weights_path} was altered: its tensors do not match its SHA-256")
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise FileError(f"{weights_path} does not fit {config_path}: {error}") from error
+        return model.eval()
+
+    def _posterior(self, x: Tensor, token: Tensor | None) -> DiagonalGaussian:
+        mean, logvar = self.encoder(x, token).float().chunk(2, dim=1)
+        return DiagonalGaussian(mean, LOGVAR_BOUND * torch.tanh(logvar / LOGVAR_BOUND))
+
+    def _class_token(self, labels: Tensor | None, batch: int) -> Tensor | None:
+        """(B, 1, channels[-1]), or None for a model that is not conditional."""
+        classes = self.config.num_classes
+        if (labels is not None) != bool(classes):
+            raise ValueError(
+                f"labels={'None' if labels is None else 'given'}, but num_classes={classes}: "
+                "a conditional model needs labels, any other takes none"
+            )
+        if labels is None:
+            return None
+        if labels.shape != (batch,) or labels.dtype != torch.int64:
+            raise ValueError(
+                f"labels are {labels.dtype} {tuple(labels.shape)}; int64 ({batch},) is expected"
+            )
+        if not self.training and not 0 <= labels.min() <= labels.max() < classes:  # waits for a GPU
+            raise ValueError(
+                f"labels from 0 to {classes - 1} are expected, not {labels.min()} to {labels.max()}"
+            )
+        return self.class_embedding(labels).unsqueeze(1)
+
+
+def _digest(weights: dict[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes of all tensors, in the order of their names."""
+    parts = []
+    for key in sorted(weights):
+        tensor = weights[key]
+        parts.append(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        parts.append(tensor.numpy().tobytes())
+    return sha256(b"".join(parts))

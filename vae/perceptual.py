@@ -1,0 +1,155 @@
+"""LPIPS: the distance of two images in the features of VGG16, weighted by human judgement.
+
+Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018.
+Two sets of weights, neither of which is part of this package:
+
+* "shift_tolerant" (Ghildyal & Liu, ECCV 2022): the file that the PyPI package `stlpips_pytorch`
+  installs. Its pooling is anti-aliased (Zhang, "Making Convolutional Networks Shift-Invariant
+  Again", ICML 2019). The package's code is not imported.
+* "v0.1" (the original): the linear weights from the PyPI package `lpips`, on torchvision's VGG16,
+  which torchvision downloads once (528 MB).
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .data import IMAGE_SIZE
+from .files import FileError, sha256
+
+VARIANTS = ("shift_tolerant", "v0.1")
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # VGG16's
+WEIGHT_FILES = {  # variant: package, path in it, SHA-256
+    "shift_tolerant": (
+        "stlpips_pytorch",
+        "weights/vST0.0/vgg_shift_tolerant.pth",
+        "44597da68f49c1837c100ff52299050f274d102eb102e5837178c79be6f0e250",
+    ),
+    "v0.1": (
+        "lpips",
+        "weights/v0.1/vgg.pth",
+        "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+    ),
+}
+
+
+class LPIPS(nn.Module):
+    """Learned perceptual distance; frozen, in evaluation mode for good.
+
+    `variant`: "shift_tolerant" or "v0.1". `pretrained=False` leaves random weights (for tests).
+    Raises `ValueError` for an unknown variant and `FileError` (a `ValueError`) when its weights
+    are not installed, are not the published ones or cannot be downloaded.
+    """
+
+    def __init__(self, variant: str = "shift_tolerant", pretrained: bool = True):
+        super().__init__()
+        if variant not in VARIANTS:
+            raise ValueError(f"variant={variant!r} is not one of {VARIANTS}")
+        self.antialiased = variant == "shift_tolerant"
+        self.stages = nn.ModuleList()
+        channels = 3
+        for widths in STAGES:
+            stage = nn.ModuleList()
+            for width in widths:
+                stage.append(nn.Conv2d(channels, width, 3, padding=1))
+                channels = width
+            self.stages.append(stage)
+        self.linear = nn.ParameterList(torch.rand(1, widths[-1], 1, 1) for widths in STAGES)
+        # mean and spread of ImageNet's colours, for images in [-1, 1]
+        colours = torch.tensor([[-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]])
+        self.register_buffer("shift", colours[0].view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", colours[1].view(1, 3, 1, 1), persistent=False)
+        blur = torch.tensor([1.0, 2.0, 1.0]) / 4
+        self.register_buffer("blur", torch.outer(blur, blur).view(1, 1, 3, 3), persistent=False)
+        if pretrained:
+            _load_weights(self, variant)
+        self.requires_grad_(False).eval()
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Distances (B,), at least 0, of `x` and `y`: (B, 1 or 3, 28, 28) in [-1, 1]."""
+        if x.shape != y.shape:
+            raise ValueError(f"x has shape {tuple(x.shape)}, y {tuple(y.shape)}: not the same")
+        distance = torch.zeros(len(x), device=x.device)
+        for a, b, weight in zip(self.features(x), self.features(y), self.linear, strict=True):
+            distance = distance + (weight * (a - b).square()).sum(1).mean((1, 2))
+        return distance
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The five stages' features, float32, of unit length over the channels."""
+        if x.ndim != 4 or x.shape[1] not in (1, 3) or min(x.shape[2:]) < IMAGE_SIZE:
+            raise ValueError(
+                f"images have shape {tuple(x.shape)}; (B, 1 or 3, H, W), H and W >= 28, is expected"
+            )
+        x = (x.expand(-1, 3, -1, -1) - self.shift) / self.scale
+        features = []
+        for i, stage in enumerate(self.stages):
+            x = self._pool(x) if i else x
+            for conv in stage:
+                x = F.relu(conv(x))
+            h = x.float()
+            features.append(h / (torch.linalg.vector_norm(h, dim=1, keepdim=True) + 1e-10))
+        return features
+
+    def train(self, mode: bool = True) -> "LPIPS":
+        """Stays in evaluation mode, whatever the module that holds it does."""
+        return super().train(False)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        """2x2 maximum with stride 2; anti-aliased: with stride 1, then blurred with stride 2."""
+        if not self.antialiased:
+            return F.max_pool2d(x, 2)
+        x = F.pad(F.max_pool2d(x, 2, stride=1), (2, 2, 2, 2), mode="reflect")
+        return F.conv2d(x, self.blur.to(x.dtype).expand(x.shape[1], -1, -1, -1), stride=2,
+                        groups=x.shape[1])  # fmt: skip
+
+
+def _load_weights(model: LPIPS, variant: str) -> None:
+    weights = _read_weights(variant)
+    if variant == "v0.1":
+        weights |= _torchvision_vgg16()
+    convolutions = [key for key in weights if key.startswith(("net.", "features."))]
+    names = sorted((key for key in convolutions if key.endswith(".weight")), key=_layer_number)
+    layers = [conv for stage in model.stages for conv in stage]
+    for conv, name in zip(layers, names, strict=True):
+        conv.weight.data.copy_(weights[name])
+        conv.bias.data.copy_(weights[name.replace(".weight", ".bias")])
+    for i, weight in enumerate(model.linear):
+        weight.data.copy_(weights[f"lin{i}.model.1.weight"])
+
+
+def _layer_number(name: str) -> int:
+    """13 of "net.slice3.13.weight" or "features.13.weight": torchvision's numbering, both."""
+    return int(name.split(".")[-2])
+
+
+def _read_weights(variant: str) -> dict[str, Tensor]:
+    package, name, expected = WEIGHT_FILES[variant]
+    spec = find_spec(package)  # finds the package's folder without running its code
+    if spec is None:
+        raise FileError(f"LPIPS variant={variant!r} needs weights: pip install {package}")
+    path = Path(spec.submodule_search_locations[0]) / name
+    if not path.is_file() or sha256(path.read_bytes()) != expected:
+        raise FileError(
+            f"{path} is missing or not the published file (SHA-256): "
+            f"pip install --force-reinstall --no-deps {package}"
+        )
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _torchvision_vgg16() -> dict[str, Tensor]:
+    from torchvision.models import VGG16_Weights
+
+    weights = VGG16_Weights.IMAGENET1K_V1
+    try:
+        state = weights.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise FileError(
+            f"LPIPS variant='v0.1' needs torchvision's VGG16, and {weights.url} could not be had "
+            f"({error}). Put that file into {torch.hub.get_dir()}/checkpoints/, or use "
+            "variant='shift_tolerant', which needs no download."
+        ) from error
+    return {key: value for key, value in state.items() if key.startswith("features.")}

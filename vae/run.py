@@ -1,0 +1,86 @@
+"""A run's folder: what training leaves in it, and how it is read again."""
+
+import json
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .files import FileError, write_atomically
+from .frames import Frames
+from .model import VAE
+
+METRICS_NAME = "metrics.json"
+FRAMES_NAME = "frames.npz"
+
+
+@dataclass
+class Run:
+    """A run: its folder, its model (EMA weights), `metrics.json` as a dict, and its frames."""
+
+    directory: Path
+    model: VAE
+    metrics: dict
+    frames: Frames
+
+    @classmethod
+    def load(cls, directory: str | Path) -> "Run":
+        """Read a run's folder. Raises `FileError` (a `ValueError`) naming the file at fault."""
+        directory = Path(directory)
+        return cls(
+            directory,
+            VAE.from_pretrained(directory),
+            read_metrics(directory),
+            Frames.load(directory / FRAMES_NAME),
+        )
+
+    def save(self) -> None:
+        """Write everything but the pictures, each file in one step; `metrics.json` comes last."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(self.directory)
+        self.frames.save(self.directory / FRAMES_NAME)
+        text = json.dumps(self.metrics, indent=1) + "\n"
+        write_atomically(self.directory / METRICS_NAME, lambda path: path.write_text(text))
+
+
+def read_metrics(directory: Path) -> dict:
+    """A folder's `metrics.json`. Raises `FileError` (a `ValueError`) naming it."""
+    path = directory / METRICS_NAME
+    try:
+        metrics = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path} is not a run's metrics: {error}") from error
+    if not isinstance(metrics, dict) or not {"config", "history"} <= set(metrics):
+        raise FileError(f"{path} is not a run's metrics: 'config' or 'history' is missing")
+    return metrics
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether `directory` holds a run that was trained to its end."""
+    return (directory / METRICS_NAME).is_file() and "test" in read_metrics(directory)
+
+
+def describe_environment(device: torch.device, precision: str, processes: int) -> dict:
+    """The versions and the hardware that a run's numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": device.type,
+        "hardware": _hardware(device),
+        "threads": torch.get_num_threads(),
+        "mixed_precision": precision,
+        "processes": processes,
+    }
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = models[0].split(":")[1].strip() if models else name
+    return f"{name}, {os.cpu_count()} cores"

@@ -1,0 +1,418 @@
+"""The training of a VAE with all four loss terms: the config, the step, and the loop around it."""
+
+import contextlib
+import resource
+import shutil
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .data import DATASETS, PIXELS, Digits, load_digits, scale_images
+from .discriminator import PatchDiscriminator
+from .figures import render
+from .frames import Frames
+from .losses import (
+    adaptive_weight,
+    calibrated_nll,
+    discriminator_loss,
+    generator_loss,
+    gradient_norm_at,
+    gradient_penalty,
+)
+from .metrics import AGREEMENT, evaluate
+from .model import VAE, VAEConfig
+from .options import check_options, option
+from .perceptual import LPIPS, VARIANTS
+from .run import Run, describe_environment, is_finished
+
+FULL_EPOCHS = 20  # a full training, as long as the reference's
+QUICK_EPOCHS, QUICK_IMAGES = 1, 24_000  # what two CPU cores do in about four minutes
+EARLY_EVALUATIONS = 5  # in the first epoch, besides the one at its end
+LOG_EVERY = 20  # steps between two looks at the losses; each look waits for the device
+FREE_SPACE = 100 * 2**20  # bytes that a run's folder may come to need
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a run's result. A loss term whose weight is 0 is not computed."""
+
+    model: VAEConfig = field(default_factory=VAEConfig)
+    dataset: str = option("mnist", "the images", choices=DATASETS)
+    data_root: str = option("data", "folder of the data sets that torchvision downloads")
+    max_train_images: int | None = option(None, "train on the first so many; default: all", 1)
+    max_test_images: int | None = option(None, "evaluate on the first so many; default: all", 1)
+    epochs: int | None = option(
+        None,
+        f"default: {FULL_EPOCHS} on a GPU; on a CPU {QUICK_EPOCHS}, of {QUICK_IMAGES} images",
+        1,
+    )
+    batch_size: int = option(32, "images in a step, over all processes", 1)
+    learning_rate: float = option(2e-3, "peak of the one-cycle schedule", 1e-9)
+    weight_decay: float = option(1e-2, "AdamW's", 0)
+    warmup: float = option(0.15, "share of the steps in which the learning rate rises", 0.01, 0.99)
+    clip_norm: float = option(5.0, "a gradient longer than this is shortened to it", 1e-9)
+    ema_decay: float = option(0.998, "of the average of the weights, the result", 0, 0.999999)
+    w_mse: float = option(1.0, "weight of the MSE in the distortion", 0)
+    w_perceptual: float = option(0.05, "weight of LPIPS in the distortion", 0)
+    perceptual_share: float = option(0.125, "share of each batch that LPIPS sees", 1e-9, 1)
+    lpips_variant: str = option("shift_tolerant", "weights of LPIPS", choices=VARIANTS)
+    beta: float = option(1.0, "weight of the KL: 1 is the true ELBO; less is sharper, at a rate", 0)
+    w_adversarial: float = option(0.1, "weight of the generator's loss, beside its adaptive one", 0)
+    adversarial_start: float = option(0.5, "share of the steps before the discriminator", 0, 1)
+    discriminator_lr: float = option(1e-3, "learning rate of the discriminator", 1e-9)
+    w_gradient_penalty: float = option(1.0, "weight of the discriminator's R1 penalty", 0)
+    mixed_precision: str = option("auto", "of the model", choices=("auto", "no", "bf16", "fp16"))
+    lpips_images: int = option(1000, "test images on which LPIPS is measured", 0)
+    projected_images: int = option(2000, "test images in latent.gif (two latent values: all)", 1)
+    seed: int = option(0, "of the weights, the order and the sampling noise", 0, 2**32 - 1)
+
+    def __post_init__(self):
+        if isinstance(self.model, dict):  # as it comes from JSON
+            object.__setattr__(self, "model", VAEConfig(**self.model))
+        check_options(self)
+        if self.w_mse == self.w_perceptual == 0:
+            raise ValueError("w_mse=0 and w_perceptual=0 leave no distortion: one must be above 0")
+
+
+def train(config: TrainConfig, run_dir: str | Path) -> Run:
+    """Train a VAE; leave model, metrics and pictures in `run_dir`.
+
+    Raises, before any work, `ValueError` for a `run_dir` that holds a finished run and for
+    settings that do not fit the data, and `OSError` when there is no space. Raises
+    `FloatingPointError`, naming the term and the step, when a loss is no longer finite; what was
+    saved at the last evaluation stays.
+    """
+    return Trainer(config, run_dir).fit()
+
+
+class Trainer:
+    """One training. `training_step` is the method; all else is the loop around it."""
+
+    def __init__(self, config: TrainConfig, run_dir: str | Path):
+        self.directory = check_directory(Path(run_dir))
+        AcceleratorState._reset_state()  # or a second training could not have another precision
+        precision = choose_precision(config.mixed_precision)
+        self.accelerator = Accelerator(mixed_precision=precision)
+        self.device = self.accelerator.device
+        self.config = config = with_budget(config, self.device)
+        self.train_set = self._load("train")
+        self.test_set = self._load("test")
+        processes = self.accelerator.num_processes
+        self.steps_per_epoch = len(self.train_set.images) // config.batch_size
+        if not self.steps_per_epoch or config.batch_size % processes:
+            raise ValueError(
+                f"batch_size={config.batch_size} is not allowed: a multiple of the {processes} "
+                f"processes, and at most the {len(self.train_set.images)} training images"
+            )
+        self.total_steps = self.steps_per_epoch * config.epochs
+        self.adversarial_from = round(config.adversarial_start * self.total_steps)
+
+        torch.manual_seed(config.seed)
+        model, discriminator = VAE(config.model).to(self.device), PatchDiscriminator()
+        self.ema = torch.optim.swa_utils.AveragedModel(
+            model, multi_avg_fn=ema_update(config.ema_decay)
+        )
+        self.lpips = LPIPS(config.lpips_variant).to(self.device) if config.w_perceptual else None
+        optimizer = torch.optim.AdamW(
+            model.parameters(), config.learning_rate, (0.9, 0.99), weight_decay=config.weight_decay
+        )
+        d_optimizer = torch.optim.AdamW(
+            discriminator.parameters(), config.discriminator_lr, (0.5, 0.99)
+        )
+        self.model, self.discriminator, self.optimizer, self.d_optimizer = self.accelerator.prepare(
+            model, discriminator, optimizer, d_optimizer
+        )
+        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            config.learning_rate,
+            total_steps=self.total_steps + 1,
+            pct_start=config.warmup,
+        )
+        self.step = 0
+        self.recent: list[dict[str, Tensor]] = []  # terms of the steps since the last look
+        self.frames = Frames(
+            self.test_set,
+            len(self.test_set.images)
+            if config.model.latent_values <= 2
+            else config.projected_images,
+        )
+        self.metrics = {
+            "config": asdict(config),
+            "environment": describe_environment(self.device, precision, processes),
+            "history": {"train": [], "test": []},
+        }
+        self.training_seconds, self.clock = 0.0, 0.0
+
+    def training_step(
+        self, x: Tensor, labels: Tensor | None, noise: Tensor, adversarial: bool
+    ) -> dict[str, Tensor]:
+        """One step of both optimisers on images `x`: (B, 1, 28, 28) in [-1, 1].
+
+        loss = -log p(x|z) + beta * KL + w_adversarial * adaptive weight * generator's loss, where
+        the distortion in p is MSE + w_perceptual * LPIPS. The terms that depend on the
+        reconstruction alone are differentiated there first, since the adaptive weight needs their
+        gradients apart; then everything passes backward through the model once.
+        """
+        config, terms = self.config, {}
+        reconstruction, posterior = self.model(x, labels, noise)
+        image = reconstruction.detach().requires_grad_()
+        if config.w_mse:
+            terms["mse"] = F.mse_loss(image, x)
+        if config.w_perceptual:
+            share = ceil(config.perceptual_share * len(x))
+            with self.half_precision():
+                terms["perceptual"] = self.lpips(x[:share], image[:share]).mean()
+        weights = {"mse": config.w_mse, "perceptual": config.w_perceptual}
+        distortion = sum(weights[name] * value for name, value in terms.items())
+        variance = self.accelerator.reduce(distortion.detach(), "mean")
+        terms["nll"] = calibrated_nll(distortion, variance)
+        (gradient,) = torch.autograd.grad(terms["nll"], image)
+        if adversarial:
+            terms["generator"] = generator_loss(self.unwrap(self.discriminator)(image))
+            (g_gradient,) = torch.autograd.grad(terms["generator"], image)
+            last = self.unwrap(self.model).decoder.conv_out.weight
+            norms = torch.stack(
+                [gradient_norm_at(last, reconstruction, g) for g in (gradient, g_gradient)]
+            )
+            terms["adaptive_weight"] = adaptive_weight(*self.accelerator.reduce(norms, "mean"))
+            gradient = gradient + config.w_adversarial * terms["adaptive_weight"] * g_gradient
+        objective = (reconstruction * gradient).sum()  # has the gradient that was just collected
+        if config.beta:
+            terms["kl"] = posterior.kl().mean()
+            objective = objective + config.beta * terms["kl"]
+        self.accelerator.backward(objective / PIXELS)
+        terms["gradient_norm"] = self.accelerator.clip_grad_norm_(
+            self.model.parameters(), config.clip_norm
+        )
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if adversarial:
+            terms |= self.discriminator_step(x, image.detach())
+        return {name: value.detach() for name, value in terms.items()}
+
+    def discriminator_step(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """One step of the discriminator; `real`, `fake`: (B, 1, 28, 28), without a graph."""
+        w_penalty = self.config.w_gradient_penalty
+        real = real.detach().requires_grad_(w_penalty > 0)
+        logits_real, logits_fake = self.discriminator(torch.cat([real, fake])).chunk(2)
+        loss = hinge = discriminator_loss(logits_real, logits_fake)
+        if w_penalty:
+            loss = hinge + 0.5 * w_penalty * gradient_penalty(logits_real, real)
+        self.accelerator.backward(loss)
+        self.d_optimizer.step()
+        self.d_optimizer.zero_grad()
+        return {
+            "discriminator": hinge,
+            "accuracy_real": (logits_real > 0).float().mean(),
+            "accuracy_fake": (logits_fake < 0).float().mean(),
+        }
+
+    def fit(self) -> Run:
+        """Train to the end, evaluating on the way; returns the finished run."""
+        first = {
+            max(1, round(self.steps_per_epoch * k / (EARLY_EVALUATIONS + 1)))
+            for k in range(1, EARLY_EVALUATIONS + 1)
+        }
+        main = self.accelerator.is_main_process
+        started = time.perf_counter()
+        with tqdm(total=self.total_steps, unit="step", disable=not main) as bar:
+            self.clock = time.perf_counter()
+            while self.step < self.total_steps:
+                if self.step == self.adversarial_from:
+                    self.look_at_losses(bar)  # from here on there are more terms
+                self.optimize()
+                bar.update()
+                at_end = self.step % self.steps_per_epoch == 0
+                if at_end or self.step in first or len(self.recent) == LOG_EVERY:
+                    self.look_at_losses(bar)
+                if at_end or self.step in first:
+                    self.checkpoint()
+        return self.finish(started)
+
+    def optimize(self) -> None:
+        """Run `training_step` on the next batch, then move the schedule and the average."""
+        adversarial = self.config.w_adversarial > 0 and self.step >= self.adversarial_from
+        self.model.train()
+        self.recent.append(self.training_step(*self.next_batch(), adversarial))
+        self.scheduler.step()
+        self.ema.update_parameters(self.unwrap(self.model))
+        self.step += 1
+
+    def next_batch(self) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Images, labels and noise of the current step: this process's part of the batch.
+
+        Order and noise depend on the seed and the step alone, so that any number of processes
+        sees the same batches.
+        """
+        config = self.config
+        epoch, position = divmod(self.step, self.steps_per_epoch)
+        if position == 0:
+            generator = seeded_generator(config.seed, 0, epoch)
+            n = len(self.train_set.images)
+            self.order = torch.randperm(n, generator=generator).to(self.device)
+        generator = seeded_generator(config.seed, 1, self.step)
+        noise = torch.randn(config.batch_size, *config.model.latent_shape, generator=generator)
+        part = config.batch_size // self.accelerator.num_processes
+        start = self.accelerator.process_index * part
+        index = self.order[position * config.batch_size + start :][:part]
+        x = scale_images(self.train_set.images[index])
+        labels = self.train_set.labels[index] if config.model.num_classes else None
+        return x, labels, noise[start : start + part].to(self.device)
+
+    def look_at_losses(self, bar: tqdm) -> None:
+        """Average the terms since the last look into the history; stop if one is not finite."""
+        if not self.recent:
+            return
+        names = list(self.recent[0])
+        values = torch.stack([torch.stack(list(terms.values())) for terms in self.recent])
+        values = self.accelerator.reduce(values.float(), "mean").cpu()
+        for row, terms in enumerate(values.isfinite()):
+            if not terms.all():
+                name, step = names[int(terms.int().argmin())], self.step - len(values) + row + 1
+                raise FloatingPointError(
+                    f"{name} is {values[row, names.index(name)].item()} at step {step}; what was "
+                    f"saved at the last evaluation is in {self.directory}. Try a lower "
+                    "learning_rate, or mixed_precision='no'."
+                )
+        elapsed = time.perf_counter() - self.clock
+        self.training_seconds += elapsed
+        row = dict(zip(names, values.mean(0).tolist(), strict=True))
+        row |= {"images_per_second": len(self.recent) * self.config.batch_size / elapsed}
+        epoch = self.step / self.steps_per_epoch
+        self.metrics["history"]["train"].append({"step": self.step, "epoch": epoch} | row)
+        bar.set_description(f"epoch {epoch:.2f}/{self.config.epochs}")
+        shown = {"mse": ".4f", "kl": ".0f", "images_per_second": ".0f", "accuracy_fake": ".2f"}
+        bar.set_postfix({k: format(row[k], f) for k, f in shown.items() if k in row})
+        self.recent.clear()
+        self.clock = time.perf_counter()
+
+    def checkpoint(self) -> None:
+        """Evaluate the averaged weights, record a frame, and save all of it."""
+        if self.accelerator.is_main_process:
+            epoch = self.step / self.steps_per_epoch
+            measured = self.evaluate(mean=False, lpips_images=0)
+            flat = measured.pop("sample") | {k: measured[k] for k in ("kl", "neg_elbo")}
+            row = {"step": self.step, "epoch": epoch, "training_seconds": self.training_seconds}
+            self.metrics["history"]["test"].append(row | flat)
+            self.frames.record(self.ema.module, self.test_set, epoch)
+            self.run.save()
+        self.accelerator.wait_for_everyone()
+        self.clock = time.perf_counter()
+
+    def evaluate(self, **options) -> dict:
+        """`vae.evaluate` of the averaged weights on the test set."""
+        return evaluate(
+            self.ema.module, self.test_set.images, self.test_set.labels, lpips=self.lpips, **options
+        )
+
+    def finish(self, started: float) -> Run:
+        """Measure the final table by scikit-image, draw the pictures, mark the run as finished."""
+        if self.accelerator.is_main_process:
+            test = self.evaluate(lpips_images=self.config.lpips_images, reference=True)
+            if test["skimage_difference"] > AGREEMENT:
+                warnings.warn(
+                    f"MSE, SSIM or PSNR differs from scikit-image's by "
+                    f"{test['skimage_difference']:.2g}, more than {AGREEMENT}",
+                    stacklevel=2,
+                )
+            render(self.run)
+            self.metrics["test"] = test
+            self.metrics["seconds"] = {
+                "training": self.training_seconds,
+                "all": time.perf_counter() - started,
+            }
+            self.metrics["peak_memory_mb"] = (
+                resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            )
+            self.run.save()
+        self.accelerator.wait_for_everyone()
+        return self.run
+
+    @property
+    def run(self) -> Run:
+        """The run as it stands: the averaged weights, the metrics and the frames so far."""
+        return Run(self.directory, self.ema.module.eval(), self.metrics, self.frames)
+
+    def unwrap(self, module: torch.nn.Module) -> torch.nn.Module:
+        """The module without what `accelerate` put around it."""
+        return self.accelerator.unwrap_model(module, keep_fp32_wrapper=True)
+
+    def half_precision(self) -> contextlib.AbstractContextManager:
+        """Autocast to bf16 where that is used; fp16 would lose the small gradients of LPIPS."""
+        bf16 = self.accelerator.mixed_precision == "bf16"
+        return self.accelerator.autocast() if bf16 else contextlib.nullcontext()
+
+    def _load(self, split: str) -> Digits:
+        config = self.config
+        with self.accelerator.main_process_first():  # one process downloads, the others read
+            images, labels = load_digits(split, config.dataset, config.data_root)
+        n = config.max_train_images if split == "train" else config.max_test_images
+        return Digits(images[:n].to(self.device), labels[:n].to(self.device))
+
+
+def check_directory(directory: Path) -> Path:
+    """Raise unless a run can be written to `directory`."""
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"run_dir={str(directory)!r} is a file: a folder is expected")
+    if is_finished(directory):
+        raise ValueError(
+            f"run_dir={str(directory)!r} holds a finished run: name another folder, or delete it"
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(directory).free
+    if free < FREE_SPACE:
+        raise OSError(
+            f"run_dir={str(directory)!r} has {free / 2**20:.0f} MiB free; "
+            f"a run may need {FREE_SPACE / 2**20:.0f}"
+        )
+    return directory
+
+
+def choose_precision(requested: str) -> str:
+    """ "auto" becomes bf16 where the hardware computes in it, fp16 on an older GPU, or "no"."""
+    if requested != "auto":
+        return requested
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    probes = (
+        getattr(torch.cpu, f"_is_{name}_supported", bool) for name in ("avx512_bf16", "amx_tile")
+    )
+    return "bf16" if any(probe() for probe in probes) else "no"
+
+
+def with_budget(config: TrainConfig, device: torch.device) -> TrainConfig:
+    """The config with `epochs` decided: on a CPU, and unless stated, the quick budget."""
+    if config.epochs is not None:
+        return config
+    if device.type != "cpu":
+        return replace(config, epochs=FULL_EPOCHS)
+    images = config.max_train_images or QUICK_IMAGES
+    return replace(config, epochs=QUICK_EPOCHS, max_train_images=images)
+
+
+def ema_update(decay: float) -> Callable:
+    """The update of an exponential moving average, faster while it is young."""
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], currents: list[Tensor], count: Tensor) -> None:
+        young = (1 + int(count)) / (10 + int(count))
+        torch._foreach_lerp_(averages, currents, 1 - min(decay, young))
+
+    return update
+
+
+def seeded_generator(*key: int) -> torch.Generator:
+    """A CPU generator whose stream is decided by `key`, independent of any other key's."""
+    seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(seed))
