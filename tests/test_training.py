@@ -304,6 +304,6 @@ def test_every_setting_is_a_flag_with_its_help(capsys):
 
 def test_a_users_mistake_is_one_line(capsys):
     assert main(["train", "--latent-grid", "5"]) == 2
-    assert capsys.readouterr().err == "vae: latent_grid=5 is not allowed: 1 or 7\n"
+    assert capsys.readouterr().err == "vae: latent_grid=5 is not allowed: one of (1, 7)\n"
     assert main(["evaluate", "/no/such/folder"]) == 2
     assert "/no/such/folder/config.json does not exist" in capsys.readouterr().err

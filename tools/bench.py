@@ -46,7 +46,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainers = {
             name: Trainer(
-                TrainConfig(batch_size=options.batch_size, epochs=1, adversarial_start=0.0, **terms),
+                TrainConfig(
+                    batch_size=options.batch_size, epochs=1, adversarial_start=0.0, **terms
+                ),
                 Path(folder) / str(i),
             )
             for i, (name, terms) in enumerate(VARIANTS.items())

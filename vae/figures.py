@@ -46,6 +46,7 @@ TITLES = {  # of the curves, with units
     "gradient_norm": "Gradient norm before clipping",
     "images_per_second": "Training speed (images/s)",
 }
+LOGARITHMIC = ("mse", "lpips", "perceptual", "adaptive_weight")
 
 
 def render(run: Run) -> list[Path]:
@@ -125,6 +126,8 @@ def plot_curves(rows: list[dict], title: str) -> Figure:
         axes.set_title(TITLES[name], fontsize=10)
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
+        if name in LOGARITHMIC:
+            axes.set_yscale("log")
         if name.startswith("accuracy"):
             axes.set_ylim(0, 1)
     for axes in figure.axes[len(names) :]:
@@ -148,8 +151,8 @@ def plot_samples(model: VAE, name: str, seed: int = 0) -> Figure:
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
-    """(N, H, W) to one image of N / columns rows, with a line of background between images."""
-    padded = np.pad(images, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
+    """(N, H, W) to one image of N / columns rows, with a grey line around each."""
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1)), constant_values=-0.5)
     rows = padded.reshape(-1, columns, *padded.shape[1:])
     return np.concatenate([np.concatenate(row, axis=1) for row in rows])
 

@@ -90,7 +90,7 @@ def project(latents: np.ndarray, previous: np.ndarray | None = None) -> np.ndarr
 
     perplexity = min(30, (len(latents) - 1) / 3)
     if previous is None:
-        tsne = TSNE(perplexity=perplexity, init="pca", max_iter=500, random_state=0)
+        tsne = TSNE(perplexity=perplexity, init="pca", max_iter=1000, random_state=0)
     else:
         tsne = TSNE(perplexity=perplexity, init=previous, early_exaggeration=1, max_iter=250,
                     learning_rate=max(len(latents) / 12, 50), random_state=0)  # fmt: skip
