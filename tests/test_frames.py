@@ -8,6 +8,10 @@ def test_two_values_are_drawn_as_they_are():
     assert np.array_equal(project(latents), latents)
 
 
+def test_latents_that_are_all_the_same_have_a_place():
+    assert np.array_equal(project(np.ones((20, 5), np.float32)), np.zeros((20, 2)))
+
+
 def test_a_warm_start_drifts_where_a_fresh_one_jumps():
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(5, 20)) * 5

@@ -33,6 +33,8 @@ def test_evaluate_counts_each_image_once(model):
     parts = vae.evaluate(model, images, lpips_images=5, batch_size=7)
     floats = vae.evaluate(model, vae.scale_images(images), lpips_images=5, batch_size=7)
     assert whole["skimage_difference"] < 1e-9
+    kept = vae.evaluate(model, images, lpips_images=0, mean=False)
+    assert set(kept["sample"]) == {"mse", "ssim", "psnr"}
     assert parts == floats
     for kind in ("sample", "mean"):
         assert set(whole[kind]) == {"mse", "ssim", "psnr", "lpips"}
@@ -54,5 +56,7 @@ def test_evaluate_refuses_what_are_not_images(model):
         vae.evaluate(model, torch.zeros(5, 28, 28, dtype=torch.uint8))
     with pytest.raises(ValueError, match="int64"):
         vae.evaluate(model, torch.zeros(5, 1, 28, 28, dtype=torch.int64))
+    with pytest.raises(ValueError, match="lpips_images=-1"):
+        vae.evaluate(model, torch.zeros(5, 1, 28, 28), lpips_images=-1)
     with pytest.raises(ValueError, match=r"\[-1, 1\]"):
         vae.evaluate(model, torch.full((5, 1, 28, 28), 255.0))

@@ -1,7 +1,9 @@
+import itertools
 import json
 import math
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 import vae
+from vae import losses
 from vae.cli import main, parser
-from vae.training import Trainer
+from vae.training import Trainer, one_cycle, with_budget
 
 
 def snapshot(module):
@@ -86,7 +89,7 @@ def test_the_kls_gradient_reaches_the_encoder(tiny, tmp_path, monkeypatch):
     assert (gradients[0.0] != gradients[1.0]).all()
 
 
-TERMS = {
+TERMS = {  # weight: what it adds to the logged terms
     "w_mse": {"mse"},
     "w_perceptual": {"perceptual"},
     "beta": {"kl"},
@@ -103,7 +106,60 @@ def test_a_term_is_computed_if_its_weight_is_above_zero(weight, tiny, tmp_path):
         assert all((term in terms) == (value > 0) for term in TERMS[weight])
         assert all(term.isfinite() for term in terms.values())
     if weight == "w_perceptual":
-        assert Trainer(tiny(w_perceptual=0), tmp_path / "none").lpips is None
+        assert Trainer(tiny(w_perceptual=0, lpips_images=0), tmp_path / "none").lpips is None
+
+
+def test_the_penalty_holds_the_discriminator_back(tiny, tmp_path, digits):
+    def gradient_at_real(weight):
+        trainer = Trainer(tiny(w_gradient_penalty=weight), tmp_path / str(weight))
+        for _ in range(20):
+            trainer.discriminator_step(digits, F.avg_pool2d(digits, 3, 1, 1))
+        x = digits.clone().requires_grad_()
+        return losses.gradient_penalty(trainer.discriminator(x), x).item()
+
+    assert gradient_at_real(10.0) < 0.5 * gradient_at_real(0.0)
+
+
+def test_the_average_of_the_weights_is_what_is_saved(trainer):
+    expected = snapshot(trainer.model)
+    for step in range(3):
+        trainer.optimize()
+        decay = min(trainer.config.ema_decay, (1 + step) / (10 + step))
+        expected = [decay * e + (1 - decay) * p for e, p in
+                    zip(expected, trainer.model.parameters(), strict=True)]  # fmt: skip
+    trainer.run.save()
+    saved = vae.VAE.from_pretrained(trainer.directory)
+    for ours, e in zip(saved.parameters(), expected, strict=True):
+        torch.testing.assert_close(ours, e)
+
+
+def test_processes_share_a_batch_between_them(trainer):
+    x, _, noise = trainer.next_batch()
+    parts = []
+    for rank in range(2):
+        trainer.accelerator = SimpleNamespace(num_processes=2, process_index=rank)
+        parts.append(trainer.next_batch())
+    assert torch.equal(torch.cat([part[0] for part in parts]), x)
+    assert torch.equal(torch.cat([part[2] for part in parts]), noise)
+
+
+def test_learning_rate_rises_then_falls_to_zero():
+    share = one_cycle(0.1, 100)
+    rates = [share(step) for step in range(101)]
+    assert rates[9] == rates[10] == 1
+    assert rates[0] == pytest.approx(0.1)
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+    assert rates[100] == pytest.approx(0)
+    assert one_cycle(0.01, 1)(0) == 1
+
+
+def test_the_budget_without_epochs_depends_on_the_device(tiny):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    quick = with_budget(vae.TrainConfig(), cpu)
+    assert (quick.epochs, quick.max_train_images) == (1, 24_000)
+    full = with_budget(vae.TrainConfig(), gpu)
+    assert (full.epochs, full.max_train_images) == (20, None)
+    assert with_budget(vae.TrainConfig(epochs=3), cpu).max_train_images is None
 
 
 def test_penalty_and_hinge_train_a_discriminator(trainer, digits):
@@ -145,6 +201,8 @@ def test_a_runs_folder_holds_what_it_should(finished):
     assert len(epochs) == 5 + 2
     assert epochs == sorted(epochs)
     assert epochs[-2:] == [1, 2]
+    names = {"mse", "ssim", "psnr", "lpips", "kl", "neg_elbo"}
+    assert all(names <= set(row) for row in metrics["history"]["test"])
     train = metrics["history"]["train"]
     assert train[-1]["epoch"] == 2
     assert {"mse", "perceptual", "kl", "nll", "discriminator", "accuracy_fake"} <= set(train[-1])
@@ -157,7 +215,9 @@ def test_a_runs_folder_holds_what_it_should(finished):
 
 
 def test_gifs_have_a_frame_for_each_evaluation_and_render_draws_them_again(finished):
-    for name in ("reconstruction.gif", "latent.gif"):
+    names = ("reconstruction.gif", "latent.gif")
+    drawn = {name: (finished.directory / name).read_bytes() for name in names}
+    for name in names:
         path = finished.directory / name
         with Image.open(path) as gif:
             assert gif.n_frames == 7
@@ -169,14 +229,14 @@ def test_gifs_have_a_frame_for_each_evaluation_and_render_draws_them_again(finis
         assert path.stat().st_size < 2.5e6
         path.unlink()
     assert main(["render", str(finished.directory)]) == 0
-    assert (finished.directory / "latent.gif").is_file()
+    assert drawn == {name: (finished.directory / name).read_bytes() for name in names}
 
 
 def test_evaluate_repeats_the_numbers(finished, capsys):
     assert main(["evaluate", str(finished.directory), "--lpips-images", "0"]) == 0
     printed = capsys.readouterr().out
     assert "100 test images, 147 latent values" in printed
-    difference = float(printed.split("metrics.json: ")[1])
+    difference = float(printed.split("KL: ")[1])
     assert difference < 1e-6
 
 
@@ -258,8 +318,11 @@ def test_impossible_settings_are_refused_by_name(setting, value):
 def test_settings_that_do_not_fit_are_refused_before_any_work(tiny, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="w_mse=0 and w_perceptual=0"):
         vae.TrainConfig(w_mse=0, w_perceptual=0)
+    with pytest.raises(ValueError, match=r"num_classes=5.*10 classes"):
+        vae.train(tiny({"num_classes": 5}), tmp_path / "run")
     with pytest.raises(ValueError, match=r"batch_size=64.*50 training images"):
         vae.train(tiny(batch_size=64, max_train_images=50), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"run_dir=.*is a file"):
         vae.train(tiny(), tmp_path / "file")
@@ -269,22 +332,27 @@ def test_settings_that_do_not_fit_are_refused_before_any_work(tiny, tmp_path, mo
 
 
 def test_no_space_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "metrics.json"
-    path.write_text("old")
+    model = vae.VAE(vae.VAEConfig(channels=(8, 16, 16)))
+    model.save_pretrained(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     script = (
-        "import resource, signal, sys; from vae.files import write_atomically\n"
+        "import resource, signal, sys, vae\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "write_atomically(sys.argv[1], lambda path: path.write_bytes(bytes(5000)))"
+        "vae.VAE(vae.VAEConfig(channels=(8, 16, 16))).save_pretrained(sys.argv[1])"
     )
-    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True)
-    assert "File too large" in done.stderr
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True)
+    assert f"OSError: {tmp_path}/model.safetensors could not be written" in done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_damaged_runs_are_refused_by_name(finished, tmp_path):
-    for name, content in (("metrics.json", "{"), ("metrics.json", "{}"), ("frames.npz", "x")):
+    for name, content in (
+        ("metrics.json", "{"),
+        ("metrics.json", "{}"),
+        ("metrics.json", '{"config": {}, "history": {"train": [3]}}'),
+        ("frames.npz", "x"),
+    ):
         for path in finished.directory.iterdir():
             (tmp_path / path.name).write_bytes(path.read_bytes())
         (tmp_path / name).write_text(content)

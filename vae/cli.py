@@ -8,25 +8,25 @@ import torch
 
 from .data import load_digits
 from .figures import render
+from .files import FileError
 from .metrics import evaluate
 from .model import VAE, VAEConfig
 from .options import options_of
+from .perceptual import LPIPS
 from .run import METRICS_NAME, Run, read_metrics
 from .training import TrainConfig, train
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status. What a user got wrong is one line on stderr."""
-    options = parser().parse_args(arguments)
+    flags = parser().parse_args(arguments)
     try:
-        options.command(options)
+        flags.command(flags)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"vae: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "vae: interrupted; the last evaluation's model is in the run's folder", file=sys.stderr
-        )
+        print("vae: interrupted; what was saved last is in the run's folder", file=sys.stderr)
         return 130
     return 0
 
@@ -45,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
                                   formatter_class=formatter)  # fmt: skip
     measure.set_defaults(command=run_evaluate)
     measure.add_argument("directory", type=Path, help="folder of a run")
-    measure.add_argument("--lpips-images", type=int, default=1000, help="images for LPIPS")
+    measure.add_argument(
+        "--lpips-images", type=int, help="test images for LPIPS; default: the run's"
+    )
     draw = commands.add_parser("render", help="draw a run's pictures again")
     draw.set_defaults(command=run_render)
     draw.add_argument("directory", type=Path, help="folder of a run")
@@ -68,9 +70,9 @@ def from_flags(config: type, flags: argparse.Namespace, **extra):
     return config(**{name: getattr(flags, name) for name in names}, **extra)
 
 
-def run_train(options: argparse.Namespace) -> None:
-    config = from_flags(TrainConfig, options, model=from_flags(VAEConfig, options))
-    directory = options.run_dir or Path("runs") / default_name(config)
+def run_train(flags: argparse.Namespace) -> None:
+    config = from_flags(TrainConfig, flags, model=from_flags(VAEConfig, flags))
+    directory = flags.run_dir or Path("runs") / default_name(config)
     run = train(config, directory)
     print_table(run.metrics["test"])
     print(f"Model, metrics and pictures are in {run.directory}/")
@@ -87,26 +89,37 @@ def default_name(config: TrainConfig) -> str:
     )
 
 
-def run_evaluate(options: argparse.Namespace) -> None:
-    model = VAE.from_pretrained(options.directory)
-    saved = read_metrics(options.directory)
-    config = TrainConfig(**saved["config"])
+def run_evaluate(flags: argparse.Namespace) -> None:
+    model, saved = VAE.from_pretrained(flags.directory), read_metrics(flags.directory)
+    try:
+        config = TrainConfig(**saved["config"])
+    except TypeError as error:
+        raise FileError(f"{flags.directory / METRICS_NAME}: {error}") from error
     test_set = load_digits("test", config.dataset, config.data_root)
     images, labels = (tensor[: config.max_test_images] for tensor in test_set)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    test = evaluate(model.to(device), images, labels, lpips_images=options.lpips_images,
-                    reference=True, progress=True)  # fmt: skip
+    count = config.lpips_images if flags.lpips_images is None else flags.lpips_images
+    lpips = LPIPS(config.lpips_variant).to(device) if count else None
+    test = evaluate(
+        model.to(device),
+        images,
+        labels,
+        lpips=lpips,
+        lpips_images=count,
+        reference=True,
+        progress=True,
+    )
     print_table(test)
     if "test" in saved:
         pairs = [(test["kl"], saved["test"]["kl"])]
         for kind in ("sample", "mean"):
             pairs += [(test[kind][n], saved["test"][kind][n]) for n in ("mse", "ssim", "psnr")]
         difference = max(abs(a - b) for a, b in pairs)
-        print(f"Largest difference from {METRICS_NAME}: {difference:.2g}")
+        print(f"Largest difference from {METRICS_NAME} in MSE, SSIM, PSNR, KL: {difference:.2g}")
 
 
-def run_render(options: argparse.Namespace) -> None:
-    for path in render(Run.load(options.directory)):
+def run_render(flags: argparse.Namespace) -> None:
+    for path in render(Run.load(flags.directory)):
         print(path)
 
 

@@ -88,22 +88,20 @@ def _read_idx(path: Path) -> Tensor:
 def _load_from_torchvision(split: str, dataset: str, root: Path) -> Digits:
     from torchvision import datasets  # half a second that MNIST does not need
 
-    loaders = {
-        "fashion_mnist": lambda **where: datasets.FashionMNIST(**where),
-        "kmnist": lambda **where: datasets.KMNIST(**where),
-        "emnist_digits": lambda **where: datasets.EMNIST(split="digits", **where),
-    }
+    name = {"fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "emnist_digits": "EMNIST"}[dataset]
+    part = {"split": "digits"} if dataset == "emnist_digits" else {}
     try:
-        loaded = loaders[dataset](root=root, train=split == "train", download=True)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        folder = {"fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "emnist_digits": "EMNIST"}
+        loaded = getattr(datasets, name)(root, train=split == "train", download=True, **part)
+        images, labels = loaded.data.unsqueeze(1), loaded.targets.long()
+        if images.shape != (len(labels), 1, IMAGE_SIZE, IMAGE_SIZE):
+            raise ValueError(f"images {tuple(images.shape)} for {len(labels)} labels")
+    except Exception as error:  # torchvision raises what the damage happens to lead to
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise FileError(
-            f"dataset={dataset!r} could not be downloaded or read by torchvision ({reason}). "
-            f"Put its IDX files, gzip-compressed or not, into {root / folder[dataset] / 'raw'} "
-            "(torchvision's names; the folder is root, or --data-root) and try again."
+            f"dataset={dataset!r} could not be downloaded or read by torchvision ({reason}). Put "
+            f"its unpacked IDX files, under torchvision's names, into {root / name / 'raw'} (the "
+            "folder is root, or --data-root) and try again."
         ) from error
-    images = loaded.data.unsqueeze(1)
     if dataset == "emnist_digits":  # EMNIST stores its images transposed
-        images = images.transpose(2, 3)
-    return Digits(images.contiguous(), loaded.targets.long())
+        images = images.transpose(2, 3).contiguous()
+    return Digits(images, labels)

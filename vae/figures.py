@@ -10,18 +10,11 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from .files import write_atomically
-from .frames import CLASSES, Frames
+from .frames import Frames
 from .metrics import mse, psnr, ssim
 from .model import VAE
 from .run import Run
 
-PICTURES = (
-    "reconstruction.gif",
-    "latent.gif",
-    "train_metrics.png",
-    "test_metrics.png",
-    "samples.png",
-)
 # Ten colours that stay apart for colour-blind readers on white (after Paul Tol's "muted").
 COLOURS = (
     "#332288", "#88ccee", "#44aa99", "#117733", "#999933",
@@ -33,10 +26,10 @@ TITLES = {  # of the curves, with units
     "mse": "MSE, images in [-1, 1]",
     "ssim": "SSIM",
     "psnr": "PSNR (dB)",
-    "lpips": "LPIPS",
+    "lpips": "LPIPS, on the first test images",
     "perceptual": "LPIPS, on its share of the batch",
     "kl": "KL, the rate (nats per image)",
-    "nll": "−log p(x|z), calibrated (nats per image)",
+    "nll": "Calibrated NLL of the distortion (nats)",
     "neg_elbo": "−ELBO, calibrated (nats per image)",
     "generator": "Generator: mean fake logit, negated",
     "adaptive_weight": "Adaptive weight of the generator's term",
@@ -50,34 +43,34 @@ LOGARITHMIC = ("mse", "lpips", "perceptual", "adaptive_weight")
 
 
 def render(run: Run) -> list[Path]:
-    """Draw every picture of `PICTURES` into the run's folder; returns their paths."""
-    config = run.model.config
+    """Draw every picture of a run into its folder; returns their paths."""
+    config, frames, history = run.model.config, run.frames, run.metrics["history"]
     name = f"latent size {config.latent_size} on {config.latent_grid}×{config.latent_grid}"
-    history = run.metrics["history"]
-    drawn = (
-        lambda path: save_gif(path, reconstruction_frames(run.frames, name)),
-        lambda path: save_gif(path, latent_frames(run.frames, name, config.latent_values)),
-        lambda path: save_png(path, plot_curves(history["train"], f"Training, {name}")),
-        lambda path: save_png(path, plot_curves(history["test"], f"Test set, {name}")),
-        lambda path: save_png(path, plot_samples(run.model, name)),
-    )
-    paths = [run.directory / picture for picture in PICTURES]
-    for path, draw in zip(paths, drawn, strict=True):
-        draw(path)
-    return paths
+    pictures = {
+        "reconstruction.gif": reconstruction_frames(frames, name),
+        "latent.gif": latent_frames(frames, name, config.latent_values),
+        "train_metrics.png": plot_curves(history["train"], f"Training, {name}"),
+        "test_metrics.png": plot_curves(history["test"], f"Test set, {name}"),
+        "samples.png": plot_samples(run.model, name),
+    }
+    for picture, drawn in pictures.items():
+        save = save_gif if picture.endswith(".gif") else save_png
+        save(run.directory / picture, drawn)
+    return [run.directory / picture for picture in pictures]
 
 
 def reconstruction_frames(frames: Frames, name: str) -> list[Figure]:
     """One figure an evaluation: ten digits above their reconstructions, each with its metrics."""
-    originals = torch.as_tensor(np.asarray(frames.originals)).unsqueeze(1)
+    originals = torch.from_numpy(frames.originals).unsqueeze(1)
     figures = []
     for epoch, images in zip(frames.epochs, frames.reconstructions, strict=True):
-        y = torch.as_tensor(np.asarray(images)).unsqueeze(1)
+        y = torch.from_numpy(images).unsqueeze(1)
         measured = [measure(originals, y).tolist() for measure in (mse, ssim, psnr)]
         figure = Figure(figsize=(10, 3.3), dpi=DPI)
         figure.suptitle(f"Test digits and reconstructions, {name}, epoch {epoch:.2f}", fontsize=15)
-        axes = figure.subplots(2, CLASSES)
-        for column in range(CLASSES):
+        columns = len(frames.originals)
+        axes = figure.subplots(2, columns, squeeze=False)
+        for column in range(columns):
             for row, image in enumerate((frames.originals[column], images[column])):
                 axes[row, column].imshow(image, cmap="gray", vmin=-1, vmax=1)
                 axes[row, column].set(xticks=[], yticks=[])
@@ -92,21 +85,21 @@ def reconstruction_frames(frames: Frames, name: str) -> list[Figure]:
 
 def latent_frames(frames: Frames, name: str, latent_values: int) -> list[Figure]:
     """One figure an evaluation: the test set's latents in the plane, coloured by class."""
-    every = np.concatenate([np.asarray(points) for points in frames.points])
-    low, high = every.min(0), every.max(0)
+    low, high = frames.points.min((0, 1)), frames.points.max((0, 1))
     margin = 0.04 * (high - low) + 1e-6
-    projected = latent_values > 2
+    names = {1: ("$z_1$", "index of the image"), 2: ("$z_1$", "$z_2$")}
+    names = names.get(latent_values, ("t-SNE 1", "t-SNE 2"))
     figures = []
     for epoch, points in zip(frames.epochs, frames.points, strict=True):
         figure = Figure(figsize=(8, 7), dpi=DPI)
         axes = figure.add_axes((0.09, 0.08, 0.78, 0.84))
         axes.set_title(f"Latents of {len(points):,} test digits, {name}, epoch {epoch:.2f}")
         colours = [COLOURS[label] for label in frames.labels]
-        axes.scatter(*np.asarray(points).T, s=9 if len(points) <= 2000 else 4, c=colours, lw=0)
+        axes.scatter(*points.T, s=9 if len(points) <= 2000 else 4, c=colours, lw=0)
         axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
         axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
-        axes.set_xlabel("t-SNE 1" if projected else "$z_1$")
-        axes.set_ylabel("t-SNE 2" if projected else "$z_2$")
+        axes.set_xlabel(names[0])
+        axes.set_ylabel(names[1])
         dots = [Line2D([], [], marker="o", ls="", color=c, label=i) for i, c in enumerate(COLOURS)]
         axes.legend(handles=dots, title="digit", loc="center left", bbox_to_anchor=(1, 0.5))
         figures.append(figure)
@@ -136,10 +129,10 @@ def plot_curves(rows: list[dict], title: str) -> Figure:
 
 
 def plot_samples(model: VAE, name: str, seed: int = 0) -> Figure:
-    """8x8 images decoded from draws of the prior N(0, I); row by row the classes, if it has any."""
+    """8x8 images decoded from draws of the prior N(0, I), of all classes in turn if it has any."""
     labels = None
     if model.config.num_classes:
-        labels = torch.arange(64) // 8 % model.config.num_classes
+        labels = torch.arange(64) % model.config.num_classes
         labels = labels.to(model.decoder.position.device)
     images = model.sample(64, labels, torch.Generator().manual_seed(seed)).float().cpu().numpy()
     figure = Figure(figsize=(6, 6.4), dpi=DPI)
@@ -153,8 +146,9 @@ def plot_samples(model: VAE, name: str, seed: int = 0) -> Figure:
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
     """(N, H, W) to one image of N / columns rows, with a grey line around each."""
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1)), constant_values=-0.5)
-    rows = padded.reshape(-1, columns, *padded.shape[1:])
-    return np.concatenate([np.concatenate(row, axis=1) for row in rows])
+    height, width = padded.shape[1:]
+    rows = padded.reshape(-1, columns, height, width).swapaxes(1, 2)
+    return rows.reshape(-1, columns * width)
 
 
 def save_png(path: Path, figure: Figure) -> None:

@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 
 class FileError(ValueError):
     """A file is missing, truncated, altered or of the wrong kind. The message names it."""
@@ -18,8 +20,8 @@ def sha256(data: bytes) -> str:
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary_path)` and move the result to `path` in one step.
 
-    A reader sees the old file or the new one, never half of it; on any error (no space, an
-    exception in `write`) the temporary file is removed and the old file stays as it was.
+    A reader sees the old file or the new one, never half of it. On any error the temporary file
+    is removed and the old file stays. Raises `OSError` naming `path` when there is no space.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -29,6 +31,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         temporary.chmod(0o644)  # safetensors writes 0600, which others cannot read
         os.replace(temporary, path)
-    except BaseException:
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"{path} could not be written: {error}") from error
+    finally:
         temporary.unlink(missing_ok=True)
-        raise

@@ -6,34 +6,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import Digits, scale_images
+from .data import IMAGE_SIZE, Digits, scale_images
 from .files import FileError, write_atomically
 from .model import VAE
 
 CLASSES = 10
-ARRAYS = ("labels", "example_labels", "originals", "epochs", "points", "reconstructions")
+ARRAYS = {  # name: type
+    "labels": np.int64,
+    "originals": np.float32,
+    "epochs": np.float64,
+    "points": np.float32,
+    "reconstructions": np.float32,
+}
 
 
 class Frames:
-    """The frames of `latent.gif` and `reconstruction.gif`, one for each evaluation.
+    """The frames of `latent.gif` and `reconstruction.gif`, one for each of T evaluations.
 
-    `labels`: (N,) of the projected images. `points`: (T, N, 2) their places in the plane.
-    `example_labels`: (10,), `originals`: (10, 28, 28), `reconstructions`: (T, 10, 28, 28), one
-    image of each class, in [-1, 1]. `epochs`: (T,), fractions of an epoch where a frame is early.
+    `labels`: (N,) of the projected images. `points`: (T, N, 2), their places in the plane.
+    `originals`: (K, 28, 28), one image of each of K classes, `reconstructions`: (T, K, 28, 28),
+    both in [-1, 1]. `epochs`: (T,), fractions of an epoch where a frame is early.
     """
 
     def __init__(self, test_set: Digits, projected: int):
         """Choose the images: the first `projected`, and the first of each class."""
         labels = test_set.labels.cpu()
-        self.examples = torch.cat([(labels == c).nonzero()[:1, 0] for c in range(CLASSES)])
-        self.noise = None
+        first = [(labels == c).nonzero()[:1, 0] for c in range(CLASSES)]
+        self.examples = torch.cat(first).to(test_set.images.device)
         self.labels = labels[:projected].numpy()
-        self.example_labels = labels[self.examples].numpy()
-        examples = self.examples.to(test_set.images.device)
-        self.originals = scale_images(test_set.images[examples]).cpu()[:, 0].numpy()
-        self.epochs: list[float] = []
-        self.points: list[np.ndarray] = []
-        self.reconstructions: list[np.ndarray] = []
+        self.originals = scale_images(test_set.images[self.examples]).cpu()[:, 0].numpy()
+        self.epochs = np.zeros(0)
+        self.points = np.zeros((0, len(self.labels), 2), np.float32)
+        self.reconstructions = np.zeros((0, *self.originals.shape), np.float32)
 
     @torch.no_grad()
     def record(self, model: VAE, test_set: Digits, epoch: float, seed: int = 0) -> None:
@@ -47,19 +51,21 @@ class Frames:
         n = len(self.labels)
         chunks = zip(test_set.images[:n].split(500), test_set.labels[:n].split(500), strict=True)
         latents = torch.cat([encode(*chunk).mean.flatten(1).cpu() for chunk in chunks]).numpy()
-        self.points.append(project(latents, self.points[-1] if self.points else None))
-        examples = self.examples.to(device)
-        labels = test_set.labels[examples]
-        posterior = encode(test_set.images[examples], labels)
+        points = project(latents, self.points[-1] if len(self.points) else None)
+        labels = test_set.labels[self.examples]
+        posterior = encode(test_set.images[self.examples], labels)
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
         images = model.decode(posterior.sample(noise), labels if conditional else None)
-        self.reconstructions.append(images[:, 0].float().cpu().numpy())
-        self.epochs.append(epoch)
+        self.points = np.append(self.points, points[None], 0)
+        self.reconstructions = np.append(
+            self.reconstructions, images[:, 0].float().cpu().numpy()[None], 0
+        )
+        self.epochs = np.append(self.epochs, epoch)
 
     def save(self, path: Path) -> None:
         """Write all arrays to one compressed .npz, in one step."""
-        arrays = {name: np.asarray(getattr(self, name)) for name in ARRAYS}
+        arrays = {name: getattr(self, name) for name in ARRAYS}
         write_atomically(path, lambda temporary: np.savez_compressed(temporary, **arrays))
 
     @classmethod
@@ -68,30 +74,40 @@ class Frames:
         frames = cls.__new__(cls)
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                for name in ARRAYS:
-                    setattr(frames, name, arrays[name])
+                for name, kind in ARRAYS.items():
+                    setattr(frames, name, arrays[name].astype(kind, casting="same_kind"))
+            t, n, k = len(frames.epochs), len(frames.labels), len(frames.originals)
+            expected = {"points": (t, n, 2), "reconstructions": (t, k, IMAGE_SIZE, IMAGE_SIZE)}
+            for name, shape in expected.items():
+                if getattr(frames, name).shape != shape or 0 in shape:
+                    raise ValueError(f"{name} is not {shape}")
+            if frames.labels.min() < 0 or frames.labels.max() >= CLASSES:
+                raise ValueError("labels are not 0 to 9")
         except Exception as error:  # zipfile, zlib and numpy each have their own
             raise FileError(f"{path} is not a run's frames: {error}") from error
         return frames
 
 
 def project(latents: np.ndarray, previous: np.ndarray | None = None) -> np.ndarray:
-    """Latents (N, values) to points (N, 2): as they are if there are two values, else by t-SNE.
+    """Latents (N, values) to points (N, 2): two values as they are, more by t-SNE.
 
-    The first projection starts from the principal components. Every later one starts from
-    `previous` (N, 2) and has no early exaggeration, so that points drift and never jump (van der
-    Maaten & Hinton 2008; scikit-learn's implementation).
+    A single value is drawn along x, spread along y by the image's index. The first projection by
+    t-SNE starts from the principal components; every later one starts from `previous` (N, 2) and
+    has no early exaggeration, so that points drift and never jump (van der Maaten & Hinton 2008;
+    scikit-learn's implementation).
     """
+    if latents.shape[1] == 1:
+        latents = np.column_stack([latents, np.linspace(-1, 1, len(latents))])
     if latents.shape[1] == 2:
         return latents.astype(np.float32)
-    if latents.shape[1] == 1:  # one value: along x, in rows by rank of the image's index
-        return np.column_stack([latents[:, 0], np.linspace(-1, 1, len(latents))]).astype(np.float32)
-    from sklearn.manifold import TSNE
+    if np.ptp(latents, axis=0).max() < 1e-6:  # all the same, which scikit-learn does not survive
+        return np.zeros((len(latents), 2), np.float32) if previous is None else previous
+    from sklearn.manifold import TSNE  # a second that `import vae` does not need
 
-    perplexity = min(30, (len(latents) - 1) / 3)
-    if previous is None:
-        tsne = TSNE(perplexity=perplexity, init="pca", max_iter=1000, random_state=0)
-    else:
-        tsne = TSNE(perplexity=perplexity, init=previous, early_exaggeration=1, max_iter=250,
-                    learning_rate=max(len(latents) / 12, 50), random_state=0)  # fmt: skip
+    n = len(latents)
+    start = {"init": "pca", "max_iter": 1000}
+    if previous is not None and previous.any():
+        start = {"init": previous, "max_iter": 250, "early_exaggeration": 1}
+        start["learning_rate"] = max(n / 12, 50)  # as in the first projection's early phase
+    tsne = TSNE(perplexity=min(30, (n - 1) / 3), random_state=0, **start)
     return tsne.fit_transform(latents).astype(np.float32)

@@ -43,20 +43,21 @@ def gradient_penalty(logits_real: Tensor, real: Tensor) -> Tensor:
     return gradient.square().flatten(1).sum(1).mean()
 
 
-def gradient_norm_at(weight: Tensor, output: Tensor, output_gradient: Tensor) -> Tensor:
-    """Length of the gradient at `weight` that `output_gradient`, at `output`, leads to.
+def gradient_at(weight: Tensor, output: Tensor, output_gradient: Tensor) -> Tensor:
+    """The gradient at `weight` that `output_gradient`, at `output`, leads to.
 
-    `output_gradient` is brought to unit length on the way, so that half precision does not lose it.
+    It passes backward at unit length, so that half precision does not lose it.
     """
     length = torch.linalg.vector_norm(output_gradient).clamp_min(1e-20)
     (g,) = torch.autograd.grad(output, weight, output_gradient / length, retain_graph=True)
-    return length * torch.linalg.vector_norm(g)
+    return length * g
 
 
-def adaptive_weight(reconstruction_norm: Tensor, generator_norm: Tensor) -> Tensor:
+def adaptive_weight(reconstruction_gradient: Tensor, generator_gradient: Tensor) -> Tensor:
     """The factor that gives the adversarial term the pull of the reconstruction term.
 
-    Ratio of the two gradients' lengths at the decoder's last layer (Esser et al., "Taming
-    Transformers", 2021, eq. 7), at most 10,000.
+    Ratio of the lengths of the two gradients, taken at the decoder's last layer (Esser et al.,
+    "Taming Transformers", 2021, eq. 7), at most 10,000.
     """
-    return (reconstruction_norm / (generator_norm + 1e-6)).clamp(0, 1e4)
+    norm = torch.linalg.vector_norm
+    return (norm(reconstruction_gradient) / (norm(generator_gradient) + 1e-6)).clamp(0, 1e4)

@@ -1,12 +1,12 @@
 """Measurements of reconstructions: MSE, PSNR and SSIM as scikit-image has them, LPIPS, rate."""
 
 import math
+from collections import defaultdict
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
 from tqdm.auto import tqdm
 
 from .data import PIXELS, check_images, scale_images
@@ -15,12 +15,13 @@ from .perceptual import LPIPS
 
 DATA_RANGE = 2.0  # images lie in [-1, 1]
 SSIM_WINDOW = 7  # scikit-image's default: a uniform window, sample covariances, K = 0.01, 0.03
+LPIPS_BATCH = 100  # VGG16's first maps are 50,176 numbers an image
 AGREEMENT = 1e-4  # what our batched numbers may differ from scikit-image's own
 
 
 def mse(x: Tensor, y: Tensor) -> Tensor:
-    """Mean squared error of each pair: (B, 1, 28, 28) twice to float64 (B,)."""
-    return (x.double() - y.double()).square().flatten(1).mean(1)
+    """Mean squared error of each pair: (B, 1, 28, 28) twice to (B,)."""
+    return (_precise(x) - _precise(y)).square().flatten(1).mean(1)
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:
@@ -34,7 +35,7 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     Wang et al. 2004 with the settings of `skimage.metrics.structural_similarity`: a 7x7 uniform
     window, unbiased covariances, windows that would cross the border left out.
     """
-    x, y = x.double(), y.double()
+    x, y = _precise(x), _precise(y)
     n = SSIM_WINDOW**2
     moments = torch.cat([x, y, x * x, y * y, x * y], dim=1)
     ux, uy, uxx, uyy, uxy = F.avg_pool2d(moments, SSIM_WINDOW, stride=1).unbind(1)
@@ -47,6 +48,11 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     return similarity.flatten(1).mean(1)
 
 
+def _precise(x: Tensor) -> Tensor:
+    """float64, or float32 on Apple's GPUs, which have no float64."""
+    return x.float() if x.device.type == "mps" else x.double()
+
+
 def skimage_metrics(x: Tensor, y: Tensor) -> dict[str, float]:
     """MSE, SSIM and PSNR of each pair by `skimage.metrics` itself, averaged over the pairs."""
     from skimage.metrics import (
@@ -55,7 +61,7 @@ def skimage_metrics(x: Tensor, y: Tensor) -> dict[str, float]:
         structural_similarity,
     )
 
-    pairs = list(zip(x.double().cpu().numpy()[:, 0], y.double().cpu().numpy()[:, 0], strict=True))
+    pairs = list(zip(x[:, 0].cpu().double().numpy(), y[:, 0].cpu().double().numpy(), strict=True))
     return {
         "mse": float(np.mean([mean_squared_error(a, b) for a, b in pairs])),
         "ssim": float(np.mean([structural_similarity(a, b, data_range=2) for a, b in pairs])),
@@ -92,41 +98,47 @@ def evaluate(
     """
     x = scale_images(images) if images.dtype == torch.uint8 else images
     check_images(x, "images")
+    if lpips_images < 0 or batch_size < 1:
+        raise ValueError(
+            f"lpips_images={lpips_images}, batch_size={batch_size}: at least 0 and 1 are allowed"
+        )
     model.eval()
     device = model.decoder.position.device
+    lpips_images = min(lpips_images, len(x))
+    if lpips_images and lpips is None:
+        lpips = LPIPS().to(device)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(len(x), *model.config.latent_shape, generator=generator)
-    kl, reconstructions = [], {kind: [] for kind in ("sample", "mean")[: 1 + mean]}
+    kl: list[Tensor] = []
+    measured = {kind: defaultdict(list) for kind in ("sample", "mean")[: 1 + mean]}
     for start in tqdm(range(0, len(x), batch_size), "evaluating", disable=not progress):
         rows = slice(start, start + batch_size)
         conditional = model.config.num_classes and labels is not None
         given = labels[rows].to(device) if conditional else None
-        posterior = model.encode(x[rows].to(device), given)
-        kl.append(posterior.kl().double().cpu())
+        batch = x[rows].to(device)
+        posterior = model.encode(batch, given)
+        kl.append(posterior.kl())
         z = {"sample": posterior.sample(noise[rows].to(device)), "mean": posterior.mode()}
-        for kind, batches in reconstructions.items():
-            batches.append(model.decode(z[kind], given).float().cpu())
+        for kind, values in measured.items():
+            y = model.decode(z[kind], given)
+            for measure in (mse, ssim, psnr):
+                values[measure.__name__].append(measure(batch, y))
+            for i in range(0, min(len(batch), lpips_images - start), LPIPS_BATCH):
+                part = slice(i, min(i + LPIPS_BATCH, lpips_images - start))
+                values["lpips"].append(lpips(batch[part], y[part]))
+            if reference:
+                values["reconstruction"].append(y.cpu())
 
-    x = x.cpu()
-    lpips_images = min(lpips_images, len(x))
-    if lpips_images and lpips is None:
-        lpips = LPIPS().to(device)
     result = {}
-    for kind, batches in reconstructions.items():
-        y = torch.cat(batches)
-        measures = {"mse": mse, "ssim": ssim, "psnr": psnr}
-        measured = {name: measure(x, y).mean().item() for name, measure in measures.items()}
+    for kind, values in measured.items():
+        reconstructions = values.pop("reconstruction", None)
+        result[kind] = {name: _mean(batches) for name, batches in values.items()}
         if reference:
-            ours, measured = measured, skimage_metrics(x, y)
-            differences = [abs(ours[name] - measured[name]) for name in ours]
+            ours, theirs = result[kind], skimage_metrics(x, torch.cat(reconstructions))
+            differences = [abs(ours[name] - theirs[name]) for name in theirs]
             result["skimage_difference"] = max(result.get("skimage_difference", 0), *differences)
-        if lpips_images:
-            pairs = TensorDataset(x[:lpips_images], y[:lpips_images])
-            loader = tqdm(DataLoader(pairs, 100), f"LPIPS, {kind}", disable=not progress)
-            distances = [lpips(a.to(device), b.to(device)).double().cpu() for a, b in loader]
-            measured["lpips"] = torch.cat(distances).mean().item()
-        result[kind] = measured
-    rate = torch.cat(kl).mean().item()
+            ours.update(theirs)
+    rate = _mean(kl)
     nll = PIXELS / 2 * (math.log(2 * math.pi * max(result["sample"]["mse"], 1e-12)) + 1)
     return result | {
         "kl": rate,
@@ -135,3 +147,8 @@ def evaluate(
         "images": len(x),
         "lpips_images": lpips_images,
     }
+
+
+def _mean(batches: list[Tensor]) -> float:
+    """The mean over all images of batches of values, in float64."""
+    return torch.cat(batches).cpu().double().mean().item()

@@ -234,7 +234,7 @@ class VAE(nn.Module):
         except (SafetensorError, OSError) as error:
             raise FileError(f"{weights_path} cannot be read, is it whole? ({error})") from error
         if digest != _digest(weights):
-            raise FileError(f"{weights_path} was altered: its tensors do not match its SHA-256")
+            raise FileError(f"{weights_path} is not as save_pretrained wrote it: SHA-256 differs")
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
@@ -272,5 +272,5 @@ def _digest(weights: dict[str, Tensor]) -> str:
     for key in sorted(weights):
         tensor = weights[key]
         parts.append(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        parts.append(tensor.numpy().tobytes())
+        parts.append(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return sha256(b"".join(parts))

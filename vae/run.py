@@ -52,8 +52,16 @@ def read_metrics(directory: Path) -> dict:
         metrics = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise FileError(f"{path} is not a run's metrics: {error}") from error
-    if not isinstance(metrics, dict) or not {"config", "history"} <= set(metrics):
-        raise FileError(f"{path} is not a run's metrics: 'config' or 'history' is missing")
+    try:
+        rows = [row for split in ("train", "test") for row in metrics["history"][split]]
+        tables = [metrics["test"][kind] for kind in ("sample", "mean")] if "test" in metrics else []
+        numbers = [value for row in rows + tables for value in row.values()]
+        valid = all(isinstance(value, (int, float)) for value in numbers)
+        valid = valid and isinstance(metrics["config"], dict) and all("epoch" in r for r in rows)
+    except (TypeError, KeyError, AttributeError):
+        valid = False
+    if not valid:
+        raise FileError(f"{path} is not a run's metrics: its 'config', 'history' or 'test' is not")
     return metrics
 
 
@@ -73,6 +81,18 @@ def describe_environment(device: torch.device, precision: str, processes: int) -
         "mixed_precision": precision,
         "processes": processes,
     }
+
+
+def peak_memory_mb(device: torch.device) -> float | None:
+    """The most memory in use at any time, in MiB: a GPU's own, or the process's resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 2**20 if platform.system() == "Darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _hardware(device: torch.device) -> str:

@@ -1,13 +1,13 @@
 """The training of a VAE with all four loss terms: the config, the step, and the loop around it."""
 
 import contextlib
-import resource
+import copy
 import shutil
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from math import ceil
+from math import ceil, cos, pi
 from pathlib import Path
 
 import numpy as np
@@ -27,18 +27,19 @@ from .losses import (
     calibrated_nll,
     discriminator_loss,
     generator_loss,
-    gradient_norm_at,
+    gradient_at,
     gradient_penalty,
 )
 from .metrics import AGREEMENT, evaluate
 from .model import VAE, VAEConfig
 from .options import check_options, option
 from .perceptual import LPIPS, VARIANTS
-from .run import Run, describe_environment, is_finished
+from .run import Run, describe_environment, is_finished, peak_memory_mb
 
 FULL_EPOCHS = 20  # a full training, as long as the reference's
 QUICK_EPOCHS, QUICK_IMAGES = 1, 24_000  # what two CPU cores do in about four minutes
 EARLY_EVALUATIONS = 5  # in the first epoch, besides the one at its end
+RUNNING_LPIPS_IMAGES = 200  # LPIPS of all 10,000 would take longer than an epoch on a CPU
 LOG_EVERY = 20  # steps between two looks at the losses; each look waits for the device
 FREE_SPACE = 100 * 2**20  # bytes that a run's folder may come to need
 
@@ -51,7 +52,7 @@ class TrainConfig:
     dataset: str = option("mnist", "the images", choices=DATASETS)
     data_root: str = option("data", "folder of the data sets that torchvision downloads")
     max_train_images: int | None = option(None, "train on the first so many; default: all", 1)
-    max_test_images: int | None = option(None, "evaluate on the first so many; default: all", 1)
+    max_test_images: int | None = option(None, "evaluate on the first so many; default: all", 10)
     epochs: int | None = option(
         None,
         f"default: {FULL_EPOCHS} on a GPU; on a CPU {QUICK_EPOCHS}, of {QUICK_IMAGES} images",
@@ -74,12 +75,14 @@ class TrainConfig:
     w_gradient_penalty: float = option(0.1, "weight of the discriminator's R1 penalty", 0)
     mixed_precision: str = option("auto", "of the model", choices=("auto", "no", "bf16", "fp16"))
     lpips_images: int = option(1000, "test images on which LPIPS is measured", 0)
-    projected_images: int = option(2000, "test images in latent.gif (two latent values: all)", 1)
+    projected_images: int = option(2000, "test images in latent.gif (two latent values: all)", 10)
     seed: int = option(0, "of the weights, the order and the sampling noise", 0, 2**32 - 1)
 
     def __post_init__(self):
         if isinstance(self.model, dict):  # as it comes from JSON
             object.__setattr__(self, "model", VAEConfig(**self.model))
+        if not isinstance(self.model, VAEConfig):
+            raise ValueError(f"model={self.model!r} is not allowed: a VAEConfig")
         check_options(self)
         if self.w_mse == self.w_perceptual == 0:
             raise ValueError("w_mse=0 and w_perceptual=0 leave no distortion: one must be above 0")
@@ -108,6 +111,12 @@ class Trainer:
         self.config = config = with_budget(config, self.device)
         self.train_set = self._load("train")
         self.test_set = self._load("test")
+        classes = int(max(self.train_set.labels.max(), self.test_set.labels.max())) + 1
+        if 0 < config.model.num_classes < classes:
+            raise ValueError(
+                f"num_classes={config.model.num_classes} is not allowed: dataset="
+                f"{config.dataset!r} has {classes} classes (0: not conditional)"
+            )
         processes = self.accelerator.num_processes
         self.steps_per_epoch = len(self.train_set.images) // config.batch_size
         if not self.steps_per_epoch or config.batch_size % processes:
@@ -120,10 +129,9 @@ class Trainer:
 
         torch.manual_seed(config.seed)
         model, discriminator = VAE(config.model).to(self.device), PatchDiscriminator()
-        self.ema = torch.optim.swa_utils.AveragedModel(
-            model, multi_avg_fn=ema_update(config.ema_decay)
-        )
-        self.lpips = LPIPS(config.lpips_variant).to(self.device) if config.w_perceptual else None
+        self.ema = copy.deepcopy(model).eval().requires_grad_(False)
+        needs_lpips = config.w_perceptual or config.lpips_images
+        self.lpips = LPIPS(config.lpips_variant).to(self.device) if needs_lpips else None
         # D's momentum is usual for a VAE and high for a GAN: its opponent, held near the images
         # by the other terms, moves little, and with 0.5 it learned too slowly to matter.
         optimizer, d_optimizer = (
@@ -133,20 +141,13 @@ class Trainer:
         self.model, self.discriminator, self.optimizer, self.d_optimizer = self.accelerator.prepare(
             model, discriminator, optimizer, d_optimizer
         )
-        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            config.learning_rate,
-            total_steps=self.total_steps + 1,
-            pct_start=config.warmup,
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, one_cycle(config.warmup, self.total_steps)
         )
         self.step = 0
         self.recent: list[dict[str, Tensor]] = []  # terms of the steps since the last look
-        self.frames = Frames(
-            self.test_set,
-            len(self.test_set.images)
-            if config.model.latent_values <= 2
-            else config.projected_images,
-        )
+        every = config.model.latent_values <= 2  # drawn as they are: no t-SNE, which is slow
+        self.frames = Frames(self.test_set, 10**9 if every else config.projected_images)
         self.metrics = {
             "config": asdict(config),
             "environment": describe_environment(self.device, precision, processes),
@@ -182,19 +183,18 @@ class Trainer:
             terms["generator"] = generator_loss(self.unwrap(self.discriminator)(image))
             (g_gradient,) = torch.autograd.grad(terms["generator"], image)
             last = self.unwrap(self.model).decoder.conv_out.weight
-            norms = torch.stack(
-                [gradient_norm_at(last, reconstruction, g) for g in (gradient, g_gradient)]
-            )
-            terms["adaptive_weight"] = adaptive_weight(*self.accelerator.reduce(norms, "mean"))
+            both = [gradient_at(last, reconstruction, g) for g in (gradient, g_gradient)]
+            both = self.accelerator.reduce(torch.stack(both), "mean")
+            terms["adaptive_weight"] = adaptive_weight(*both)
             gradient = gradient + config.w_adversarial * terms["adaptive_weight"] * g_gradient
         objective = (reconstruction * gradient).sum()  # has the gradient that was just collected
         if config.beta:
             terms["kl"] = posterior.kl().mean()
             objective = objective + config.beta * terms["kl"]
         self.accelerator.backward(objective / PIXELS)
-        terms["gradient_norm"] = self.accelerator.clip_grad_norm_(
-            self.model.parameters(), config.clip_norm
-        )
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        if self.accelerator.mixed_precision != "fp16":  # there it may overflow: a step is skipped
+            terms["gradient_norm"] = norm
         self.optimizer.step()
         self.optimizer.zero_grad()
         if adversarial:
@@ -230,12 +230,12 @@ class Trainer:
             self.clock = time.perf_counter()
             while self.step < self.total_steps:
                 if self.step == self.adversarial_from:
-                    self.look_at_losses(bar)  # from here on there are more terms
+                    self.log_losses(bar)  # from here on there are more terms
                 self.optimize()
                 bar.update()
                 at_end = self.step % self.steps_per_epoch == 0
                 if at_end or self.step in first or len(self.recent) == LOG_EVERY:
-                    self.look_at_losses(bar)
+                    self.log_losses(bar)
                 if at_end or self.step in first:
                     self.checkpoint()
         return self.finish(started)
@@ -246,7 +246,10 @@ class Trainer:
         self.model.train()
         self.recent.append(self.training_step(*self.next_batch(), adversarial))
         self.scheduler.step()
-        self.ema.update_parameters(self.unwrap(self.model))
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))  # faster while young
+        current = list(self.unwrap(self.model).parameters())
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.ema.parameters()), current, 1 - decay)
         self.step += 1
 
     def next_batch(self) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -270,7 +273,7 @@ class Trainer:
         labels = self.train_set.labels[index] if config.model.num_classes else None
         return x, labels, noise[start : start + part].to(self.device)
 
-    def look_at_losses(self, bar: tqdm) -> None:
+    def log_losses(self, bar: tqdm) -> None:
         """Average the terms since the last look into the history; stop if one is not finite."""
         if not self.recent:
             return
@@ -301,20 +304,20 @@ class Trainer:
         """Evaluate the averaged weights, record a frame, and save all of it."""
         if self.accelerator.is_main_process:
             epoch = self.step / self.steps_per_epoch
-            measured = self.evaluate(mean=False, lpips_images=0)
+            lpips_images = min(RUNNING_LPIPS_IMAGES, self.config.lpips_images)
+            measured = self.evaluate(mean=False, lpips_images=lpips_images)
             flat = measured.pop("sample") | {k: measured[k] for k in ("kl", "neg_elbo")}
             row = {"step": self.step, "epoch": epoch, "training_seconds": self.training_seconds}
             self.metrics["history"]["test"].append(row | flat)
-            self.frames.record(self.ema.module, self.test_set, epoch)
+            self.frames.record(self.ema, self.test_set, epoch)
             self.run.save()
         self.accelerator.wait_for_everyone()
         self.clock = time.perf_counter()
 
     def evaluate(self, **options) -> dict:
         """`vae.evaluate` of the averaged weights on the test set."""
-        return evaluate(
-            self.ema.module, self.test_set.images, self.test_set.labels, lpips=self.lpips, **options
-        )
+        images, labels = self.test_set
+        return evaluate(self.ema, images, labels, lpips=self.lpips, **options)
 
     def finish(self, started: float) -> Run:
         """Measure the final table by scikit-image, draw the pictures, mark the run as finished."""
@@ -326,23 +329,21 @@ class Trainer:
                     f"{test['skimage_difference']:.2g}, more than {AGREEMENT}",
                     stacklevel=2,
                 )
-            render(self.run)
             self.metrics["test"] = test
             self.metrics["seconds"] = {
                 "training": self.training_seconds,
                 "all": time.perf_counter() - started,
             }
-            self.metrics["peak_memory_mb"] = (
-                resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            )
+            self.metrics["peak_memory_mb"] = peak_memory_mb(self.device)
             self.run.save()
+            render(self.run)
         self.accelerator.wait_for_everyone()
         return self.run
 
     @property
     def run(self) -> Run:
         """The run as it stands: the averaged weights, the metrics and the frames so far."""
-        return Run(self.directory, self.ema.module.eval(), self.metrics, self.frames)
+        return Run(self.directory, self.ema, self.metrics, self.frames)
 
     def unwrap(self, module: torch.nn.Module) -> torch.nn.Module:
         """The module without what `accelerate` put around it."""
@@ -369,8 +370,8 @@ def check_directory(directory: Path) -> Path:
         raise ValueError(
             f"run_dir={str(directory)!r} holds a finished run: name another folder, or delete it"
         )
-    directory.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(directory).free
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
     if free < FREE_SPACE:
         raise OSError(
             f"run_dir={str(directory)!r} has {free / 2**20:.0f} MiB free; "
@@ -401,15 +402,16 @@ def with_budget(config: TrainConfig, device: torch.device) -> TrainConfig:
     return replace(config, epochs=QUICK_EPOCHS, max_train_images=images)
 
 
-def ema_update(decay: float) -> Callable:
-    """The update of an exponential moving average, faster while it is young."""
+def one_cycle(warmup: float, total_steps: int) -> Callable[[int], float]:
+    """The share of the peak learning rate at a step: a linear rise, then half a cosine to zero."""
+    rise = max(1, round(warmup * total_steps))
 
-    @torch.no_grad()
-    def update(averages: list[Tensor], currents: list[Tensor], count: Tensor) -> None:
-        young = (1 + int(count)) / (10 + int(count))
-        torch._foreach_lerp_(averages, currents, 1 - min(decay, young))
+    def share(step: int) -> float:
+        if step < rise:
+            return (step + 1) / rise
+        return 0.5 + 0.5 * cos(pi * (step - rise) / max(1, total_steps - rise))
 
-    return update
+    return share
 
 
 def seeded_generator(*key: int) -> torch.Generator:
