@@ -143,6 +143,33 @@ def test_processes_share_a_batch_between_them(trainer):
     assert torch.equal(torch.cat([part[2] for part in parts]), noise)
 
 
+def test_every_step_epoch_and_seed_has_its_own_images_and_noise(tiny, tmp_path):
+    def batch(seed, step):
+        trainer = Trainer(tiny(seed=seed), tmp_path / "run")
+        while trainer.step < step:  # an epoch's order is drawn at its first step
+            trainer.next_batch()
+            trainer.step += 1
+        return trainer.next_batch()
+
+    first = batch(0, 0)
+    assert all(torch.equal(a, b) for a, b in zip(first, batch(0, 0), strict=True) if b is not None)
+    for other in (batch(0, 1), batch(0, 16), batch(1, 0)):  # step, epoch (of 16 steps), seed
+        assert not torch.equal(first[0], other[0])
+        assert not torch.equal(first[2], other[2])
+
+
+def test_the_discriminator_is_told_which_images_are_real(trainer, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        trainer, "discriminator_step", lambda real, fake: seen.update(real=real, fake=fake) or {}
+    )
+    x, labels, noise = trainer.next_batch()
+    trainer.training_step(x, labels, noise, adversarial=True)
+    assert seen["real"] is x
+    assert not torch.equal(seen["fake"], x)
+    assert not seen["fake"].requires_grad
+
+
 def test_learning_rate_rises_then_falls_to_zero():
     share = one_cycle(0.1, 100)
     rates = [share(step) for step in range(101)]
@@ -336,9 +363,14 @@ def test_no_space_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
     model.save_pretrained(tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     script = (
-        "import resource, signal, sys, vae\n"
+        "import pathlib, resource, signal, sys, vae\n"
+        "from vae.files import write_atomically\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "path = pathlib.Path(sys.argv[1]) / 'metrics.json'\n"
+        "try: write_atomically(path, lambda path: path.write_bytes(bytes(5000)))\n"
+        "except OSError as error: assert str(path) in str(error)\n"
+        "else: raise SystemExit('no error')\n"
         "vae.VAE(vae.VAEConfig(channels=(8, 16, 16))).save_pretrained(sys.argv[1])"
     )
     done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True)
