@@ -13,10 +13,11 @@ import time
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from vae import TrainConfig
-from vae.run import describe_environment
+from vae.run import describe_environment, peak_memory_mb
 from vae.training import Trainer
 
 VARIANTS = {
@@ -26,6 +27,18 @@ VARIANTS = {
     "all four terms": {},
 }
 STEPS = 20  # timed together, so that one wait for the device is shared
+
+
+class FlopCount(TorchDispatchMode):
+    """torch's own counts of FLOPs, summed. Its FlopCounterMode fails under autograd.grad."""
+
+    total = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        count = flop_registry.get(function._overloadpacket)
+        self.total += count(*args, **(kwargs or {}), out_val=result) if count else 0
+        return result
 
 
 def time_steps(trainer: Trainer) -> float:
@@ -55,9 +68,9 @@ def main() -> None:
         }
         flops = {}
         for name, trainer in trainers.items():
-            with FlopCounterMode(display=False) as counter:
+            with FlopCount() as counter:
                 trainer.optimize()
-            flops[name] = counter.get_total_flops() / options.batch_size / 1e9
+            flops[name] = counter.total / options.batch_size / 1e9
             time_steps(trainer)  # warm-up
         seconds = {name: [] for name in trainers}
         for _ in range(options.rounds):
@@ -65,6 +78,7 @@ def main() -> None:
                 seconds[name].append(time_steps(trainer))
     environment = describe_environment(trainer.device, trainer.accelerator.mixed_precision, 1)
     print(f"{environment['hardware']}, torch {torch.__version__}, batch {options.batch_size}")
+    print(f"peak resident memory {peak_memory_mb(trainer.device):,.0f} MiB, four models loaded")
     print(f"{'step':<16}{'images/s':>10}{'relative':>10}{'GFLOP/image':>13}")
     base = statistics.median(seconds["MSE + KL"])
     for name, times in seconds.items():

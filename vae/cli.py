@@ -74,8 +74,9 @@ def run_train(flags: argparse.Namespace) -> None:
     config = from_flags(TrainConfig, flags, model=from_flags(VAEConfig, flags))
     directory = flags.run_dir or Path("runs") / default_name(config)
     run = train(config, directory)
-    print_table(run.metrics["test"])
-    print(f"Model, metrics and pictures are in {run.directory}/")
+    if "test" in run.metrics:  # in the main process
+        print_table(run.metrics["test"])
+        print(f"Model, metrics and pictures are in {run.directory}/")
 
 
 def default_name(config: TrainConfig) -> str:
