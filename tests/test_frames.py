@@ -1,6 +1,8 @@
 import numpy as np
 
-from vae.frames import project
+import vae
+from vae.figures import latent_frames, reconstruction_frames, save_gif
+from vae.frames import Frames, project
 
 
 def test_two_values_are_drawn_as_they_are():
@@ -24,3 +26,18 @@ def test_a_warm_start_drifts_where_a_fresh_one_jumps():
 
     assert mean_step(project(later, first)) < 0.3
     assert mean_step(project(later)) > mean_step(project(later, first))
+
+
+def test_gifs_of_a_full_training_stay_small(tmp_path):
+    """25 frames of the most that is drawn: all test digits' two values, ten digits that change."""
+    frames = Frames(vae.load_digits("test"), 10**9)
+    rng = np.random.default_rng(0)
+    places = rng.normal(size=(10, 2))[frames.labels] * 2 + rng.normal(size=(10_000, 2))
+    drift = 0.2 * rng.normal(size=(10_000, 2)).astype(np.float32)
+    frames.points = np.stack([places + t * drift for t in range(25)]).astype(np.float32)
+    noise = rng.normal(size=(25, 10, 28, 28)).astype(np.float32)
+    frames.reconstructions = (frames.originals + 0.1 * noise).clip(-1, 1)
+    frames.epochs = np.arange(25.0)
+    save_gif(tmp_path / "latent.gif", latent_frames(frames, "", 2))
+    save_gif(tmp_path / "reconstruction.gif", reconstruction_frames(frames, ""))
+    assert all(path.stat().st_size <= 2.5e6 for path in tmp_path.iterdir())

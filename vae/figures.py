@@ -87,8 +87,8 @@ def latent_frames(frames: Frames, name: str, latent_values: int) -> list[Figure]
     """One figure an evaluation: the test set's latents in the plane, coloured by class."""
     low, high = frames.points.min((0, 1)), frames.points.max((0, 1))
     margin = 0.04 * (high - low) + 1e-6
-    names = {1: ("$z_1$", "index of the image"), 2: ("$z_1$", "$z_2$")}
-    names = names.get(latent_values, ("t-SNE 1", "t-SNE 2"))
+    labels = {1: ("$z_1$", "index of the image"), 2: ("$z_1$", "$z_2$")}
+    label_x, label_y = labels.get(latent_values, ("t-SNE 1", "t-SNE 2"))
     figures = []
     for epoch, points in zip(frames.epochs, frames.points, strict=True):
         figure = Figure(figsize=(8, 7), dpi=DPI)
@@ -98,8 +98,8 @@ def latent_frames(frames: Frames, name: str, latent_values: int) -> list[Figure]
         axes.scatter(*points.T, s=9 if len(points) <= 2000 else 4, c=colours, lw=0)
         axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
         axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
-        axes.set_xlabel(names[0])
-        axes.set_ylabel(names[1])
+        axes.set_xlabel(label_x)
+        axes.set_ylabel(label_y)
         dots = [Line2D([], [], marker="o", ls="", color=c, label=i) for i, c in enumerate(COLOURS)]
         axes.legend(handles=dots, title="digit", loc="center left", bbox_to_anchor=(1, 0.5))
         figures.append(figure)
