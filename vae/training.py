@@ -294,9 +294,10 @@ class Trainer:
         row |= {"images_per_second": len(self.recent) * self.config.batch_size / elapsed}
         epoch = self.step / self.steps_per_epoch
         self.metrics["history"]["train"].append({"step": self.step, "epoch": epoch} | row)
-        bar.set_description(f"epoch {epoch:.2f}/{self.config.epochs}")
-        shown = {"mse": ".4f", "kl": ".0f", "images_per_second": ".0f", "accuracy_fake": ".2f"}
-        bar.set_postfix({k: format(row[k], f) for k, f in shown.items() if k in row})
+        speed = f"{row['images_per_second']:.0f} images/s"
+        bar.set_description(f"epoch {epoch:.2f}/{self.config.epochs}, {speed}")
+        shown = ("mse", "perceptual", "kl", "generator", "discriminator")
+        bar.set_postfix({name: f"{row[name]:.3g}" for name in shown if name in row})
         self.recent.clear()
         self.clock = time.perf_counter()
 
