@@ -383,6 +383,8 @@ def check_directory(directory: Path) -> Path:
 
 def choose_precision(requested: str) -> str:
     """ "auto" becomes bf16 where the hardware computes in it, fp16 on an older GPU, or "no"."""
+    if requested == "fp16" and not torch.cuda.is_available():  # accelerate would ignore it
+        raise ValueError("mixed_precision='fp16' is not allowed without a CUDA GPU: 'no' or 'bf16'")
     if requested != "auto":
         return requested
     if torch.cuda.is_available():
