@@ -61,3 +61,8 @@ def adaptive_weight(reconstruction_gradient: Tensor, generator_gradient: Tensor)
     """
     norm = torch.linalg.vector_norm
     return (norm(reconstruction_gradient) / (norm(generator_gradient) + 1e-6)).clamp(0, 1e4)
+
+
+def amplify_gradient(value: Tensor, factor: float) -> Tensor:
+    """`value` as it is, with `factor` times its gradient."""
+    return value.detach() + factor * (value - value.detach())

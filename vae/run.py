@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +81,7 @@ def describe_environment(device: torch.device, precision: str, processes: int) -
         "threads": torch.get_num_threads(),
         "mixed_precision": precision,
         "processes": processes,
+        "commit": _commit(),
     }
 
 
@@ -93,6 +95,21 @@ def peak_memory_mb(device: torch.device) -> float | None:
         return None
     unit = 2**20 if platform.system() == "Darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that holds this package, "-dirty" where the package differs."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        subprocess.run([*git, "ls-files", "--error-unmatch", __file__], check=True,
+                       capture_output=True)  # fmt: skip
+        commit, changes = (
+            subprocess.run([*git, *command], check=True, capture_output=True, text=True).stdout
+            for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "."))
+        )
+    except (OSError, subprocess.CalledProcessError):  # no git, or an installed package
+        return None
+    return commit.strip() + ("-dirty" if changes else "")
 
 
 def _hardware(device: torch.device) -> str:

@@ -24,6 +24,7 @@ from .figures import render
 from .frames import Frames
 from .losses import (
     adaptive_weight,
+    amplify_gradient,
     calibrated_nll,
     discriminator_loss,
     generator_loss,
@@ -32,13 +33,13 @@ from .losses import (
 )
 from .metrics import AGREEMENT, evaluate
 from .model import VAE, VAEConfig
+from .optimizer import Muon
 from .options import check_options, option
 from .perceptual import LPIPS, VARIANTS
 from .run import Run, describe_environment, is_finished, peak_memory_mb
 
 FULL_EPOCHS = 20  # a full training, as long as the reference's
 QUICK_EPOCHS, QUICK_IMAGES = 1, 24_000  # what two CPU cores do in about four minutes
-EARLY_EVALUATIONS = 5  # in the first epoch, besides the one at its end
 RUNNING_LPIPS_IMAGES = 200  # LPIPS of all 10,000 would take longer than an epoch on a CPU
 LOG_EVERY = 20  # steps between two looks at the losses; each look waits for the device
 FREE_SPACE = 100 * 2**20  # bytes that a run's folder may come to need
@@ -59,21 +60,23 @@ class TrainConfig:
         1,
     )
     batch_size: int = option(32, "images in a step, over all processes", 1)
-    learning_rate: float = option(2e-3, "peak of the one-cycle schedule", 1e-9)
-    weight_decay: float = option(1e-2, "AdamW's", 0)
+    learning_rate: float = option(6e-3, "Muon's, at the peak of the one-cycle schedule", 1e-9)
+    weight_decay: float = option(1e-2, "decoupled, in proportion to the learning rate", 0)
     warmup: float = option(0.15, "share of the steps in which the learning rate rises", 0.01, 0.99)
     clip_norm: float = option(5.0, "a gradient longer than this is shortened to it", 1e-9)
     ema_decay: float = option(0.998, "of the average of the weights, the result", 0, 0.999999)
     w_mse: float = option(1.0, "weight of the MSE in the distortion", 0)
     w_perceptual: float = option(0.05, "weight of LPIPS in the distortion", 0)
-    perceptual_share: float = option(0.0625, "share of each batch that LPIPS sees", 1e-9, 1)
+    perceptual_share: float = option(0.125, "share of a batch that LPIPS sees", 1e-9, 1)
     lpips_variant: str = option("shift_tolerant", "weights of LPIPS", choices=VARIANTS)
     beta: float = option(1.0, "weight of the KL: 1 is the true ELBO; less is sharper, at a rate", 0)
     w_adversarial: float = option(0.1, "weight of the generator's loss, beside its adaptive one", 0)
-    adversarial_start: float = option(0.5, "share of the steps before the discriminator", 0, 1)
-    discriminator_lr: float = option(2e-3, "learning rate of the discriminator", 1e-9)
-    w_gradient_penalty: float = option(0.1, "weight of the discriminator's R1 penalty", 0)
+    adversarial_start: float = option(0.25, "share of the steps before the discriminator", 0, 1)
+    discriminator_lr: float = option(2e-2, "learning rate of the discriminator", 1e-9)
+    w_gradient_penalty: float = option(0.01, "weight of the discriminator's R1 penalty", 0)
+    lazy: int = option(4, "LPIPS and R1 count every so many-th step, so many times", 1)
     mixed_precision: str = option("auto", "of the model", choices=("auto", "no", "bf16", "fp16"))
+    early_evaluations: int = option(5, "in the first epoch, besides the one at its end", 0, 100)
     lpips_images: int = option(1000, "test images on which LPIPS is measured", 0)
     projected_images: int = option(2000, "test images in latent.gif (two latent values: all)", 10)
     seed: int = option(0, "of the weights, the order and the sampling noise", 0, 2**32 - 1)
@@ -132,11 +135,13 @@ class Trainer:
         self.ema = copy.deepcopy(model).eval().requires_grad_(False)
         needs_lpips = config.w_perceptual or config.lpips_images
         self.lpips = LPIPS(config.lpips_variant).to(self.device) if needs_lpips else None
-        # D's momentum is usual for a VAE and high for a GAN: its opponent, held near the images
-        # by the other terms, moves little, and with 0.5 it learned too slowly to matter.
+        discriminator.to(self.device)
         optimizer, d_optimizer = (
-            torch.optim.AdamW(m.parameters(), lr, (0.9, 0.99), weight_decay=config.weight_decay)
-            for m, lr in ((model, config.learning_rate), (discriminator, config.discriminator_lr))
+            Muon(module, lr, config.weight_decay)
+            for module, lr in (
+                (model, config.learning_rate),
+                (discriminator, config.discriminator_lr),
+            )
         )
         self.model, self.discriminator, self.optimizer, self.d_optimizer = self.accelerator.prepare(
             model, discriminator, optimizer, d_optimizer
@@ -145,6 +150,7 @@ class Trainer:
             optimizer, one_cycle(config.warmup, self.total_steps)
         )
         self.step = 0
+        self.perceptual = torch.zeros((), device=self.device)  # as last measured
         self.recent: list[dict[str, Tensor]] = []  # terms of the steps since the last look
         every = config.model.latent_values <= 2  # drawn as they are: no t-SNE, which is slow
         self.frames = Frames(self.test_set, 10**9 if every else config.projected_images)
@@ -163,19 +169,28 @@ class Trainer:
         loss = -log p(x|z) + beta * KL + w_adversarial * adaptive weight * generator's loss, where
         the distortion in p is MSE + w_perceptual * LPIPS. The terms that depend on the
         reconstruction alone are differentiated there first, since the adaptive weight needs their
-        gradients apart; then everything passes backward through the model once.
+        gradients apart; then everything passes backward through the model once. LPIPS is computed
+        on every `lazy`-th step with as many times the gradient (lazy regularisation: Karras et
+        al., "StyleGAN2", 2020, app. B); its value counts as constant in between.
         """
         config, terms = self.config, {}
         reconstruction, posterior = self.model(x, labels, noise)
         image = reconstruction.detach().requires_grad_()
+        distortion = torch.zeros((), device=self.device)
         if config.w_mse:
             terms["mse"] = F.mse_loss(image, x)
+            distortion = distortion + config.w_mse * terms["mse"]
         if config.w_perceptual:
-            share = ceil(config.perceptual_share * len(x))
-            with self.half_precision():
-                terms["perceptual"] = self.lpips(x[:share], image[:share]).mean()
-        weights = {"mse": config.w_mse, "perceptual": config.w_perceptual}
-        distortion = sum(weights[name] * value for name, value in terms.items())
+            if self.step % config.lazy == 0:
+                share = ceil(config.perceptual_share * len(x))
+                with self.half_precision():
+                    perceptual = self.lpips(x[:share], image[:share]).mean()
+                self.perceptual = perceptual.detach()
+                perceptual = amplify_gradient(perceptual, config.lazy)
+            else:
+                perceptual = self.perceptual
+            terms["perceptual"] = perceptual
+            distortion = distortion + config.w_perceptual * perceptual
         variance = self.accelerator.reduce(distortion.detach(), "mean")
         terms["nll"] = calibrated_nll(distortion, variance)
         (gradient,) = torch.autograd.grad(terms["nll"], image)
@@ -203,7 +218,8 @@ class Trainer:
 
     def discriminator_step(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """One step of the discriminator; `real`, `fake`: (B, 1, 28, 28), without a graph."""
-        w_penalty = self.config.w_gradient_penalty
+        lazy = self.config.lazy
+        w_penalty = lazy * self.config.w_gradient_penalty if self.step % lazy == 0 else 0
         real = real.detach().requires_grad_(w_penalty > 0)
         logits_real, logits_fake = self.discriminator(torch.cat([real, fake])).chunk(2)
         loss = hinge = discriminator_loss(logits_real, logits_fake)
@@ -220,10 +236,8 @@ class Trainer:
 
     def fit(self) -> Run:
         """Train to the end, evaluating on the way; returns the finished run."""
-        first = {
-            max(1, round(self.steps_per_epoch * k / (EARLY_EVALUATIONS + 1)))
-            for k in range(1, EARLY_EVALUATIONS + 1)
-        }
+        early = self.config.early_evaluations
+        first = {max(1, round(self.steps_per_epoch * k / (early + 1))) for k in range(1, early + 1)}
         main = self.accelerator.is_main_process
         started = time.perf_counter()
         with tqdm(total=self.total_steps, unit="step", disable=not main) as bar:

@@ -1,0 +1,220 @@
+"""Train all that `assets/` shows, the most important first, and draw its comparisons.
+
+    python tools/results.py [--only latent_2 ...]
+
+A run that is finished, in `runs/results/` or by its numbers in `assets/`, is not repeated, so that
+this can be cut off and started again. `--list` prints the command of each run.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from vae import LPIPS, evaluate, load_digits
+from vae.cli import print_table
+from vae.files import FileError, write_atomically
+from vae.run import FRAMES_NAME, Run, is_finished, read_metrics
+
+ROOT = Path(__file__).parent.parent
+ASSETS, RUNS = ROOT / "assets", ROOT / "runs" / "results"
+BETA = 0.1  # of the shipped models
+REFERENCE = {  # latent size: published MSE, SSIM, PSNR of the system to beat (see README)
+    16: (0.0013, 0.9919, 35.5396),
+    4: (0.0025, 0.9847, 32.8133),
+    2: (0.0040, 0.9803, 30.5386),
+}
+EPOCHS = {16: 2, 4: 2, 2: 3}
+# One pass over 20,000 digits, the same for each comparison; nothing is measured on the way.
+SHORT = "--epochs 1 --max-train-images 20000 --early-evaluations 0 --projected-images 10"
+ABLATION = {
+    "MSE + KL": "--w-perceptual 0 --w-adversarial 0",
+    "+ perceptual": "--w-adversarial 0",
+    "+ adversarial": "--w-perceptual 0",
+    "all four": "",
+}
+BETAS = (1, 0.1, 0.01)
+
+
+def runs() -> dict[str, str]:
+    """Every run's name and the flags of its `python -m vae train`, in order of importance."""
+    commands = {
+        f"latent_{size}": f"--latent-size {size} --beta {BETA} --epochs {epochs}"
+        for size, epochs in EPOCHS.items()
+    }
+    for name, flags in ABLATION.items():
+        commands[ablation_name(name)] = f"--latent-size 4 --beta {BETA} {SHORT} {flags}".strip()
+    for size in REFERENCE:
+        for beta in BETAS:
+            if (size, beta) != (4, BETA):  # the ablation has that one
+                short = f"--latent-size {size} --beta {beta} {SHORT} --lpips-images 200"
+                commands[curve_name(size, beta)] = short
+    return commands
+
+
+def ablation_name(variant: str) -> str:
+    """The run of a row of the ablation."""
+    return "ablation_" + "_".join(variant.lower().replace("+", " ").split())
+
+
+def curve_name(size: int, beta: float) -> str:
+    """The run of a point of the rate-distortion curve."""
+    return ablation_name("all four") if (size, beta) == (4, BETA) else f"beta_{beta:g}_{size}"
+
+
+def summary(name: str, flags: str) -> dict:
+    """What `assets/*.json` keeps of a short run: command, numbers, discriminator, origin."""
+    metrics = read_metrics(RUNS / name)
+    last = metrics["history"]["train"][-1]
+    watched = ("discriminator", "accuracy_real", "accuracy_fake", "adaptive_weight")
+    origin = {key: metrics["environment"][key] for key in ("commit", "hardware", "torch")}
+    return {
+        "command": f"python -m vae train {flags}",
+        "test": metrics["test"],
+        "beta": metrics["config"]["beta"],
+        "latent_size": metrics["config"]["model"]["latent_size"],
+        "seed": metrics["config"]["seed"],
+        "seconds": metrics["seconds"],
+        "discriminator": {key: last[key] for key in watched if key in last},
+    } | origin
+
+
+def train(name: str, flags: str) -> None:
+    """Run one training in a process of its own."""
+    print(f"\n{name}: python -m vae train {flags}", flush=True)
+    command = [sys.executable, "-m", "vae", "train", *flags.split(), "--run-dir", RUNS / name]
+    subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
+
+
+def publish_model(name: str) -> None:
+    """Copy a finished run to `assets/`."""
+    target = ASSETS / name
+    partial = ASSETS / f".{name}"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(RUNS / name, partial)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def write_json(path: Path, content: dict) -> None:
+    text = json.dumps(content, indent=1) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+def second_lpips(directory: Path, images: int) -> float | None:
+    """LPIPS v0.1 of z ~ q(z|x), or None where its weights cannot be had."""
+    try:
+        lpips = LPIPS("v0.1")
+    except FileError:
+        return None
+    digits = load_digits("test")
+    options = {"mean": False, "lpips": lpips, "lpips_images": images}
+    return evaluate(Run.load(directory).model, digits.images[:images], **options)["sample"]["lpips"]
+
+
+def draw_ablation(names: dict[str, str]) -> None:
+    """One row of digits for the originals and for each variant."""
+    frames = {variant: Run.load(RUNS / name).frames for variant, name in names.items()}
+    rows = {"original": next(iter(frames.values())).originals}
+    rows |= {variant: frame.reconstructions[-1] for variant, frame in frames.items()}
+    figure, axes = plt.subplots(len(rows), 10, figsize=(11, 1.05 * len(rows) + 0.4))
+    for (name, images), line in zip(rows.items(), axes, strict=True):
+        for image, axis in zip(images, line, strict=True):
+            axis.imshow(image, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
+    figure.suptitle("Latent size 4, 20,000 training digits: z ~ q(z|x)", fontsize=11)
+    figure.tight_layout(pad=0.3)
+    figure.savefig(ASSETS / "ablation.png", dpi=110)
+    plt.close(figure)
+
+
+def draw_rate_distortion(points: dict) -> None:
+    """KL against PSNR: a line for each latent size, a star for each shipped model."""
+    figure, axis = plt.subplots(figsize=(7.5, 5), layout="constrained")
+    for colour, (size, (*_, psnr)) in zip(("C0", "C1", "C2"), REFERENCE.items(), strict=True):
+        own = sorted(
+            (p for p in points.values() if p["latent_size"] == size), key=lambda p: p["test"]["kl"]
+        )
+        rate = [p["test"]["kl"] for p in own]
+        quality = [p["test"]["sample"]["psnr"] for p in own]
+        axis.plot(rate, quality, "o-", color=colour, label=f"latent size {size}")
+        for x, y, point in zip(rate, quality, own, strict=True):
+            axis.annotate(f"β={point['beta']:g}", (x, y), (5, -12), textcoords="offset points",
+                          fontsize=8, color=colour)  # fmt: skip
+        axis.axhline(psnr, color=colour, linestyle=":", linewidth=1)
+        axis.text(0.99, psnr + 0.1, f"reference, {size}", transform=axis.get_yaxis_transform(),
+                  ha="right", fontsize=8, color=colour)  # fmt: skip
+        shipped = ASSETS / f"latent_{size}"
+        if is_finished(shipped):
+            test = read_metrics(shipped)["test"]
+            axis.plot(test["kl"], test["sample"]["psnr"], "*", markersize=14, color=colour,
+                      markeredgecolor="black")  # fmt: skip
+    axis.plot([], [], "*", markersize=12, color="white", markeredgecolor="black",
+              label=f"shipped model, β={BETA:g}, trained longer")  # fmt: skip
+    axis.plot([], [], ":", color="grey", label="reference's PSNR (no KL: no bound on its rate)")
+    axis.set(xlabel="rate: KL(q(z|x) ‖ p(z)), nats per image", ylabel="PSNR of z ~ q(z|x), dB")
+    axis.set_title("Rate and distortion on MNIST's 10,000 test digits")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, loc="best")
+    figure.savefig(ASSETS / "rate_distortion.png", dpi=120)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=list(runs()), help="these runs alone")
+    parser.add_argument("--list", action="store_true", help="print the commands, train nothing")
+    options = parser.parse_args()
+    commands = runs()
+    if options.list:
+        for name, flags in commands.items():
+            print(f"python -m vae train {flags} --run-dir {(RUNS / name).relative_to(ROOT)}")
+        return
+    ASSETS.mkdir(exist_ok=True)
+    tables = {name: read_json(ASSETS / f"{name}.json") for name in ("ablation", "rate_distortion")}
+    ablation = {variant: ablation_name(variant) for variant in ABLATION}
+    curve = {
+        f"{size}, beta {beta:g}": curve_name(size, beta) for size in REFERENCE for beta in BETAS
+    }
+    for name, flags in commands.items():
+        if options.only and name not in options.only:
+            continue
+        headline = name in {f"latent_{size}" for size in EPOCHS}
+        known = is_finished(ASSETS / name) if headline else any(
+            name == run and key in tables[table]
+            for table, keys in (("ablation", ablation), ("rate_distortion", curve))
+            for key, run in keys.items()
+        )  # fmt: skip
+        if not known and not is_finished(RUNS / name):
+            train(name, flags)
+        if headline and not known:
+            publish_model(name)
+        for table, keys in (("ablation", ablation), ("rate_distortion", curve)):
+            for key, run in keys.items():
+                if run == name and key not in tables[table]:
+                    row = summary(name, flags)
+                    if table == "ablation":
+                        row["lpips_v0.1"] = second_lpips(RUNS / name, row["test"]["lpips_images"])
+                    tables[table][key] = row
+                    write_json(ASSETS / f"{table}.json", tables[table])
+    if all((RUNS / name / FRAMES_NAME).is_file() for name in ablation.values()):
+        draw_ablation(ablation)
+    if len(tables["rate_distortion"]) == len(curve):
+        draw_rate_distortion(tables["rate_distortion"])
+    for size in EPOCHS:
+        if is_finished(ASSETS / f"latent_{size}"):
+            print(f"assets/latent_{size}")
+            print_table(read_metrics(ASSETS / f"latent_{size}")["test"])
+
+
+if __name__ == "__main__":
+    main()
