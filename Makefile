@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN_DIR ?= runs/latent_2
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint bench clean
+.PHONY: help install run test lint bench results clean
 
 help: ## list these commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -27,8 +27,11 @@ lint: install ## check the style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: install ## training speed with and without the perceptual and adversarial terms
+bench: install ## where a training step's time goes, and the time to the reference's quality
 	$(BIN)/python tools/bench.py
+
+results: install ## train and draw all that assets/ shows, unless it is there (80 min on 2 cores)
+	$(BIN)/python tools/results.py
 
 clean: ## remove the virtual environment and caches, not the runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info

@@ -1,24 +1,28 @@
-"""Training speed with and without each of the costly terms, and the work that each adds.
+"""Where the time of a training step goes, the work it does, and how soon the reference is passed.
 
     python tools/bench.py [--batch-size 32] [--rounds 5]
 
 The variants take turns within a round, so that a machine whose speed drifts slows all of them;
-what is printed is the median over the rounds. FLOPs are counted by torch, for one image.
+what is printed is the median over the rounds. FLOPs are counted by torch, for one image. The time
+to the reference's quality is read from the histories of `assets/latent_*`, each of which names
+its machine; `make results` measures it anew.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from results import ASSETS, REFERENCE, beats_reference
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from vae import TrainConfig
-from vae.run import describe_environment, peak_memory_mb
-from vae.training import Trainer
+from vae import TrainConfig, evaluate
+from vae.run import describe_environment, is_finished, peak_memory_mb, read_metrics
+from vae.training import RUNNING_LPIPS_IMAGES, Trainer
 
 VARIANTS = {
     "MSE + KL": {"w_perceptual": 0.0, "w_adversarial": 0.0},
@@ -26,7 +30,9 @@ VARIANTS = {
     "+ adversarial": {"w_perceptual": 0.0},
     "all four terms": {},
 }
-STEPS = 20  # timed together, so that one wait for the device is shared
+STEPS = 20  # timed together, so that one wait for the device is shared: five rounds of lazy terms
+EPOCH, TEST_IMAGES = 60_000, 10_000
+EVALUATED = 1_000
 
 
 class FlopCount(TorchDispatchMode):
@@ -41,14 +47,62 @@ class FlopCount(TorchDispatchMode):
         return result
 
 
-def time_steps(trainer: Trainer) -> float:
-    """Seconds for STEPS training steps."""
+def gflop(work: Callable) -> float:
+    """10^9 FLOPs of a call."""
+    with FlopCount() as counter:
+        work()
+    return counter.total / 1e9
+
+
+def seconds(work: Callable, device: torch.device) -> float:
+    """Seconds that a call takes, waiting for the device."""
     start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def steps(trainer: Trainer) -> None:
+    """STEPS training steps."""
     for _ in range(STEPS):
         trainer.optimize()
-    float(trainer.recent[-1]["gradient_norm"])  # waits for a GPU
     trainer.recent.clear()
-    return time.perf_counter() - start
+
+
+def optimiser_steps(trainer: Trainer) -> None:
+    """STEPS steps of the model's optimiser alone, with the gradients there are."""
+    for parameter in trainer.model.parameters():
+        parameter.grad = torch.full_like(parameter, 1e-9)
+    for _ in range(STEPS):
+        trainer.optimizer.step()
+    trainer.optimizer.zero_grad()
+
+
+def running_evaluation(trainer: Trainer, images: int) -> None:
+    """The evaluation that training stops for, on the first `images` test digits."""
+    evaluate(trainer.ema, trainer.test_set.images[:images], mean=False, lpips_images=0)
+
+
+def running_lpips(trainer: Trainer) -> None:
+    """The LPIPS of such an evaluation."""
+    x = trainer.test_set.images[:RUNNING_LPIPS_IMAGES] / 127.5 - 1
+    for part in x.split(100):
+        with torch.no_grad():
+            trainer.lpips(part, part.flip(0))
+
+
+def time_to_reference(size: int) -> str:
+    """A line: when a shipped model's running evaluation first passed the reference's row."""
+    metrics = read_metrics(ASSETS / f"latent_{size}")
+    for row in metrics["history"]["test"]:
+        if beats_reference(size, row):
+            taken = row["training_seconds"]
+            return (
+                f"{size:<8}{taken:>10.0f}{24_000 / taken:>18.0f}{row['epoch']:>10.2f}   "
+                + (metrics["environment"]["hardware"])
+            )
+    return f"{size:<8}{'never':>10}"
 
 
 def main() -> None:
@@ -66,25 +120,56 @@ def main() -> None:
             )
             for i, (name, terms) in enumerate(VARIANTS.items())
         }
-        flops = {}
-        for name, trainer in trainers.items():
-            with FlopCount() as counter:
-                trainer.optimize()
-            flops[name] = counter.total / options.batch_size / 1e9
-            time_steps(trainer)  # warm-up
-        seconds = {name: [] for name in trainers}
-        for _ in range(options.rounds):
-            for name, trainer in trainers.items():
-                seconds[name].append(time_steps(trainer))
-    environment = describe_environment(trainer.device, trainer.accelerator.mixed_precision, 1)
+    full = trainers["all four terms"]
+    device = full.device
+    work = {name: lambda trainer=trainer: steps(trainer) for name, trainer in trainers.items()}
+    work["optimiser"] = lambda: optimiser_steps(full)
+    work["evaluation"] = lambda: running_evaluation(full, EVALUATED)
+    work["LPIPS"] = lambda: running_lpips(full)
+    flops = {name: gflop(task) for name, task in work.items()}  # a warm-up too
+    taken = {name: [] for name in work}
+    for _ in range(options.rounds):
+        for name, task in work.items():
+            taken[name].append(seconds(task, device))
+    median = {name: statistics.median(times) for name, times in taken.items()}
+
+    environment = describe_environment(device, full.accelerator.mixed_precision, 1)
     print(f"{environment['hardware']}, torch {torch.__version__}, batch {options.batch_size}")
-    print(f"peak resident memory {peak_memory_mb(trainer.device):,.0f} MiB, four models loaded")
-    print(f"{'step':<16}{'images/s':>10}{'relative':>10}{'GFLOP/image':>13}")
-    base = statistics.median(seconds["MSE + KL"])
-    for name, times in seconds.items():
-        median = statistics.median(times)
-        speed = STEPS * options.batch_size / median
-        print(f"{name:<16}{speed:>10.0f}{base / median:>10.2f}{flops[name]:>13.3f}")
+    print(f"peak resident memory {peak_memory_mb(device):,.0f} MiB, four models loaded\n")
+    images = STEPS * options.batch_size
+    print(f"{'step':<18}{'images/s':>10}{'relative':>10}{'GFLOP/image':>13}")
+    for name in VARIANTS:
+        relative = median["MSE + KL"] / median[name]
+        print(f"{name:<18}{images / median[name]:>10.0f}{relative:>10.2f}"
+              f"{flops[name] / images:>13.3f}")  # fmt: skip
+
+    def part(name: str, times: float, count: float) -> None:
+        share = times / median["all four terms"]
+        print(f"{name:<18}{times / STEPS * 1e3:>10.1f}{share:>10.0%}{count / images:>13.3f}")
+
+    print(f"\n{'part of the step':<18}{'ms':>10}{'share':>10}{'GFLOP/image':>13}")
+    base, whole = "MSE + KL", "all four terms"
+    rows = {
+        "encoder + decoder": lambda of: of[base] - of["optimiser"],
+        "perceptual": lambda of: of[whole] - of["+ adversarial"],
+        "discriminator": lambda of: of[whole] - of["+ perceptual"],
+        "optimiser": lambda of: of["optimiser"],
+    }
+    for name, of in rows.items():
+        part(name, of(median), of(flops))
+    part("all four terms", median[whole], flops[whole])
+
+    one = median["evaluation"] * TEST_IMAGES / EVALUATED + median["LPIPS"]
+    epoch = median[whole] * EPOCH / images
+    counted = flops["evaluation"] / EVALUATED + flops["LPIPS"] / TEST_IMAGES
+    print(f"\na running evaluation of 10,000 digits takes {one / epoch:.1%} of an epoch of 60,000"
+          f" ({counted:.3f} GFLOP/image)")  # fmt: skip
+
+    print(f"\n{'latent':<8}{'seconds':>10}{'times faster':>18}{'epoch':>10}   "
+          "to the reference's MSE, SSIM and PSNR (24,000 s); measured on")  # fmt: skip
+    for size in REFERENCE:
+        if is_finished(ASSETS / f"latent_{size}"):
+            print(time_to_reference(size))
 
 
 if __name__ == "__main__":

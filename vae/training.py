@@ -72,8 +72,8 @@ class TrainConfig:
     beta: float = option(1.0, "weight of the KL: 1 is the true ELBO; less is sharper, at a rate", 0)
     w_adversarial: float = option(0.1, "weight of the generator's loss, beside its adaptive one", 0)
     adversarial_start: float = option(0.25, "share of the steps before the discriminator", 0, 1)
-    discriminator_lr: float = option(2e-2, "learning rate of the discriminator", 1e-9)
-    w_gradient_penalty: float = option(0.01, "weight of the discriminator's R1 penalty", 0)
+    discriminator_lr: float = option(1e-2, "learning rate of the discriminator", 1e-9)
+    w_gradient_penalty: float = option(0.05, "weight of the discriminator's R1 penalty", 0)
     lazy: int = option(4, "LPIPS and R1 count every so many-th step, so many times", 1)
     mixed_precision: str = option("auto", "of the model", choices=("auto", "no", "bf16", "fp16"))
     early_evaluations: int = option(5, "in the first epoch, besides the one at its end", 0, 100)
@@ -222,9 +222,12 @@ class Trainer:
         w_penalty = lazy * self.config.w_gradient_penalty if self.step % lazy == 0 else 0
         real = real.detach().requires_grad_(w_penalty > 0)
         logits_real, logits_fake = self.discriminator(torch.cat([real, fake])).chunk(2)
-        loss = hinge = discriminator_loss(logits_real, logits_fake)
+        hinge = discriminator_loss(logits_real, logits_fake)
+        # Within its margins the hinge is blind to a shift of all logits: this holds them centred,
+        # so that neither real nor fake patches are right by default.
+        loss = hinge + (logits_real.mean() + logits_fake.mean()).square()
         if w_penalty:
-            loss = hinge + 0.5 * w_penalty * gradient_penalty(logits_real, real)
+            loss = loss + 0.5 * w_penalty * gradient_penalty(logits_real, real)
         self.accelerator.backward(loss)
         self.d_optimizer.step()
         self.d_optimizer.zero_grad()
@@ -270,7 +273,8 @@ class Trainer:
         """Images, labels and noise of the current step: this process's part of the batch.
 
         Order and noise depend on the seed and the step alone, so that any number of processes
-        sees the same batches.
+        sees the same batches. The processes deal a batch out one image at a time, so that what
+        LPIPS sees, the first images of each part, is the first of the batch.
         """
         config = self.config
         epoch, position = divmod(self.step, self.steps_per_epoch)
@@ -280,12 +284,11 @@ class Trainer:
             self.order = torch.randperm(n, generator=generator).to(self.device)
         generator = seeded_generator(config.seed, 1, self.step)
         noise = torch.randn(config.batch_size, *config.model.latent_shape, generator=generator)
-        part = config.batch_size // self.accelerator.num_processes
-        start = self.accelerator.process_index * part
-        index = self.order[position * config.batch_size + start :][:part]
+        part = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        index = self.order[position * config.batch_size :][: config.batch_size][part]
         x = scale_images(self.train_set.images[index])
         labels = self.train_set.labels[index] if config.model.num_classes else None
-        return x, labels, noise[start : start + part].to(self.device)
+        return x, labels, noise[part].to(self.device)
 
     def log_losses(self, bar: tqdm) -> None:
         """Average the terms since the last look into the history; stop if one is not finite."""

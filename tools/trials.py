@@ -1,0 +1,166 @@
+"""What was tried for speed, each against the recipe: the rows of `docs/speed.md`.
+
+    python tools/trials.py steps                      # time of a step, variants in turns
+    python tools/trials.py quality [--seconds 100]    # test MSE after so many seconds
+    python tools/trials.py quality --only adamw muon  # these rows alone
+
+`quality` trains each variant with a one-cycle schedule that ends when the seconds do, and evaluates
+the averaged weights on all 10,000 test digits.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vae import TrainConfig, VAEConfig
+from vae.training import Trainer, one_cycle
+
+PLAIN = {"w_perceptual": 0.0, "w_adversarial": 0.0, "lpips_images": 0}
+FULL = {"adversarial_start": 0.0}
+STEPS = 12  # three rounds of the terms that count every fourth step
+
+
+def adamw(trainer: Trainer, lr: float = 2e-3, fused: bool = True) -> None:
+    """AdamW for all parameters in place of Muon."""
+    optimizer = torch.optim.AdamW(
+        trainer.model.parameters(), lr, (0.9, 0.99), weight_decay=1e-2, fused=fused
+    )
+    trainer.optimizer = optimizer
+    schedule = one_cycle(trainer.config.warmup, trainer.total_steps)
+    trainer.scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+
+
+def compiled(trainer: Trainer) -> None:
+    """The model through torch.compile; prints how long the first two steps take."""
+    trainer.model = torch.compile(trainer.model)
+    start = time.perf_counter()
+    trainer.optimize()
+    trainer.optimize()
+    print(f"torch.compile: the first two steps took {time.perf_counter() - start:.0f} s")
+
+
+def contiguous(trainer: Trainer) -> None:
+    """The model's weights in PyTorch's default memory format."""
+    trainer.model.to(memory_format=torch.contiguous_format)
+
+
+def plain_attention(trainer: Trainer) -> None:
+    """Attention as two matrix products and a softmax, without the fused kernel."""
+    step = trainer.optimize
+
+    def optimize():
+        with sdpa_kernel(SDPBackend.MATH):
+            step()
+
+    trainer.optimize = optimize
+
+
+STEP_TRIALS: dict[str, tuple[dict, Callable | None]] = {  # settings, and what is done to a trainer
+    "MSE + KL": (PLAIN, None),
+    "AdamW, fused": (PLAIN, adamw),
+    "AdamW, a loop over tensors": (PLAIN, lambda trainer: adamw(trainer, fused=False)),
+    "contiguous, not channels-last": (PLAIN, contiguous),
+    "attention without the fused kernel": (PLAIN, plain_attention),
+    "torch.compile": (PLAIN, compiled),
+    "bf16 autocast": (PLAIN | {"mixed_precision": "bf16"}, None),
+    "all four terms": (FULL, None),
+    "every step: LPIPS on 1/16, R1": (FULL | {"lazy": 1, "perceptual_share": 1 / 16}, None),
+    "every second step": (FULL | {"lazy": 2, "perceptual_share": 1 / 16}, None),
+    "no R1": (FULL | {"w_gradient_penalty": 0.0}, None),
+}
+QUALITY_TRIALS: dict[str, tuple[dict, Callable | None]] = {
+    "muon": ({}, None),
+    "adamw": ({}, adamw),
+    "adamw, lr 4e-3": ({}, lambda trainer: adamw(trainer, 4e-3)),
+    "muon, lr 2e-3": ({"learning_rate": 2e-3}, None),
+    "muon, lr 1.5e-2": ({"learning_rate": 1.5e-2}, None),
+    "batch 16": ({"batch_size": 16}, None),
+    "batch 64": ({"batch_size": 64}, None),
+    "widths 24, 48": ({"channels": (16, 24, 48)}, None),
+    "widths 48, 96": ({"channels": (16, 48, 96)}, None),
+    "two blocks": ({"blocks": 2}, None),
+    "no cross-attention": ({"cross_attention": False}, None),
+    "no self-attention": ({"self_attention": False}, None),
+}
+
+
+def build(settings: dict, change: Callable | None, images: int | None = None) -> Trainer:
+    """A trainer of latent size 2 with `settings`, some of which are the model's."""
+    model = {k: v for k, v in settings.items() if k in VAEConfig.__dataclass_fields__}
+    rest = {k: v for k, v in settings.items() if k not in model}
+    config = TrainConfig(
+        VAEConfig(**model), **{"epochs": 1, "beta": 0.1, "max_train_images": images} | rest
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(config, folder)
+    if change:
+        change(trainer)
+    return trainer
+
+
+def time_steps(trainer: Trainer, steps: int = STEPS) -> float:
+    """Seconds for one step, averaged over `steps`."""
+    start = time.perf_counter()
+    for _ in range(steps):
+        trainer.optimize()
+    float(trainer.recent[-1]["mse"])  # waits for a GPU
+    trainer.recent.clear()
+    return (time.perf_counter() - start) / steps
+
+
+def step_trials(names: list[str], rounds: int = 5) -> None:
+    trainers = {name: build(*STEP_TRIALS[name]) for name in names}
+    for trainer in trainers.values():
+        time_steps(trainer)
+    taken = {name: [] for name in names}
+    for _ in range(rounds):
+        for name, trainer in trainers.items():
+            taken[name].append(time_steps(trainer))
+    print(f"{'step':<36}{'ms':>8}{'of MSE + KL':>13}")
+    base = statistics.median(taken.get("MSE + KL", taken[names[0]]))
+    for name, times in taken.items():
+        median = statistics.median(times)
+        print(f"{name:<36}{median * 1e3:>8.1f}{median / base:>13.2f}")
+
+
+def quality_trials(names: list[str], seconds: float) -> None:
+    print(
+        f"{'latent 2, MSE + KL, beta 0.1':<28}{'steps':>7}{'MSE':>9}{'SSIM':>8}{'PSNR':>7}{'KL':>7}"
+    )
+    for name in names:
+        settings, change = QUALITY_TRIALS[name]
+        probe = build(PLAIN | settings, change)
+        time_steps(probe)
+        steps = int(seconds / time_steps(probe, 2 * STEPS))
+        batch = settings.get("batch_size", TrainConfig.batch_size)
+        trainer = build(PLAIN | settings, change, images=min(60_000, steps * batch))
+        time_steps(trainer, trainer.total_steps)
+        test = trainer.evaluate(mean=False, lpips_images=0)
+        row = test["sample"]
+        print(f"{name:<28}{trainer.total_steps:>7}{row['mse']:>9.5f}{row['ssim']:>8.4f}"
+              f"{row['psnr']:>7.2f}{test['kl']:>7.0f}", flush=True)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("steps", "quality"))
+    parser.add_argument("--only", nargs="+", help="these rows alone")
+    parser.add_argument("--seconds", type=float, default=100, help="of training, for quality")
+    options = parser.parse_args()
+    trials = STEP_TRIALS if options.what == "steps" else QUALITY_TRIALS
+    names = options.only or list(trials)
+    if unknown := set(names) - set(trials):
+        parser.error(f"--only {sorted(unknown)}: not one of {list(trials)}")
+    if options.what == "steps":
+        step_trials(names)
+    else:
+        quality_trials(names, options.seconds)
+
+
+if __name__ == "__main__":
+    main()
