@@ -112,13 +112,28 @@ def test_a_term_is_computed_if_its_weight_is_above_zero(weight, tiny, tmp_path):
 
 def test_the_penalty_holds_the_discriminator_back(tiny, tmp_path, digits):
     def gradient_at_real(weight):
-        trainer = Trainer(tiny(w_gradient_penalty=weight), tmp_path / str(weight))
+        trainer = Trainer(tiny(), tmp_path / str(weight))
         for _ in range(20):
+            trainer.penalty.fill_(weight)
             trainer.discriminator_step(digits, F.avg_pool2d(digits, 3, 1, 1))
         x = digits.clone().requires_grad_()
         return losses.gradient_penalty(trainer.discriminator(x), x).item()
 
-    assert gradient_at_real(10.0) < 0.5 * gradient_at_real(0.0)
+    assert gradient_at_real(1.0) < 0.5 * gradient_at_real(0.0)
+
+
+def test_the_penalty_rises_while_the_discriminator_is_right_too_often_and_falls_else(
+    tiny, tmp_path, digits
+):
+    for accuracy, moved_by in ((0.5, 1), (1.0, -1)):
+        trainer = Trainer(tiny(discriminator_accuracy=accuracy), tmp_path / str(accuracy))
+        for _ in range(10):
+            before = trainer.penalty.item()
+            terms = trainer.discriminator_step(digits, -torch.ones_like(digits))
+            right = (terms["accuracy_real"] + terms["accuracy_fake"]).item() / 2
+            expected = before * math.exp(0.1 * (right - accuracy))
+            assert trainer.penalty.item() == pytest.approx(expected, rel=1e-4)
+        assert moved_by * (trainer.penalty.item() - 0.05) > 0
 
 
 def test_the_average_of_the_weights_is_what_is_saved(trainer):

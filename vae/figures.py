@@ -36,10 +36,11 @@ TITLES = {  # of the curves, with units
     "discriminator": "Discriminator: hinge loss (2 = collapsed)",
     "accuracy_real": "Discriminator: share right on real patches",
     "accuracy_fake": "Discriminator: share right on fake patches",
+    "penalty_weight": "Discriminator: weight of its R1 penalty",
     "gradient_norm": "Gradient norm before clipping",
     "images_per_second": "Training speed (images/s)",
 }
-LOGARITHMIC = ("mse", "lpips", "perceptual", "adaptive_weight")
+LOGARITHMIC = ("mse", "lpips", "perceptual", "adaptive_weight", "penalty_weight")
 
 
 def render(run: Run) -> list[Path]:

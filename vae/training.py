@@ -41,6 +41,8 @@ from .run import Run, describe_environment, is_finished, peak_memory_mb
 FULL_EPOCHS = 20  # a full training, as long as the reference's
 QUICK_EPOCHS, QUICK_IMAGES = 1, 24_000  # what two CPU cores do in about four minutes
 RUNNING_LPIPS_IMAGES = 200  # LPIPS of all 10,000 would take longer than an epoch on a CPU
+PENALTY = (0.05, 1e-4, 1.0)  # weight of R1: at the start, least, most
+PENALTY_RATE = 0.1  # of its logarithm, for a step and an error in accuracy of 1
 LOG_EVERY = 20  # steps between two looks at the losses; each look waits for the device
 FREE_SPACE = 100 * 2**20  # bytes that a run's folder may come to need
 
@@ -73,7 +75,7 @@ class TrainConfig:
     w_adversarial: float = option(0.1, "weight of the generator's loss, beside its adaptive one", 0)
     adversarial_start: float = option(0.25, "share of the steps before the discriminator", 0, 1)
     discriminator_lr: float = option(1e-2, "learning rate of the discriminator", 1e-9)
-    w_gradient_penalty: float = option(0.05, "weight of the discriminator's R1 penalty", 0)
+    discriminator_accuracy: float = option(0.75, "to which the R1 penalty steers it", 0.5, 1)
     lazy: int = option(4, "LPIPS and R1 count every so many-th step, so many times", 1)
     mixed_precision: str = option("auto", "of the model", choices=("auto", "no", "bf16", "fp16"))
     early_evaluations: int = option(5, "in the first epoch, besides the one at its end", 0, 100)
@@ -151,6 +153,7 @@ class Trainer:
         )
         self.step = 0
         self.perceptual = torch.zeros((), device=self.device)  # as last measured
+        self.penalty = torch.full((), PENALTY[0], device=self.device)  # R1's weight
         self.recent: list[dict[str, Tensor]] = []  # terms of the steps since the last look
         every = config.model.latent_values <= 2  # drawn as they are: no t-SNE, which is slow
         self.frames = Frames(self.test_set, 10**9 if every else config.projected_images)
@@ -217,24 +220,35 @@ class Trainer:
         return {name: value.detach() for name, value in terms.items()}
 
     def discriminator_step(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """One step of the discriminator; `real`, `fake`: (B, 1, 28, 28), without a graph."""
-        lazy = self.config.lazy
-        w_penalty = lazy * self.config.w_gradient_penalty if self.step % lazy == 0 else 0
-        real = real.detach().requires_grad_(w_penalty > 0)
+        """One step of the discriminator; `real`, `fake`: (B, 1, 28, 28), without a graph.
+
+        How far apart real and fake are falls a hundredfold in a training. The weight of the R1
+        penalty follows: it rises while the discriminator is right too often, and falls while it is
+        not (the idea of Karras et al., "StyleGAN2-ADA", 2020, eq. 1, for their augmentations).
+        """
+        penalized = self.step % self.config.lazy == 0
+        real = real.detach().requires_grad_(penalized)
         logits_real, logits_fake = self.discriminator(torch.cat([real, fake])).chunk(2)
         hinge = discriminator_loss(logits_real, logits_fake)
         # Within its margins the hinge is blind to a shift of all logits: this holds them centred,
         # so that neither real nor fake patches are right by default.
         loss = hinge + (logits_real.mean() + logits_fake.mean()).square()
-        if w_penalty:
-            loss = loss + 0.5 * w_penalty * gradient_penalty(logits_real, real)
+        if penalized:
+            weight = 0.5 * self.config.lazy * self.penalty
+            loss = loss + weight * gradient_penalty(logits_real, real)
         self.accelerator.backward(loss)
         self.d_optimizer.step()
         self.d_optimizer.zero_grad()
+        accuracy_real = (logits_real > 0).float().mean()
+        accuracy_fake = (logits_fake < 0).float().mean()
+        accuracy = self.accelerator.reduce((accuracy_real + accuracy_fake) / 2, "mean")
+        error = accuracy - self.config.discriminator_accuracy
+        self.penalty = (self.penalty * torch.exp(PENALTY_RATE * error)).clamp(*PENALTY[1:])
         return {
             "discriminator": hinge,
-            "accuracy_real": (logits_real > 0).float().mean(),
-            "accuracy_fake": (logits_fake < 0).float().mean(),
+            "accuracy_real": accuracy_real,
+            "accuracy_fake": accuracy_fake,
+            "penalty_weight": self.penalty,
         }
 
     def fit(self) -> Run:

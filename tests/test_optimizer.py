@@ -1,0 +1,83 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import vae
+from vae.optimizer import Muon, orthogonalize
+
+
+def set_gradients(model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        values = torch.randn(parameter.shape, generator=generator)
+        parameter.grad = torch.empty_like(parameter).copy_(values)  # same strides, as autograd does
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 40), (3, 40, 16), (1, 24, 24)])
+def test_orthogonalize_keeps_the_directions_and_evens_their_lengths(shape):
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, _, v = torch.linalg.svd(matrices, full_matrices=False)
+    for scale in (1e-6, 1.0, 1e6):
+        lengths = (u.mT @ orthogonalize(scale * matrices) @ v.mT).double()
+        diagonal = lengths.diagonal(dim1=1, dim2=2)
+        assert diagonal.min() > 0.6
+        assert diagonal.max() < 1.3
+        assert (lengths - torch.diag_embed(diagonal)).abs().max() < 1e-3
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon came with torch 2.9")
+def test_matrices_move_as_torchs_muon_moves_them():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(32, 16), nn.Linear(16, 48))
+    twin = copy.deepcopy(model)
+    ours = Muon(model, lr=0.02, weight_decay=0.1)
+    weights = [layer.weight for layer in twin]
+    theirs = torch.optim.Muon(weights, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    start = [layer.weight.detach().clone() for layer in model]
+    for seed in range(5):
+        for each, optimizer in ((model, ours), (twin, theirs)):
+            set_gradients(each, seed)
+            optimizer.step()
+    for a, b, before in zip([layer.weight for layer in model], weights, start, strict=True):
+        difference = (a - b).norm() / (b - before).norm()
+        assert difference < 0.02  # torch's products are in bfloat16
+
+
+def test_all_but_matrices_move_as_adamw_moves_them(digits):
+    model = vae.VAE(vae.VAEConfig(channels=(8, 16, 16), num_classes=10))
+    twin = copy.deepcopy(model)
+    ours = Muon(model, lr=0.02, weight_decay=0.1)
+    matrices = {id(p) for p in ours.param_groups[0]["params"]}
+    assert {id(p) for group in ours.param_groups for p in group["params"]} == {
+        id(p) for p in model.parameters()
+    }
+    convolutions = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert sum(id(w) in matrices for w in convolutions) > len(convolutions) / 2
+    assert id(model.class_embedding.weight) not in matrices
+    theirs = torch.optim.AdamW(twin.parameters(), 0.01, (0.9, 0.99), weight_decay=0.1)
+    for seed in range(3):
+        for each, optimizer in ((model, ours), (twin, theirs)):
+            set_gradients(each, seed)
+            optimizer.step()
+    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5) == (id(a) not in matrices), a.shape
+
+
+def test_a_saved_optimiser_goes_on_where_it_was():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(8, 16, 3), nn.Linear(16, 16))
+    optimizer = Muon(model, lr=0.02, weight_decay=0.1)
+    for seed in range(2):
+        set_gradients(model, seed)
+        optimizer.step()
+    twin = copy.deepcopy(model)
+    restored = Muon(twin, lr=1.0, weight_decay=0.0)
+    restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for seed in range(2, 4):
+        for each, one in ((model, optimizer), (twin, restored)):
+            set_gradients(each, seed)
+            one.step()
+    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(a, b)
