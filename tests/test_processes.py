@@ -1,0 +1,61 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import sys
+import torch
+import vae
+
+torch.set_num_threads(1)
+rank, folder = sys.argv[1:]
+config = vae.TrainConfig(
+    model=vae.VAEConfig(channels=(8, 16, 16)), epochs=1, max_train_images=256, batch_size=64,
+    max_test_images=50, projected_images=50, lpips_images=10, early_evaluations=0,
+    adversarial_start=0.25, mixed_precision="no",
+)
+trainer = vae.training.Trainer(config, f"{folder}/{rank}")
+while trainer.step < trainer.total_steps:
+    trainer.optimize()
+    trainer.log_losses(vae.training.tqdm(disable=True))
+trainer.checkpoint()
+trainer.finish(0.0)
+"""
+
+
+def start(folder: Path, rank: int, processes: int, port: int) -> subprocess.Popen:
+    """A process of a training, as `torchrun` and `accelerate launch` start it."""
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    if processes > 1:
+        environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(rank), str(folder)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_two_processes_train_as_one_and_one_of_them_writes(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    one, two = tmp_path / "one", tmp_path / "two"
+    workers = [start(two, 0, 2, port), start(two, 1, 2, port), start(one, 0, 1, port)]
+    for worker in workers:
+        _, errors = worker.communicate(timeout=300)
+        assert worker.returncode == 0, errors
+    assert not (two / "1").exists()  # where the second process would have written
+    alone, both = (json.loads((p / "0" / "metrics.json").read_text()) for p in (one, two))
+    assert (alone["environment"]["processes"], both["environment"]["processes"]) == (1, 2)
+    assert both["test"]["images"] == alone["test"]["images"] == 50
+    rows = list(zip(alone["history"]["train"], both["history"]["train"], strict=True))
+    assert len(rows) == 4
+    assert "discriminator" in rows[-1][0]
+    for a, b in rows:
+        assert set(a) == set(b)
+        for name in {"mse", "perceptual", "kl", "nll", "generator", "discriminator"} & set(a):
+            assert a[name] == pytest.approx(b[name], rel=1e-4, abs=1e-4), name
+    assert both["test"]["sample"]["mse"] == pytest.approx(alone["test"]["sample"]["mse"], rel=1e-3)
