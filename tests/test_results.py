@@ -1,6 +1,7 @@
 """What `assets/` ships: that it beats the reference, and that its numbers are its weights'."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,18 @@ def test_every_command_of_the_results_is_one_that_trains():
         config = from_flags(vae.TrainConfig, parsed, model=from_flags(vae.VAEConfig, parsed))
         assert config.beta > 0
         assert config.model.latent_grid == 7
+
+
+def test_the_comparisons_hold_the_commands_that_made_them_and_live_discriminators():
+    rows = json.loads((ROOT / "assets" / "ablation.json").read_text())
+    assert list(rows) == list(results.ABLATION)
+    commands = [f"python -m vae train {flags}" for flags in results.runs().values()]
+    for key, row in rows.items():
+        assert row["command"] in commands, key
+        assert "-dirty" not in row["commit"], key
+        watched = row["discriminator"]
+        assert bool(watched) == (key in ("+ adversarial", "all four")), key
+        if watched:
+            assert watched["discriminator"] < 1.8, key
+            assert 0.55 <= watched["accuracy_real"] <= 0.95, key
+            assert 0.55 <= watched["accuracy_fake"] <= 0.95, key
