@@ -20,7 +20,7 @@ from results import ASSETS, REFERENCE, beats_reference
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from vae import TrainConfig, evaluate
+from vae import TrainConfig, evaluate, scale_images
 from vae.run import describe_environment, is_finished, peak_memory_mb, read_metrics
 from vae.training import RUNNING_LPIPS_IMAGES, Trainer
 
@@ -71,7 +71,7 @@ def steps(trainer: Trainer) -> None:
 
 
 def optimiser_steps(trainer: Trainer) -> None:
-    """STEPS steps of the model's optimiser alone, with the gradients there are."""
+    """STEPS steps of the model's optimiser alone, with a small gradient everywhere."""
     for parameter in trainer.model.parameters():
         parameter.grad = torch.full_like(parameter, 1e-9)
     for _ in range(STEPS):
@@ -86,7 +86,7 @@ def running_evaluation(trainer: Trainer, images: int) -> None:
 
 def running_lpips(trainer: Trainer) -> None:
     """The LPIPS of such an evaluation."""
-    x = trainer.test_set.images[:RUNNING_LPIPS_IMAGES] / 127.5 - 1
+    x = scale_images(trainer.test_set.images[:RUNNING_LPIPS_IMAGES])
     for part in x.split(100):
         with torch.no_grad():
             trainer.lpips(part, part.flip(0))

@@ -184,12 +184,13 @@ class Trainer:
             terms["mse"] = F.mse_loss(image, x)
             distortion = distortion + config.w_mse * terms["mse"]
         if config.w_perceptual:
-            if self.step % config.lazy == 0:
+            lazy = config.lazy if config.w_mse else 1  # every step needs a gradient
+            if self.step % lazy == 0:
                 share = ceil(config.perceptual_share * len(x))
                 with self.half_precision():
                     perceptual = self.lpips(x[:share], image[:share]).mean()
                 self.perceptual = perceptual.detach()
-                perceptual = amplify_gradient(perceptual, config.lazy)
+                perceptual = amplify_gradient(perceptual, lazy)
             else:
                 perceptual = self.perceptual
             terms["perceptual"] = perceptual
