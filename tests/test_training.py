@@ -3,6 +3,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 import vae
 from vae import losses
 from vae.cli import main, parser
-from vae.training import Trainer, one_cycle, with_budget
+from vae.training import Trainer, one_cycle, run_name, with_budget
 
 
 def snapshot(module):
@@ -198,13 +199,26 @@ def test_learning_rate_rises_then_falls_to_zero():
     assert one_cycle(0.01, 1)(0) == 1
 
 
-def test_the_budget_without_epochs_depends_on_the_device(tiny):
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    quick = with_budget(vae.TrainConfig(), cpu)
-    assert (quick.epochs, quick.max_train_images) == (1, 24_000)
-    full = with_budget(vae.TrainConfig(), gpu)
-    assert (full.epochs, full.max_train_images) == (20, None)
-    assert with_budget(vae.TrainConfig(epochs=3), cpu).max_train_images is None
+def test_the_budget_decides_what_is_left_open(monkeypatch):
+    def decided(budget="auto", **options):
+        config = with_budget(vae.TrainConfig(**options), budget)
+        return config.epochs, config.max_train_images, config.max_test_images
+
+    for has_gpu, expected in ((False, (1, 24_000, None)), (True, (3, None, None))):
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda has_gpu=has_gpu: has_gpu)
+        assert decided() == expected
+        assert decided(epochs=2) == (2, None, None)
+        assert decided("full", epochs=2, max_train_images=99) == (2, 99, None)
+        assert decided("tiny", max_test_images=50) == (1, 320, 50)
+    with pytest.raises(ValueError, match="budget='long'"):
+        decided("long")
+
+
+def test_a_runs_name_says_what_differs_from_the_defaults():
+    assert run_name(vae.TrainConfig(vae.VAEConfig(latent_size=16))) == "latent_16"
+    model = vae.VAEConfig(latent_size=8, latent_grid=1, num_classes=10)
+    config = vae.TrainConfig(model, dataset="fashion_mnist", beta=0.5, epochs=2, seed=3)
+    assert run_name(config) == "fashion_mnist_latent_8_grid_1_conditional_beta_0.5_epochs_2_seed_3"
 
 
 def test_penalty_and_hinge_train_a_discriminator(trainer, digits):
@@ -285,12 +299,17 @@ def test_evaluate_repeats_the_numbers(finished, capsys):
     assert difference < 1e-6
 
 
-def test_a_finished_run_is_not_overwritten(finished, tiny, capsys):
+def test_a_finished_run_is_loaded_or_refused_and_never_overwritten(finished, capsys):
     before = (finished.directory / "metrics.json").read_bytes()
-    with pytest.raises(ValueError, match=r"run_dir=.*finished run"):
-        vae.train(tiny(), finished.directory)
+    config = vae.TrainConfig(**finished.metrics["config"])
+    assert vae.train(config, finished.directory).metrics == finished.metrics
+    other = replace(config, beta=0.5, model=replace(config.model, latent_size=4))
+    with pytest.raises(ValueError, match=r"run_dir=.*latent_size 3 there, 4 here.*") as error:
+        vae.train(other, finished.directory)
+    assert "beta 1.0 there, 0.5 here" in str(error.value)
+    assert "channels" not in str(error.value)
     assert main(["train", "--run-dir", str(finished.directory)]) == 2
-    assert "finished run" in capsys.readouterr().err
+    assert "other settings" in capsys.readouterr().err
     assert (finished.directory / "metrics.json").read_bytes() == before
 
 

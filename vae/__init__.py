@@ -8,7 +8,7 @@ from .metrics import evaluate, mse, psnr, ssim
 from .model import VAE, DiagonalGaussian, VAEConfig
 from .perceptual import LPIPS
 from .run import Run
-from .training import TrainConfig, train
+from .training import TrainConfig, Trainer, run_name, train, with_budget
 
 __all__ = [
     "DATASETS",
@@ -20,13 +20,16 @@ __all__ = [
     "PatchDiscriminator",
     "Run",
     "TrainConfig",
+    "Trainer",
     "VAEConfig",
     "evaluate",
     "load_digits",
     "mse",
     "psnr",
     "render",
+    "run_name",
     "scale_images",
     "ssim",
     "train",
+    "with_budget",
 ]

@@ -13,8 +13,8 @@ from .metrics import evaluate
 from .model import VAE, VAEConfig
 from .options import options_of
 from .perceptual import LPIPS
-from .run import METRICS_NAME, Run, read_metrics
-from .training import TrainConfig, train
+from .run import METRICS_NAME, Run, is_finished, read_metrics
+from .training import BUDGETS, TrainConfig, run_name, train, with_budget
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,6 +39,12 @@ def parser() -> argparse.ArgumentParser:
     trainer = commands.add_parser("train", help="train a model", formatter_class=formatter)
     trainer.set_defaults(command=run_train)
     trainer.add_argument("--run-dir", type=Path, help="folder of the run; default: runs/latent_N")
+    trainer.add_argument(
+        "--budget",
+        choices=("auto", *BUDGETS),
+        default="auto",
+        help="decides --epochs and --max-*-images where not given; auto: full with a GPU, or quick",
+    )
     for config in (VAEConfig, TrainConfig):
         add_flags(trainer.add_argument_group(config.__name__), config)
     measure = commands.add_parser("evaluate", help="measure a trained model on the test set",
@@ -72,22 +78,13 @@ def from_flags(config: type, flags: argparse.Namespace, **extra):
 
 def run_train(flags: argparse.Namespace) -> None:
     config = from_flags(TrainConfig, flags, model=from_flags(VAEConfig, flags))
-    directory = flags.run_dir or Path("runs") / default_name(config)
-    run = train(config, directory)
+    directory = flags.run_dir or Path("runs") / run_name(config)
+    if is_finished(directory):
+        print(f"{directory}/ holds a finished run: nothing is trained")
+    run = train(with_budget(config, flags.budget), directory)
     if "test" in run.metrics:  # in the main process
         print_table(run.metrics["test"])
         print(f"Model, metrics and pictures are in {run.directory}/")
-
-
-def default_name(config: TrainConfig) -> str:
-    """latent_2, or mnist-like names that say what differs: fashion_mnist_latent_2_grid_1."""
-    model = config.model
-    return (
-        ("" if config.dataset == "mnist" else f"{config.dataset}_")
-        + f"latent_{model.latent_size}"
-        + ("" if model.latent_grid == 7 else f"_grid_{model.latent_grid}")
-        + ("_conditional" if model.num_classes else "")
-    )
 
 
 def run_evaluate(flags: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import json
 import shutil
 import time
 import warnings
@@ -38,8 +39,11 @@ from .options import check_options, option
 from .perceptual import LPIPS, VARIANTS
 from .run import Run, describe_environment, is_finished, peak_memory_mb
 
-FULL_EPOCHS = 20  # a full training, as long as the reference's
-QUICK_EPOCHS, QUICK_IMAGES = 1, 24_000  # what two CPU cores do in about four minutes
+BUDGETS = {  # what TrainConfig leaves open; times are for two CPU cores and all four loss terms
+    "full": {"epochs": 3},  # 20 minutes; a few on a GPU
+    "quick": {"epochs": 1, "max_train_images": 24_000},  # 3 minutes
+    "tiny": {"epochs": 1, "max_train_images": 320, "max_test_images": 100},  # to see that it runs
+}
 RUNNING_LPIPS_IMAGES = 200  # LPIPS of all 10,000 would take longer than an epoch on a CPU
 PENALTY = (0.05, 1e-4, 1.0)  # weight of R1: at the start, least, most
 PENALTY_RATE = 0.1  # of its logarithm, for a step and an error in accuracy of 1
@@ -58,7 +62,7 @@ class TrainConfig:
     max_test_images: int | None = option(None, "evaluate on the first so many; default: all", 10)
     epochs: int | None = option(
         None,
-        f"default: {FULL_EPOCHS} on a GPU; on a CPU {QUICK_EPOCHS}, of {QUICK_IMAGES} images",
+        "default: 3; without a GPU 1, of 24,000 images (see --budget)",
         1,
     )
     batch_size: int = option(32, "images in a step, over all processes", 1)
@@ -96,12 +100,42 @@ class TrainConfig:
 def train(config: TrainConfig, run_dir: str | Path) -> Run:
     """Train a VAE; leave model, metrics and pictures in `run_dir`.
 
-    Raises, before any work, `ValueError` for a `run_dir` that holds a finished run and for
-    settings that do not fit the data, and `OSError` when there is no space. Raises
-    `FloatingPointError`, naming the term and the step, when a loss is no longer finite; what was
-    saved at the last evaluation stays.
+    A run that is there already, finished, with the same settings, is loaded and not trained again.
+    Raises, before any work, `ValueError` for a `run_dir` that holds a finished run with other
+    settings and for settings that do not fit the data, and `OSError` when there is no space.
+    Raises `FloatingPointError`, naming the term and the step, when a loss is no longer finite;
+    what was saved at the last evaluation stays.
     """
-    return Trainer(config, run_dir).fit()
+    config, directory = with_budget(config), Path(run_dir)
+    if not is_finished(directory):
+        return Trainer(config, directory).fit()
+    run = Run.load(directory)
+    differences = config_differences(run.metrics["config"], asdict(config))
+    if differences:
+        raise ValueError(
+            f"run_dir={str(directory)!r} holds a finished run with other settings "
+            f"({'; '.join(differences)}): name another folder, or delete it"
+        )
+    return run
+
+
+def run_name(config: TrainConfig) -> str:
+    """A name for a run's folder, of the settings that a reader changes most.
+
+    `latent_2`, or what differs from the defaults: `fashion_mnist_latent_2_grid_1_beta_0.1`.
+    """
+    model = config.model
+    parts = {
+        f"{config.dataset}_": config.dataset != "mnist",
+        f"latent_{model.latent_size}": True,
+        f"_grid_{model.latent_grid}": model.latent_grid != VAEConfig.latent_grid,
+        "_conditional": model.num_classes > 0,
+        f"_beta_{config.beta:g}": config.beta != TrainConfig.beta,
+        f"_epochs_{config.epochs}": config.epochs is not None,
+        f"_images_{config.max_train_images}": config.max_train_images is not None,
+        f"_seed_{config.seed}": config.seed != TrainConfig.seed,
+    }
+    return "".join(part for part, differs in parts.items() if differs)
 
 
 class Trainer:
@@ -113,7 +147,7 @@ class Trainer:
         precision = choose_precision(config.mixed_precision)
         self.accelerator = Accelerator(mixed_precision=precision)
         self.device = self.accelerator.device
-        self.config = config = with_budget(config, self.device)
+        self.config = config = with_budget(config)
         self.train_set = self._load("train")
         self.test_set = self._load("test")
         classes = int(max(self.train_set.labels.max(), self.test_set.labels.max())) + 1
@@ -427,14 +461,31 @@ def choose_precision(requested: str) -> str:
     return "bf16" if any(probe() for probe in probes) else "no"
 
 
-def with_budget(config: TrainConfig, device: torch.device) -> TrainConfig:
-    """The config with `epochs` decided: on a CPU, and unless stated, the quick budget."""
-    if config.epochs is not None:
-        return config
-    if device.type != "cpu":
-        return replace(config, epochs=FULL_EPOCHS)
-    images = config.max_train_images or QUICK_IMAGES
-    return replace(config, epochs=QUICK_EPOCHS, max_train_images=images)
+def with_budget(config: TrainConfig, budget: str = "auto") -> TrainConfig:
+    """The config with what it leaves open (None) decided by a budget of `BUDGETS`.
+
+    "auto" is "full" with a GPU and "quick" without, unless `epochs` is stated: then it decides
+    nothing. Raises `ValueError` for another name.
+    """
+    if budget not in ("auto", *BUDGETS):
+        raise ValueError(f"budget={budget!r} is not one of {('auto', *BUDGETS)}")
+    if budget == "auto":
+        if config.epochs is not None:
+            return config
+        budget = "full" if torch.accelerator.is_available() else "quick"
+    open_ = {name: v for name, v in BUDGETS[budget].items() if getattr(config, name) is None}
+    return replace(config, **open_)
+
+
+def config_differences(saved: dict, wanted: dict) -> list[str]:
+    """Each setting in which two configs, as dicts, differ, in words."""
+    saved = saved | saved.get("model", {})
+    wanted = wanted | wanted["model"]
+    return [
+        f"{name} {saved.get(name)!r} there, {value!r} here"
+        for name, value in wanted.items()
+        if name != "model" and json.dumps(saved.get(name)) != json.dumps(value)  # tuples are lists
+    ]
 
 
 def one_cycle(warmup: float, total_steps: int) -> Callable[[int], float]:

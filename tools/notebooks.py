@@ -1,0 +1,110 @@
+"""Make the notebooks from their one source, `notebooks/template.md`.
+
+    python tools/notebooks.py            # write them; a cell that did not change keeps its output
+    python tools/notebooks.py --execute  # and run them, with a training in full of each
+
+The repository's address comes from `[project.urls]` in `pyproject.toml`.
+"""
+
+import argparse
+import os
+import re
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from results import SHIPPED_BETA
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+METADATA = {
+    "accelerator": "GPU",  # what Colab starts it on
+    "colab": {"gpuType": "T4", "provenance": []},
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def repository() -> str:
+    """OWNER/REPO, from the one place where the address stands."""
+    text = (ROOT / "pyproject.toml").read_text()
+    found = re.search(r'^Repository = "https://github\.com/([\w.-]+/[\w.-]+)"$', text, re.M)
+    if not found:
+        raise ValueError("pyproject.toml: [project.urls] Repository is not https://github.com/A/B")
+    return found[1]
+
+
+def notebook_path(size: int) -> Path:
+    return NOTEBOOKS / f"vae_latent_{size}.ipynb"
+
+
+def generate(size: int) -> nbformat.NotebookNode:
+    """The notebook of a latent size, without outputs."""
+    text = (NOTEBOOKS / "template.md").read_text()
+    values = {"size": size, "beta": SHIPPED_BETA[size], "values": size * 49}
+    for name, value in ({"repository": repository()} | values).items():
+        text = text.replace("{{" + name + "}}", str(value))
+    notebook = jupytext.reads(text, fmt="md")
+    notebook.metadata = nbformat.from_dict(METADATA)
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"
+    return notebook
+
+
+def keep_outputs(new: nbformat.NotebookNode, old: nbformat.NotebookNode) -> bool:
+    """Take over the outputs of `old` if its code is the same but for the address."""
+
+    def code(notebook: nbformat.NotebookNode) -> list[str]:
+        return [
+            re.sub(r"github\.com/[\w.-]+/[\w.-]+", "", cell.source)
+            for cell in notebook.cells
+            if cell.cell_type == "code"
+        ]
+
+    if code(new) != code(old):
+        return False
+    executed = iter(cell for cell in old.cells if cell.cell_type == "code")
+    for cell in new.cells:
+        if cell.cell_type == "code":
+            source = next(executed)
+            cell.outputs, cell.execution_count = source.outputs, source.execution_count
+    return True
+
+
+def execute(notebook: nbformat.NotebookNode, directory: Path) -> None:
+    """Run all cells with `directory` as the working directory; outputs go into `notebook`.
+
+    Widgets leave no picture behind, so that their outputs (the progress bars) are taken out.
+    """
+    client = NotebookClient(
+        notebook, timeout=None, resources={"metadata": {"path": str(directory)}},
+        coalesce_streams=True, record_timing=False, store_widget_state=False,
+    )  # fmt: skip
+    client.execute()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--execute", action="store_true", help="run them, each training in full")
+    parser.add_argument("--only", nargs="+", type=int, choices=SHIPPED_BETA, help="latent sizes")
+    options = parser.parse_args()
+    os.environ.setdefault("VAE_BUDGET", "full")  # what a reader with a GPU gets
+    for size in options.only or SHIPPED_BETA:
+        path, notebook = notebook_path(size), generate(size)
+        kept = path.is_file() and keep_outputs(notebook, nbformat.read(path, 4))
+        if options.execute:
+            execute(notebook, NOTEBOOKS)
+        elif not kept:
+            print(f"{path.name}: its code changed, run `python tools/notebooks.py --execute`")
+        nbformat.write(notebook, path)
+        print(path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()

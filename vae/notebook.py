@@ -1,0 +1,189 @@
+"""What the notebooks display: tables, source code, pictures. Needs IPython, as a notebook has."""
+
+import html
+import inspect
+import io
+import textwrap
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from IPython.display import Image, Markdown
+from matplotlib.figure import Figure
+from torch import nn
+
+from .data import PIXELS
+from .figures import describe
+from .model import VAE, VAEConfig
+from .run import Run, is_finished
+from .training import TrainConfig, with_budget
+
+# Published MSE, SSIM and PSNR (dB) of the system to beat, on a 7x7 grid: see the README.
+REFERENCE = {
+    16: (0.0013, 0.9919, 35.5396),
+    4: (0.0025, 0.9847, 32.8133),
+    2: (0.0040, 0.9803, 30.5386),
+}
+
+
+class Table:
+    """Rows of text, shown as HTML in a notebook and aligned in a terminal."""
+
+    def __init__(self, header: tuple[str, ...], rows: list[tuple], caption: str = ""):
+        self.header, self.caption = header, caption
+        self.rows = [tuple(map(str, row)) for row in rows]
+
+    def _repr_html_(self) -> str:
+        lines = ((tag, row) for tag, row in [("th", self.header), *(("td", r) for r in self.rows)])
+        cells = (
+            "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) for tag, row in lines
+        )
+        body = "".join(f"<tr>{line}</tr>\n" for line in cells)
+        return f"<table>\n{body}</table>\n<p>{html.escape(self.caption)}</p>"
+
+    def __repr__(self) -> str:
+        columns = list(zip(self.header, *self.rows, strict=True))
+        widths = [max(map(len, column)) for column in columns]
+        lines = (
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in (self.header, *self.rows)
+        )
+        return "\n".join([*lines, *([self.caption] if self.caption else [])])
+
+
+def show(picture: Figure | Path) -> Image:
+    """A figure, or a PNG or GIF file, as a cell's output."""
+    if isinstance(picture, Figure):
+        buffer = io.BytesIO()
+        picture.savefig(buffer, format="png")
+        data = buffer.getvalue()
+    else:
+        data = Path(picture).read_bytes()
+    # GIFs too are labelled PNG: GitHub shows no other label, and browsers go by the content.
+    return Image(data, format="png")
+
+
+def show_source(function: Callable) -> Markdown:
+    """The source code of a function of the package, highlighted."""
+    return Markdown(f"```python\n{textwrap.dedent(inspect.getsource(function))}```")
+
+
+def show_plan(config: TrainConfig) -> Table:
+    """What is about to be trained, on what, and why that long."""
+    images = f"{config.max_train_images:,}" if config.max_train_images else "all"
+    how = "a GPU" if torch.accelerator.is_available() else "the CPU"
+    if how == "the CPU" and with_budget(replace(config, epochs=None)) == config:
+        how += ": the quick budget, since there is no GPU"
+    epochs = "1 pass" if config.epochs == 1 else f"{config.epochs} passes"
+    return Table(
+        ("setting", "here"),
+        [
+            ("model", describe(config.model, config.dataset)),
+            ("numbers for an image", f"{config.model.latent_values} (it has {PIXELS} pixels)"),
+            ("weight of the KL", f"beta = {config.beta:g}"),
+            ("training", f"{epochs} over {images} training images, on {how}"),
+        ],
+    )
+
+
+def show_parts(model: VAE) -> Table:
+    """Every block of the model: what comes out of it for one image, and its parameters."""
+    rows = []
+
+    def record(name: str, part: nn.Module):
+        def hook(_, inputs, output):
+            shape = " × ".join(map(str, output.shape[1:]))
+            rows.append((name, type(part).__name__, shape, f"{_parameters(part):,}"))
+
+        return part.register_forward_hook(hook)
+
+    hooks = []
+    for side in ("encoder", "decoder"):
+        for name, part in getattr(model, side).named_children():
+            parts = part.named_children() if isinstance(part, nn.ModuleList) else [("", part)]
+            hooks += [record(f"{side}.{name}" + (f"[{i}]" if i else ""), p) for i, p in parts]
+    try:
+        device = model.decoder.position.device
+        labels = torch.zeros(1, dtype=torch.int64, device=device)
+        with torch.no_grad():
+            model(
+                torch.zeros(1, 1, 28, 28, device=device),
+                labels if model.config.num_classes else None,
+            )
+    finally:
+        for hook in hooks:
+            hook.remove()
+    caption = f"{_parameters(model):,} parameters in all"
+    return Table(("part", "kind", "output for an image", "parameters"), rows, caption)
+
+
+def show_latent_sizes(sizes: tuple[int, ...] = (2, 4, 16)) -> Table:
+    """How many numbers a latent has, for each size and grid."""
+    rows = []
+    for grid in (1, 7):
+        for size in sizes:
+            config = VAEConfig(size, grid)
+            values = config.latent_values
+            shape = " × ".join(map(str, config.latent_shape))
+            rows.append((size, f"{grid} × {grid}", shape, values, f"{values / PIXELS:.1%}"))
+    return Table(("LATENT_SIZE", "LATENT_GRID", "shape", "numbers", "of the pixels' 784"), rows)
+
+
+def show_results(run: Run) -> Table:
+    """The run's metrics on its test set, beside the reference's where there is one."""
+    test, config = run.metrics["test"], run.model.config
+    rows = []
+    for kind, name in (("sample", "z ~ q(z|x)"), ("mean", "the mean of q(z|x)")):
+        m = test[kind]
+        row = (name, f"{m['mse']:.5f}", f"{m['ssim']:.4f}", f"{m['psnr']:.2f}")
+        rows.append(
+            (*row, f"{test['kl']:.0f}", f"{test['neg_elbo']:.0f}" if kind == "sample" else "")
+        )
+    dataset = run.metrics["config"]["dataset"]
+    if dataset == "mnist" and config.latent_grid == 7 and config.latent_size in REFERENCE:
+        mse, ssim, psnr = REFERENCE[config.latent_size]
+        rows.append(("the reference", f"{mse:.4f}", f"{ssim:.4f}", f"{psnr:.2f}", "unbounded", ""))
+    caption = (
+        f"{describe(config, dataset)}: {test['latent_values']} numbers for an image; "
+        f"{test['images']:,} test images in [-1, 1]"
+    )
+    header = ("reconstruction from", "MSE", "SSIM", "PSNR, dB", "KL, nats", "−ELBO, nats")
+    return Table(header, rows, caption)
+
+
+def summarize(run: Run) -> str:
+    """One sentence about a run's training."""
+    last, environment = run.metrics["history"]["train"][-1], run.metrics["environment"]
+    minutes = run.metrics["seconds"]["training"] / 60
+    return (
+        f"Trained for {last['step']:,} steps of {run.metrics['config']['batch_size']} images, "
+        f"{minutes:.1f} minutes on {environment['hardware']}."
+    )
+
+
+def load_pretrained(config: TrainConfig) -> Run:
+    """The shipped run of a model: from `assets/` here, above, in Colab's clone or the checkout.
+
+    Raises `ValueError` for a model that is not shipped and when `assets/` is not found.
+    """
+    model = config.model
+    if config.dataset != "mnist" or model not in [VAEConfig(size) for size in REFERENCE]:
+        raise ValueError(
+            f"USE_PRETRAINED=True is not allowed for {describe(model, config.dataset)}"
+            f"{', conditional' if model.num_classes else ''}: LATENT_SIZE in {tuple(REFERENCE)} "
+            "with LATENT_GRID=7, DATASET='mnist', CONDITIONAL=False is"
+        )
+    name = f"latent_{model.latent_size}"
+    places = [Path(), Path(".."), Path("vae-mnist"), Path(__file__).parent.parent]
+    for place in places:
+        if is_finished(place / "assets" / name):
+            return Run.load(place / "assets" / name)
+    raise ValueError(
+        f"USE_PRETRAINED=True needs assets/{name} of the repository, here, one folder up, or in "
+        "vae-mnist/: clone the repository, or set USE_PRETRAINED=False to train"
+    )
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
