@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 RUN_DIR ?= runs/latent_2
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint bench results clean
+.PHONY: help install run test lint bench results notebooks clean
 
 help: ## list these commands
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
 
 $(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -30,8 +30,12 @@ lint: install ## check the style
 bench: install ## where a training step's time goes, and the time to the reference's quality
 	$(BIN)/python tools/bench.py
 
-results: install ## train and draw all that assets/ shows, unless it is there (80 min on 2 cores)
+results: install ## train and draw all that assets/ shows, unless it is there (2 hours on 2 cores)
 	$(BIN)/python tools/results.py
+
+notebooks: install ## write the notebooks and the README's tables again, with the address in pyproject.toml
+	$(BIN)/python tools/notebooks.py
+	$(BIN)/python tools/readme.py
 
 clean: ## remove the virtual environment and caches, not the runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info

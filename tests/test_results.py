@@ -1,19 +1,16 @@
 """What `assets/` ships: that it beats the reference, and that its numbers are its weights'."""
 
-import importlib.util
 import json
-from pathlib import Path
+from dataclasses import asdict
 
 import pytest
+import results
+from results import ROOT
 
 import vae
 from vae.cli import from_flags, parser
 from vae.run import read_metrics
-
-ROOT = Path(__file__).parent.parent
-spec = importlib.util.spec_from_file_location("results", ROOT / "tools" / "results.py")
-results = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(results)
+from vae.training import config_differences
 
 
 @pytest.mark.parametrize("size", results.REFERENCE)
@@ -44,12 +41,40 @@ def test_the_discriminator_is_alive_at_the_end(size):
     assert 0.55 <= last["accuracy_fake"] <= 0.95
 
 
+def parsed(flags):
+    given = parser().parse_args(["train", *flags.split()])
+    config = from_flags(vae.TrainConfig, given, model=from_flags(vae.VAEConfig, given))
+    return vae.with_budget(config, given.budget)
+
+
 def test_every_command_of_the_results_is_one_that_trains():
     for flags in results.runs().values():
-        parsed = parser().parse_args(["train", *flags.split()])
-        config = from_flags(vae.TrainConfig, parsed, model=from_flags(vae.VAEConfig, parsed))
+        config = parsed(flags)
         assert config.beta > 0
         assert config.model.latent_grid == 7
+
+
+@pytest.mark.parametrize("size", results.REFERENCE)
+def test_a_shipped_model_has_the_settings_of_its_command(size):
+    metrics = read_metrics(ROOT / "assets" / f"latent_{size}")
+    assert not config_differences(
+        metrics["config"], asdict(parsed(results.runs()[f"latent_{size}"]))
+    )
+    assert "-dirty" not in metrics["environment"]["commit"]
+
+
+def test_the_curve_has_every_size_and_beta_and_less_rate_is_more_distortion():
+    rows = json.loads((ROOT / "assets" / "rate_distortion.json").read_text())
+    runs = {k.partition("/")[2]: v for k, v in results.runs().items() if "rate_distortion" in k}
+    assert {key: row["command"] for key, row in rows.items()} == {
+        key: f"python -m vae train {flags}" for key, flags in runs.items()
+    }
+    for size in results.REFERENCE:
+        tests = [row["test"] for row in rows.values() if row["latent_size"] == size]
+        tests.sort(key=lambda test: test["kl"])
+        assert len(tests) == 4 - (size == 4)
+        psnr = [test["sample"]["psnr"] for test in tests]
+        assert psnr == sorted(psnr)
 
 
 def test_the_comparisons_hold_the_commands_that_made_them_and_live_discriminators():

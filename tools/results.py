@@ -170,7 +170,7 @@ def draw_rate_distortion() -> None:
         "MNIST's 10,000 test digits; points: MSE + KL, one pass over 24,000 digits", fontsize=10
     )
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, loc="best")
+    axis.legend(fontsize=8, loc="center right", bbox_to_anchor=(1, 0.69))
     figure.savefig(ASSETS / "rate_distortion.png", dpi=120)
     plt.close(figure)
 

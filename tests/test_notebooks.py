@@ -1,0 +1,209 @@
+"""The notebooks: made from one source, committed as they ran, and they run anywhere."""
+
+import base64
+import os
+import re
+import subprocess
+import sys
+from types import ModuleType, SimpleNamespace
+
+import nbformat
+import pytest
+import torch
+from IPython.core.inputtransformer2 import TransformerManager
+from packaging.requirements import Requirement
+from results import ASSETS, ROOT, SHIPPED_BETA
+
+import notebooks
+import vae
+from vae import figures, notebook
+from vae.run import read_metrics
+
+KNOBS = [
+    "LATENT_SIZE",
+    "LATENT_GRID",
+    "BETA",
+    "EPOCHS",
+    "DATASET",
+    "CONDITIONAL",
+    "USE_PRETRAINED",
+    "SEED",
+]
+# What Google Colab's GPU image has of what we need: its published package list, August 2026.
+COLAB = {
+    "torch": "2.11.0", "torchvision": "0.26.0", "numpy": "2.1.3", "matplotlib": "3.10.0",
+    "pillow": "11.3.0", "scikit-image": "0.25.2", "scikit-learn": "1.6.1", "tqdm": "4.67.3",
+    "accelerate": "1.14.0", "safetensors": "0.8.0",
+}  # fmt: skip
+sizes = pytest.mark.parametrize("size", SHIPPED_BETA)
+
+
+def code_cells(book):
+    return [cell for cell in book.cells if cell.cell_type == "code"]
+
+
+def committed(size):
+    return nbformat.read(notebooks.notebook_path(size), 4)
+
+
+@sizes
+def test_a_committed_notebook_is_what_the_source_gives(size):
+    made, there = notebooks.generate(size), committed(size)
+    nbformat.validate(there)
+    assert there.metadata == made.metadata
+    assert [(c.id, c.cell_type, c.metadata, c.source) for c in there.cells] == [
+        (c.id, c.cell_type, c.metadata, c.source) for c in made.cells
+    ]
+
+
+@sizes
+def test_a_committed_notebook_ran_from_top_to_bottom_with_the_recipe_of_the_results(size):
+    assert notebooks.notebook_path(size).stat().st_size <= 6e6
+    cells = code_cells(committed(size))
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert {output.output_type for output in outputs} == {"stream", "execute_result"}
+    assert {output.name for output in outputs if "name" in output} == {"stdout"}
+    text = str([o.get("text") or o.data.get("text/html") for o in outputs])  # no base64
+    assert not re.search(r"/(home|root|tmp|work|usr|content)/|[A-Z]:\\\\", text)
+    pictures = [
+        base64.b64decode(o.data["image/png"]) for o in outputs if "image/png" in o.get("data", {})
+    ]
+    assert sum(picture.startswith(b"GIF8") for picture in pictures) == 2
+    assert all(picture[:4] in (b"GIF8", b"\x89PNG") for picture in pictures)
+    sample = read_metrics(ASSETS / f"latent_{size}")["test"]["sample"]
+    (table,) = (o.data["text/html"] for o in outputs if "the reference" in str(o.get("data")))
+    assert f"<td>{sample['mse']:.5f}</td><td>{sample['ssim']:.4f}</td>" in table
+
+
+@sizes
+def test_cells_are_thin_and_the_first_three_are_as_colab_and_papermill_need_them(size):
+    book = notebooks.generate(size)
+    badge, setup, knobs = book.cells[:3]
+    address = f"{notebooks.repository()}/blob/main/notebooks/vae_latent_{size}.ipynb"
+    assert badge.source.startswith("[![Open in Colab]")
+    assert f"https://colab.research.google.com/github/{address})" in badge.source
+    assert (setup.metadata["tags"], knobs.metadata["tags"]) == (["setup"], ["parameters"])
+    lines = knobs.source.splitlines()
+    assert [line.split(" = ")[0] for line in lines] == KNOBS
+    assert all("  # " in line for line in lines)
+    assert f"LATENT_SIZE = {size} " in knobs.source
+    assert max(len(cell.source.splitlines()) for cell in code_cells(book)) <= 25
+    assert "{{" not in nbformat.writes(book)
+    assert set(re.findall(r"https://github\.com/([\w.-]+/[\w.-]+)", nbformat.writes(book))) == {
+        notebooks.repository()
+    }
+
+
+def run_in_kernel(tmp_path, monkeypatch, size, **knobs):
+    """A notebook's outputs when it runs alone in a folder, on the tiny budget, offline."""
+    monkeypatch.setenv("VAE_BUDGET", "tiny")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests" / "offline"), str(ROOT)]))
+    book = notebooks.generate(size)
+    for name, value in knobs.items():
+        cell = book.cells[2]
+        cell.source, count = re.subn(rf"(?m)^{name} = \S+", f"{name} = {value!r}", cell.source)
+        assert count == 1
+    notebooks.execute(book, tmp_path)
+    outputs = [output for cell in code_cells(book) for output in cell.outputs]
+    assert all(output.get("name") != "stderr" for output in outputs), outputs
+    return outputs
+
+
+@pytest.mark.parametrize(
+    ("size", "knobs", "folder"),
+    [
+        (2, {}, "latent_2_beta_0.1_epochs_1_images_320"),
+        (4, {}, "latent_4_beta_0.1_epochs_1_images_320"),
+        (16, {}, "latent_16_beta_0.3_epochs_1_images_320"),
+        (2, {"LATENT_SIZE": 3, "LATENT_GRID": 1, "CONDITIONAL": True, "BETA": 1, "SEED": 7},
+         "latent_3_grid_1_conditional_epochs_1_images_320_seed_7"),
+    ],
+)  # fmt: skip
+def test_a_notebook_runs_in_an_empty_folder_without_a_network(
+    size, knobs, folder, tmp_path, monkeypatch
+):
+    run_in_kernel(tmp_path, monkeypatch, size, **knobs)
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [folder]
+    run = vae.Run.load(tmp_path / "runs" / folder)
+    assert run.metrics["test"]["images"] == 100
+    assert run.model.config.latent_size == knobs.get("LATENT_SIZE", size)
+
+
+def test_a_notebook_can_start_from_the_trained_model(tmp_path, monkeypatch):
+    outputs = run_in_kernel(tmp_path, monkeypatch, 4, USE_PRETRAINED=True)
+    assert not list(tmp_path.iterdir())
+    steps = read_metrics(ASSETS / "latent_4")["history"]["train"][-1]["step"]
+    assert any(f"{steps:,} steps" in output.get("text", "") for output in outputs)
+
+
+def setup_source():
+    source = notebooks.generate(2).cells[1].source
+    return TransformerManager().transform_cell(source)
+
+
+def test_the_setup_cell_installs_the_package_in_colab(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    called = []
+    shell = SimpleNamespace(
+        system=lambda line: called.append(line.format(REPOSITORY="ADDRESS")),
+        run_line_magic=lambda name, line: called.append(f"%{name} {line}"),
+    )
+    exec(setup_source(), {"get_ipython": lambda: shell})
+    assert called == [
+        "git clone --quiet --depth 1 ADDRESS vae-mnist",
+        "%pip install --quiet ./vae-mnist",
+    ]
+
+
+def test_the_setup_cell_says_what_is_missing():
+    code = f"import sys; sys.modules['vae'] = None; sys.path.clear()\n{setup_source()}"
+    code = code.replace("find_spec(name) is None", "find_spec(name) is None or name == 'vae'")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
+    assert "ModuleNotFoundError: missing here: vae" in done.stderr
+    assert f"pip install git+https://github.com/{notebooks.repository()}" in done.stderr
+
+
+def test_in_colab_only_the_weights_of_lpips_are_installed():
+    lines = (ROOT / "requirements.txt").read_text().split()
+    needed = {r.name: r.specifier for r in map(Requirement, lines)}
+    assert needed.keys() - COLAB.keys() == {"stlpips_pytorch"}
+    for name, version in COLAB.items():
+        assert name in needed
+        assert version in needed[name], name
+
+
+def test_only_shipped_models_are_loaded(tmp_path, monkeypatch):
+    for options in ({"latent_size": 3}, {"latent_grid": 1}, {"num_classes": 10}):
+        with pytest.raises(ValueError, match="USE_PRETRAINED=True is not allowed"):
+            notebook.load_pretrained(vae.TrainConfig(vae.VAEConfig(**options)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(notebook, "__file__", str(tmp_path / "site-packages" / "vae" / "x.py"))
+    with pytest.raises(ValueError, match="needs assets/latent_2"):
+        notebook.load_pretrained(vae.TrainConfig())
+
+
+def test_tables_hold_every_part_and_escape_what_they_are_given():
+    model = vae.VAE(vae.VAEConfig(num_classes=10, latent_grid=1))
+    table = notebook.show_parts(model)
+    embedding = model.class_embedding.weight.numel() + model.decoder.position.numel()
+    counted = sum(int(row[3].replace(",", "")) for row in table.rows)
+    assert counted + embedding == sum(p.numel() for p in model.parameters())
+    assert ("decoder.conv_out", "Conv2d", "1 × 28 × 28", "145") in table.rows
+    risky = notebook.Table(("a", "b"), [("<b>", 1)], "x & y")
+    assert "<td>&lt;b&gt;</td><td>1</td>" in risky._repr_html_()
+    assert repr(risky) == "a    b\n<b>  1\nx & y"
+
+
+def test_an_interpolation_starts_and_ends_at_the_two_images(digits):
+    model = vae.VAE.from_pretrained(ASSETS / "latent_4")
+    data = vae.load_digits("test")
+    pair = vae.Digits(data.images[:2], data.labels[:2])
+    drawn = figures.plot_interpolation(model, pair, "name", steps=5).axes[0].images[0].get_array()
+    cells = torch.tensor(drawn).unflatten(1, (-1, 30))[1:-1, :, 1:-1].transpose(0, 1)
+    assert torch.allclose(cells[[0, -1]], digits[:2, 0])
+    with torch.no_grad():
+        ends = model.decode(model.encode(digits[:2]).mode())
+    assert torch.allclose(cells[[1, -2]], ends[:, 0], atol=1e-5)
+    assert not torch.allclose(cells[2], cells[3], atol=0.1)

@@ -1,0 +1,116 @@
+"""Write the README's tables and badges from the files that they come from.
+
+    python tools/readme.py
+
+Each stands between `<!-- name -->` and `<!-- /name -->`; nothing else in the README is touched.
+"""
+
+import json
+import re
+
+from results import ASSETS, BETAS, REFERENCE, ROOT, beats_reference
+
+from notebooks import repository
+from vae.run import read_metrics
+
+README = ROOT / "README.md"
+REFERENCE_SECONDS = 24_000  # 20 epochs of 1,204 s on two cores
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def badges() -> str:
+    """A badge that opens each notebook in Colab."""
+    cells = []
+    for size in (2, 4, 16):
+        url = f"https://colab.research.google.com/github/{repository()}/blob/main/notebooks"
+        image = "https://colab.research.google.com/assets/colab-badge.svg"
+        cells.append(
+            f"[![Open latent size {size} in Colab]({image})]({url}/vae_latent_{size}.ipynb)"
+        )
+    return table([f"latent size {size}" for size in (2, 4, 16)], [cells])
+
+
+def results() -> str:
+    """The shipped models beside the reference."""
+    rows = []
+    for size, (mse, ssim, psnr) in REFERENCE.items():
+        metrics = read_metrics(ASSETS / f"latent_{size}")
+        test, sample = metrics["test"], metrics["test"]["sample"]
+        rows.append(
+            [f"{size}", f"{test['latent_values']}", f"{metrics['config']['beta']:g}",
+             f"**{sample['mse']:.5f}**", f"**{sample['ssim']:.4f}**", f"**{sample['psnr']:.2f}**",
+             f"{test['kl']:.0f}", f"{mse:.4f}", f"{ssim:.4f}", f"{psnr:.2f}"]
+        )  # fmt: skip
+    header = ["latent size", "latent values", "β", "MSE", "SSIM", "PSNR, dB", "KL, nats",
+              "reference's MSE", "SSIM", "PSNR, dB"]  # fmt: skip
+    return table(header, rows)
+
+
+def ablation() -> str:
+    """What each loss term does."""
+    rows = []
+    for variant, row in json.loads((ASSETS / "ablation.json").read_text()).items():
+        test, sample, d = row["test"], row["test"]["sample"], row["discriminator"]
+        alive = (
+            f"{d['discriminator']:.2f}, {d['accuracy_real']:.0%}, {d['accuracy_fake']:.0%}"
+            if d
+            else "–"
+        )
+        rows.append(
+            [variant, f"{sample['mse']:.5f}", f"{sample['ssim']:.4f}", f"{sample['psnr']:.2f}",
+             f"{sample['lpips']:.5f}", f"{test['kl']:.0f}", alive, row["seen"]]
+        )  # fmt: skip
+    header = ["loss", "MSE", "SSIM", "PSNR, dB", "LPIPS", "KL, nats",
+              "discriminator: hinge, right on real, on fake", "what is seen"]  # fmt: skip
+    return table(header, rows)
+
+
+def rates() -> str:
+    """Rate and PSNR for each size and beta: the points of rate_distortion.png."""
+    points = json.loads((ASSETS / "rate_distortion.json").read_text())
+    points["4, beta 0.1"] = json.loads((ASSETS / "ablation.json").read_text())["MSE + KL"]
+    rows = []
+    for size in REFERENCE:
+        tests = [points[f"{size}, beta {beta}"]["test"] for beta in BETAS]
+        cells = [f"{test['kl']:.0f} nats, {test['sample']['psnr']:.2f} dB" for test in tests]
+        rows.append([str(size), *cells])
+    return table(["latent size", *(f"β = {beta}" for beta in BETAS)], rows)
+
+
+def time_to_reference() -> str:
+    """When each shipped training passed all three numbers of the reference's row."""
+    rows = []
+    for size in REFERENCE:
+        history = read_metrics(ASSETS / f"latent_{size}")["history"]["test"]
+        row = next(row for row in history if beats_reference(size, row))
+        seconds = row["training_seconds"]
+        rows.append(
+            [
+                f"{size}",
+                f"{seconds:.0f}",
+                f"{REFERENCE_SECONDS / seconds:.0f}",
+                f"{row['epoch']:.2f}",
+            ]
+        )
+    header = ["latent size", "seconds of training", "times faster than the reference", "epoch"]
+    return table(header, rows)
+
+
+def filled(text: str) -> str:
+    """The README with every block as its source has it now."""
+    for block in (badges, results, ablation, rates, time_to_reference):
+        name = block.__name__
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
+        new = block().replace("\\", r"\\")
+        text, count = pattern.subn(rf"\g<1>{new}\n\g<2>", text)
+        if count != 1:
+            raise ValueError(f"README.md has {count} blocks <!-- {name} -->: one is expected")
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(filled(README.read_text()))
