@@ -14,6 +14,7 @@ from notebooks import repository
 from vae.run import read_metrics
 
 README = ROOT / "README.md"
+GALLERY = (2, 4, 16)
 REFERENCE_SECONDS = 24_000  # 20 epochs of 1,204 s on two cores
 
 
@@ -22,16 +23,16 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def badges() -> str:
-    """A badge that opens each notebook in Colab."""
-    cells = []
-    for size in (2, 4, 16):
-        url = f"https://colab.research.google.com/github/{repository()}/blob/main/notebooks"
-        image = "https://colab.research.google.com/assets/colab-badge.svg"
-        cells.append(
-            f"[![Open latent size {size} in Colab]({image})]({url}/vae_latent_{size}.ipynb)"
-        )
-    return table([f"latent size {size}" for size in (2, 4, 16)], [cells])
+def gallery() -> str:
+    """The latent GIF of each size, above the badge that opens its notebook in Colab."""
+    site = "https://colab.research.google.com"
+    gifs, badges = [], []
+    for size in GALLERY:
+        gifs.append(f"![latents of size {size} as they form](assets/latent_{size}/latent.gif)")
+        badge = f"[![Open latent size {size} in Colab]({site}/assets/colab-badge.svg)]"
+        path = f"{repository()}/blob/main/notebooks/vae_latent_{size}.ipynb"
+        badges.append(f"{badge}({site}/github/{path})")
+    return table([f"latent size {size}" for size in GALLERY], [gifs, badges])
 
 
 def results() -> str:
@@ -61,8 +62,8 @@ def ablation() -> str:
             else "–"
         )
         rows.append(
-            [variant, f"{sample['mse']:.5f}", f"{sample['ssim']:.4f}", f"{sample['psnr']:.2f}",
-             f"{sample['lpips']:.5f}", f"{test['kl']:.0f}", alive, row["seen"]]
+            [variant.replace(" ", "&nbsp;"), f"{sample['mse']:.5f}", f"{sample['ssim']:.4f}",
+             f"{sample['psnr']:.2f}", f"{sample['lpips']:.5f}", f"{test['kl']:.0f}", alive, row["seen"]]
         )  # fmt: skip
     header = ["loss", "MSE", "SSIM", "PSNR, dB", "LPIPS", "KL, nats",
               "discriminator: hinge, right on real, on fake", "what is seen"]  # fmt: skip
@@ -102,7 +103,7 @@ def time_to_reference() -> str:
 
 def filled(text: str) -> str:
     """The README with every block as its source has it now."""
-    for block in (badges, results, ablation, rates, time_to_reference):
+    for block in (gallery, results, ablation, rates, time_to_reference):
         name = block.__name__
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
         new = block().replace("\\", r"\\")
