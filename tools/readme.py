@@ -63,7 +63,8 @@ def ablation() -> str:
         )
         rows.append(
             [variant.replace(" ", "&nbsp;"), f"{sample['mse']:.5f}", f"{sample['ssim']:.4f}",
-             f"{sample['psnr']:.2f}", f"{sample['lpips']:.5f}", f"{test['kl']:.0f}", alive, row["seen"]]
+             f"{sample['psnr']:.2f}", f"{sample['lpips']:.5f}", f"{test['kl']:.0f}", alive,
+             row["seen"]]
         )  # fmt: skip
     header = ["loss", "MSE", "SSIM", "PSNR, dB", "LPIPS", "KL, nats",
               "discriminator: hinge, right on real, on fake", "what is seen"]  # fmt: skip
