@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"vae: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("vae: interrupted; what was saved last is in the run's folder", file=sys.stderr)
+        print("vae: interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
         return 130
     return 0
 
@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="decides --epochs and --max-*-images where not given; auto: full with a GPU, or quick",
     )
+    trainer.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
     for config in (VAEConfig, TrainConfig):
         add_flags(trainer.add_argument_group(config.__name__), config)
     measure = commands.add_parser("evaluate", help="measure a trained model on the test set",
@@ -81,7 +82,9 @@ def run_train(flags: argparse.Namespace) -> None:
     directory = flags.run_dir or Path("runs") / run_name(config)
     if is_finished(directory):
         print(f"{directory}/ holds a finished run: nothing is trained")
-    run = train(with_budget(config, flags.budget), directory)
+    run = train(with_budget(config, flags.budget), directory, resume=flags.resume)
+    if "interrupted" in run.metrics:
+        raise KeyboardInterrupt
     if "test" in run.metrics:  # in the main process
         print_table(run.metrics["test"])
         print(f"Model, metrics and pictures are in {run.directory}/")

@@ -1,5 +1,8 @@
 """What the GIFs show, recorded at each evaluation: projected latents and ten reconstructions."""
 
+import math
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .data import IMAGE_SIZE, Digits, scale_images
-from .files import FileError, write_atomically
+from .files import LARGEST, FileError, check_size, write_atomically
 from .model import VAE
 
 CLASSES = 10
@@ -63,9 +66,13 @@ class Frames:
         )
         self.epochs = np.append(self.epochs, epoch)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays by their names, as `restore` takes them."""
+        return {name: getattr(self, name) for name in ARRAYS}
+
     def save(self, path: Path) -> None:
         """Write all arrays to one compressed .npz, in one step."""
-        arrays = {name: getattr(self, name) for name in ARRAYS}
+        arrays = self.arrays()
         write_atomically(path, lambda temporary: np.savez_compressed(temporary, **arrays))
 
     @classmethod
@@ -73,19 +80,50 @@ class Frames:
         """Read what `save` wrote. Raises `FileError` (a `ValueError`) naming the file."""
         frames = cls.__new__(cls)
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                for name, kind in ARRAYS.items():
-                    setattr(frames, name, arrays[name].astype(kind, casting="same_kind"))
-            t, n, k = len(frames.epochs), len(frames.labels), len(frames.originals)
-            expected = {"points": (t, n, 2), "reconstructions": (t, k, IMAGE_SIZE, IMAGE_SIZE)}
-            for name, shape in expected.items():
-                if getattr(frames, name).shape != shape or 0 in shape:
-                    raise ValueError(f"{name} is not {shape}")
-            if frames.labels.min() < 0 or frames.labels.max() >= CLASSES:
-                raise ValueError("labels are not 0 to 9")
+            check_size(path)
+            with zipfile.ZipFile(path) as archive:
+                frames.restore({name: _read_array(archive, f"{name}.npy") for name in ARRAYS})
+            if not len(frames.epochs):
+                raise ValueError("there is no frame")
         except Exception as error:  # zipfile, zlib and numpy each have their own
             raise FileError(f"{path} is not a run's frames: {error}") from error
         return frames
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over arrays that fit together. Raises `ValueError`, `KeyError` or `TypeError`."""
+        given = {
+            name: arrays[name].astype(kind, casting="same_kind") for name, kind in ARRAYS.items()
+        }
+        t, n, k = (len(given[name]) for name in ("epochs", "labels", "originals"))
+        expected = {
+            "points": (t, n, 2),
+            "originals": (k, IMAGE_SIZE, IMAGE_SIZE),
+            "reconstructions": (t, k, IMAGE_SIZE, IMAGE_SIZE),
+        }
+        for name, shape in expected.items():
+            if given[name].shape != shape or 0 in shape[1:]:
+                raise ValueError(f"{name} is not {shape}")
+            if not np.isfinite(given[name]).all():
+                raise ValueError(f"{name} is not finite")
+        if given["labels"].min() < 0 or given["labels"].max() >= CLASSES:
+            raise ValueError("labels are not 0 to 9")
+        for name, array in given.items():
+            setattr(self, name, array)
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of an .npz, if it is as large as it says: a small file could ask for terabytes."""
+    with archive.open(name) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{name} is not of NumPy's format 1.0")
+        shape, transposed, kind = np.lib.format.read_array_header_1_0(file)
+        size = math.prod(shape) * kind.itemsize
+        if kind.hasobject or transposed or min(shape, default=0) < 0 or size > LARGEST:
+            raise ValueError(f"{name} is {kind} {shape}")
+        data = file.read(size + 1)
+    if len(data) != size:
+        raise ValueError(f"{name} is not as large as it says")
+    return np.frombuffer(data, kind).reshape(shape)
 
 
 def project(latents: np.ndarray, previous: np.ndarray | None = None) -> np.ndarray:

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .blocks import NORM_GROUPS, DownBlock, MidBlock, UpBlock, to_tokens
 from .data import check_images
-from .files import FileError, sha256, write_atomically
+from .files import FileError, load_tensors, read_json, save_tensors, write_atomically
 from .options import check_options, option
 
 MAP_SIZE = 7  # the smallest feature map, after two halvings of 28
@@ -201,11 +199,9 @@ class VAE(nn.Module):
         """Write `model.safetensors` and `config.json` into `directory`, each in one step."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        weights = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        metadata = {"format": "pt", "sha256": _digest(weights)}
         config = json.dumps(asdict(self.config), indent=2) + "\n"
         write_atomically(directory / CONFIG_NAME, lambda path: path.write_text(config))
-        write_atomically(directory / WEIGHTS_NAME, lambda path: save_file(weights, path, metadata))
+        save_tensors(directory / WEIGHTS_NAME, self.state_dict(), {})
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> "VAE":
@@ -216,29 +212,26 @@ class VAE(nn.Module):
         """
         directory = Path(directory)
         config_path, weights_path = directory / CONFIG_NAME, directory / WEIGHTS_NAME
-        for path in (config_path, weights_path):
-            if not path.is_file():
-                raise FileError(f"{path} does not exist; a folder of save_pretrained is expected")
+        if not config_path.is_file():
+            raise FileError(f"{config_path} does not exist; a folder of a model is expected")
+        raw = read_json(config_path, "a VAE's config")
         try:
-            raw = json.loads(config_path.read_text())
             unknown = set(raw) - {f.name for f in fields(VAEConfig)}
             if unknown:
                 raise ValueError(f"unknown settings {sorted(unknown)}")
-            model = cls(VAEConfig(**raw))
+            config = VAEConfig(**raw)
         except (TypeError, ValueError) as error:
             raise FileError(f"{config_path} is not a VAE's config: {error}") from error
+        weights = load_tensors(weights_path)[0]
+        with torch.device("meta"):  # takes no memory, whatever the config asks for
+            model = cls(config)
         try:
-            with safe_open(weights_path, framework="pt") as file:
-                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                digest = (file.metadata() or {}).get("sha256")
-        except (SafetensorError, OSError) as error:
-            raise FileError(f"{weights_path} cannot be read, is it whole? ({error})") from error
-        if digest != _digest(weights):
-            raise FileError(f"{weights_path} is not as save_pretrained wrote it: SHA-256 differs")
-        try:
-            model.load_state_dict(weights)
+            if any(tensor.dtype != torch.float32 for tensor in weights.values()):
+                raise RuntimeError("weights are not float32")
+            model.load_state_dict(weights, assign=True)
         except RuntimeError as error:
             raise FileError(f"{weights_path} does not fit {config_path}: {error}") from error
+        model.to(memory_format=torch.channels_last)
         return model.eval()
 
     def _posterior(self, x: Tensor, token: Tensor | None) -> DiagonalGaussian:
@@ -264,13 +257,3 @@ class VAE(nn.Module):
                 f"labels from 0 to {classes - 1} are expected, not {labels.min()} to {labels.max()}"
             )
         return self.class_embedding(labels).unsqueeze(1)
-
-
-def _digest(weights: dict[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes of all tensors, in the order of their names."""
-    parts = []
-    for key in sorted(weights):
-        tensor = weights[key]
-        parts.append(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        parts.append(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return sha256(b"".join(parts))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from .files import FileError, write_atomically
+from .files import FileError, read_json, write_atomically
 from .frames import Frames
 from .model import VAE
 
@@ -49,10 +49,7 @@ class Run:
 def read_metrics(directory: Path) -> dict:
     """A folder's `metrics.json`. Raises `FileError` (a `ValueError`) naming it."""
     path = directory / METRICS_NAME
-    try:
-        metrics = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise FileError(f"{path} is not a run's metrics: {error}") from error
+    metrics = read_json(path, "a run's metrics")
     try:
         rows = [row for split in ("train", "test") for row in metrics["history"][split]]
         tables = [metrics["test"][kind] for kind in ("sample", "mean")] if "test" in metrics else []

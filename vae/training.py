@@ -3,10 +3,13 @@
 import contextlib
 import copy
 import json
+import os
 import shutil
+import signal
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from math import ceil, cos, pi
 from pathlib import Path
@@ -16,12 +19,22 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .checkpoint import (
+    CHECKPOINT_NAME,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+    under,
+)
 from .data import DATASETS, PIXELS, Digits, load_digits, scale_images
 from .discriminator import PatchDiscriminator
 from .figures import render
+from .files import FileError, remove_leftovers
 from .frames import Frames
 from .losses import (
     adaptive_weight,
@@ -47,7 +60,9 @@ BUDGETS = {  # what TrainConfig leaves open; times are for two CPU cores and all
 RUNNING_LPIPS_IMAGES = 200  # LPIPS of all 10,000 would take longer than an epoch on a CPU
 PENALTY = (0.05, 1e-4, 1.0)  # weight of R1: at the start, least, most
 PENALTY_RATE = 0.1  # of its logarithm, for a step and an error in accuracy of 1
+CHECKPOINT_SECONDS = 60  # at most between two checkpoints, give or take a step
 LOG_EVERY = 20  # steps between two looks at the losses; each look waits for the device
+LOCK_NAME = ".lock"
 FREE_SPACE = 100 * 2**20  # bytes that a run's folder may come to need
 
 
@@ -97,26 +112,34 @@ class TrainConfig:
             raise ValueError("w_mse=0 and w_perceptual=0 leave no distortion: one must be above 0")
 
 
-def train(config: TrainConfig, run_dir: str | Path) -> Run:
+def train(config: TrainConfig, run_dir: str | Path, *, resume: bool = True) -> Run:
     """Train a VAE; leave model, metrics and pictures in `run_dir`.
 
-    A run that is there already, finished, with the same settings, is loaded and not trained again.
-    Raises, before any work, `ValueError` for a `run_dir` that holds a finished run with other
-    settings and for settings that do not fit the data, and `OSError` when there is no space.
-    Raises `FloatingPointError`, naming the term and the step, when a loss is no longer finite;
-    what was saved at the last evaluation stays.
+    What is there already with the same settings is used: a finished run is loaded, and one that
+    was cut off goes on from its last checkpoint (on a CPU to the same weights, bit for bit).
+    `resume=False` refuses the latter. An interrupt (Ctrl-C) finishes the step, saves a checkpoint
+    and returns the run as it stands, with "interrupted" in its metrics.
+
+    Raises, before any work, `ValueError` for a `run_dir` that holds a run with other settings and
+    for settings that do not fit the data, and `OSError` when there is no space or when another
+    training is at work in `run_dir`. Raises `FloatingPointError`, naming the term and the step,
+    when a loss is no longer finite; the last checkpoint stays.
     """
-    config, directory = with_budget(config), Path(run_dir)
-    if not is_finished(directory):
-        return Trainer(config, directory).fit()
-    run = Run.load(directory)
-    differences = config_differences(run.metrics["config"], asdict(config))
-    if differences:
-        raise ValueError(
-            f"run_dir={str(directory)!r} holds a finished run with other settings "
-            f"({'; '.join(differences)}): name another folder, or delete it"
-        )
-    return run
+    config, directory = with_budget(config), check_directory(Path(run_dir))
+    if is_finished(directory):
+        run = Run.load(directory)
+        check_same_settings(run.metrics["config"], config, f"{directory}, which is finished,")
+        return run
+    trainer = Trainer(config, directory)
+    with lock(directory, trainer.accelerator.is_main_process):
+        if (directory / CHECKPOINT_NAME).is_file():
+            if not resume:
+                raise ValueError(
+                    f"run_dir={str(directory)!r} holds a training that was cut off: "
+                    "resume it (resume=True, --resume), name another folder, or delete it"
+                )
+            trainer.restore()
+        return trainer.fit()
 
 
 def run_name(config: TrainConfig) -> str:
@@ -142,7 +165,7 @@ class Trainer:
     """One training. `training_step` is the method; all else is the loop around it."""
 
     def __init__(self, config: TrainConfig, run_dir: str | Path):
-        self.directory = check_directory(Path(run_dir))
+        self.directory = Path(run_dir)
         AcceleratorState._reset_state()  # or a second training could not have another precision
         precision = choose_precision(config.mixed_precision)
         self.accelerator = Accelerator(mixed_precision=precision)
@@ -197,6 +220,7 @@ class Trainer:
             "history": {"train": [], "test": []},
         }
         self.training_seconds, self.clock = 0.0, 0.0
+        self.order_epoch = -1  # whose order of the images is at hand
 
     def training_step(
         self, x: Tensor, labels: Tensor | None, noise: Tensor, adversarial: bool
@@ -287,12 +311,17 @@ class Trainer:
         }
 
     def fit(self) -> Run:
-        """Train to the end, evaluating on the way; returns the finished run."""
+        """Train to the end, evaluating and saving on the way; returns the run."""
         early = self.config.early_evaluations
         first = {max(1, round(self.steps_per_epoch * k / (early + 1))) for k in range(1, early + 1)}
         main = self.accelerator.is_main_process
-        started = time.perf_counter()
-        with tqdm(total=self.total_steps, unit="step", disable=not main) as bar:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        started = saved = time.perf_counter()
+        options = {"initial": self.step, "total": self.total_steps, "unit": "step"}
+        with (
+            interrupts(self.accelerator.num_processes) as asked,
+            tqdm(**options, disable=not main) as bar,
+        ):
             self.clock = time.perf_counter()
             while self.step < self.total_steps:
                 if self.step == self.adversarial_from:
@@ -300,10 +329,17 @@ class Trainer:
                 self.optimize()
                 bar.update()
                 at_end = self.step % self.steps_per_epoch == 0
-                if at_end or self.step in first or len(self.recent) == LOG_EVERY:
+                measured = at_end or self.step in first
+                if measured or len(self.recent) == LOG_EVERY:
                     self.log_losses(bar)
-                if at_end or self.step in first:
-                    self.checkpoint()
+                if measured:
+                    self.measure()
+                if measured or asked or time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                    self.save()
+                    saved = time.perf_counter()
+                if asked:
+                    self.metrics["interrupted"] = self.step
+                    return self.run
         return self.finish(started)
 
     def optimize(self) -> None:
@@ -327,7 +363,8 @@ class Trainer:
         """
         config = self.config
         epoch, position = divmod(self.step, self.steps_per_epoch)
-        if position == 0:
+        if epoch != self.order_epoch:
+            self.order_epoch = epoch
             generator = seeded_generator(config.seed, 0, epoch)
             n = len(self.train_set.images)
             self.order = torch.randperm(n, generator=generator).to(self.device)
@@ -344,15 +381,15 @@ class Trainer:
         if not self.recent:
             return
         names = list(self.recent[0])
-        values = torch.stack([torch.stack(list(terms.values())) for terms in self.recent])
+        values = torch.stack([torch.stack([terms[n] for n in names]) for terms in self.recent])
         values = self.accelerator.reduce(values.float(), "mean").cpu()
-        for row, terms in enumerate(values.isfinite()):
-            if not terms.all():
-                name, step = names[int(terms.int().argmin())], self.step - len(values) + row + 1
+        for row, finite in enumerate(values.isfinite()):
+            if not finite.all():
+                name, step = names[int(finite.int().argmin())], self.step - len(values) + row + 1
                 raise FloatingPointError(
-                    f"{name} is {values[row, names.index(name)].item()} at step {step}; what was "
-                    f"saved at the last evaluation is in {self.directory}. Try a lower "
-                    "learning_rate, or mixed_precision='no'."
+                    f"{name} is {values[row, names.index(name)].item()} at step {step}; the last "
+                    f"checkpoint is in {self.directory}. Try a lower learning_rate, or "
+                    "mixed_precision='no'."
                 )
         elapsed = time.perf_counter() - self.clock
         self.training_seconds += elapsed
@@ -367,8 +404,8 @@ class Trainer:
         self.recent.clear()
         self.clock = time.perf_counter()
 
-    def checkpoint(self) -> None:
-        """Evaluate the averaged weights, record a frame, and save all of it."""
+    def measure(self) -> None:
+        """Evaluate the averaged weights, record a frame, and save model, metrics and frames."""
         if self.accelerator.is_main_process:
             epoch = self.step / self.steps_per_epoch
             lpips_images = min(RUNNING_LPIPS_IMAGES, self.config.lpips_images)
@@ -380,6 +417,61 @@ class Trainer:
             self.run.save()
         self.accelerator.wait_for_everyone()
         self.clock = time.perf_counter()
+
+    def save(self) -> None:
+        """Write a checkpoint: everything that `restore` needs to go on from this step."""
+        started = time.perf_counter()
+        if self.accelerator.is_main_process:
+            parts = {name: module.state_dict() for name, module in self.modules.items()}
+            parts |= {name: optimizer_tensors(o) for name, o in self.optimizers.items()}
+            parts["frames"] = {k: torch.from_numpy(v) for k, v in self.frames.arrays().items()}
+            names = self.recent[0] if self.recent else ()
+            parts["recent"] = {n: torch.stack([terms[n] for terms in self.recent]) for n in names}
+            tensors = {f"{part}.{k}": t for part, named in parts.items() for k, t in named.items()}
+            tensors |= {"perceptual": self.perceptual, "penalty": self.penalty}
+            scaler = self.accelerator.scaler
+            state = {
+                "step": self.step,
+                "metrics": self.metrics,
+                "training_seconds": self.training_seconds + started - self.clock,
+                "scaler": scaler.state_dict() if scaler else None,
+            }
+            save_checkpoint(self.directory / CHECKPOINT_NAME, tensors, state)
+        self.accelerator.wait_for_everyone()
+        self.clock += time.perf_counter() - started  # that was no training
+
+    def restore(self) -> None:
+        """Go back to the checkpoint in the run's folder.
+
+        Raises `ValueError` for one of other settings, and `FileError` for one that is damaged.
+        """
+        path = self.directory / CHECKPOINT_NAME
+        tensors, state = load_checkpoint(path)
+        check_same_settings(state["metrics"]["config"], self.config, f"{self.directory}, cut off,")
+        if state["step"] > self.total_steps:
+            raise FileError(f"{path}: step {state['step']} of {self.total_steps} is not possible")
+        try:
+            for name, module in self.modules.items():
+                module.load_state_dict(under(name, tensors))
+            for name, optimizer in self.optimizers.items():
+                restore_optimizer(optimizer, under(name, tensors))
+            self.frames.restore({name: t.numpy() for name, t in under("frames", tensors).items()})
+            recent = under("recent", tensors)
+            self.recent = [
+                {name: value.to(self.device) for name, value in zip(recent, values, strict=True)}
+                for values in zip(*recent.values(), strict=True)
+            ]
+            self.perceptual = tensors["perceptual"].to(self.device)
+            self.penalty = tensors["penalty"].to(self.device)
+            if self.accelerator.scaler:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+        except (KeyError, TypeError, IndexError, ValueError, RuntimeError) as error:
+            raise FileError(f"{path} does not fit this training: {error!r}") from error
+        self.metrics, self.step = state["metrics"], state["step"]
+        self.training_seconds = state["training_seconds"]
+        self.scheduler.last_epoch = self.step
+        for group, peak in zip(self.optimizer.param_groups, self.scheduler.base_lrs, strict=True):
+            group["lr"] = peak * one_cycle(self.config.warmup, self.total_steps)(self.step)
 
     def evaluate(self, **options) -> dict:
         """`vae.evaluate` of the averaged weights on the test set."""
@@ -396,16 +488,31 @@ class Trainer:
                     f"{test['skimage_difference']:.2g}, more than {AGREEMENT}",
                     stacklevel=2,
                 )
-            self.metrics["test"] = test
             self.metrics["seconds"] = {
                 "training": self.training_seconds,
                 "all": time.perf_counter() - started,
             }
             self.metrics["peak_memory_mb"] = peak_memory_mb(self.device)
-            self.run.save()
             render(self.run)
+            self.metrics["test"] = test  # which is what makes it finished
+            self.run.save()
+            (self.directory / CHECKPOINT_NAME).unlink(missing_ok=True)
         self.accelerator.wait_for_everyone()
         return self.run
+
+    @property
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """What a checkpoint holds the weights of."""
+        return {
+            "model": self.unwrap(self.model),
+            "ema": self.ema,
+            "discriminator": self.unwrap(self.discriminator),
+        }
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """What a checkpoint holds the state of."""
+        return {"optimizer": self.optimizer.optimizer, "d_optimizer": self.d_optimizer.optimizer}
 
     @property
     def run(self) -> Run:
@@ -433,11 +540,9 @@ def check_directory(directory: Path) -> Path:
     """Raise unless a run can be written to `directory`."""
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"run_dir={str(directory)!r} is a file: a folder is expected")
-    if is_finished(directory):
-        raise ValueError(
-            f"run_dir={str(directory)!r} holds a finished run: name another folder, or delete it"
-        )
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if not os.access(existing, os.W_OK):
+        raise OSError(f"run_dir={str(directory)!r} is not allowed: {existing} cannot be written to")
     free = shutil.disk_usage(existing).free
     if free < FREE_SPACE:
         raise OSError(
@@ -477,6 +582,16 @@ def with_budget(config: TrainConfig, budget: str = "auto") -> TrainConfig:
     return replace(config, **open_)
 
 
+def check_same_settings(saved: dict, config: TrainConfig, place: str) -> None:
+    """Raise `ValueError`, listing the differences, unless `saved` is the dict of `config`."""
+    differences = config_differences(saved, asdict(config))
+    if differences:
+        raise ValueError(
+            f"run_dir={place} has other settings ({'; '.join(differences)}): "
+            "name another folder, or delete it"
+        )
+
+
 def config_differences(saved: dict, wanted: dict) -> list[str]:
     """Each setting in which two configs, as dicts, differ, in words."""
     saved = saved | saved.get("model", {})
@@ -486,6 +601,45 @@ def config_differences(saved: dict, wanted: dict) -> list[str]:
         for name, value in wanted.items()
         if name != "model" and json.dumps(saved.get(name)) != json.dumps(value)  # tuples are lists
     ]
+
+
+@contextlib.contextmanager
+def lock(directory: Path, needed: bool) -> Iterator[None]:
+    """Let one training at a time write to `directory`. Raises `OSError` for a second one."""
+    if not needed:  # not the process that writes
+        yield
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(directory / LOCK_NAME, timeout=0):
+            remove_leftovers(directory)
+            yield
+    except Timeout as error:
+        raise OSError(f"run_dir={str(directory)!r} is in use by another training") from error
+
+
+@contextlib.contextmanager
+def interrupts(processes: int) -> Iterator[list[int]]:
+    """A list that an interrupt (Ctrl-C) makes non-empty; a second interrupt stops at once.
+
+    With several processes, which could not agree on a step, and outside of the main thread, which
+    alone gets signals, an interrupt stops at once, as always.
+    """
+    asked: list[int] = []
+    if processes > 1 or threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: object) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def one_cycle(warmup: float, total_steps: int) -> Callable[[int], float]:

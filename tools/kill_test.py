@@ -1,0 +1,132 @@
+"""Kill a training again and again, resume it, and compare it with one that was left alone.
+
+    python tools/kill_test.py [--kills 25] [--seed 0]
+
+Kills come at random moments, and in turn the moment at which a checkpoint, the metrics or a GIF is
+being written. After each, every file in the run's folder must be whole. At the end weights and
+history must be those of the training that was left alone, bit for bit.
+"""
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+import vae
+from vae.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from vae.run import FRAMES_NAME, METRICS_NAME, Frames, is_finished, read_metrics
+
+FLAGS = (
+    "train --latent-size 2 --channels 8 16 16 --epochs 2 --batch-size 32 --max-train-images 960 "
+    "--max-test-images 60 --projected-images 60 --lpips-images 10 --perceptual-share 0.05 "
+    "--beta 0.5 --resume --run-dir"
+)
+# Checkpoints come often, so that a kill hits one, and a kill does not cost much.
+PROGRAM = "import sys; from vae import cli, training; training.CHECKPOINT_SECONDS = 0.2; "
+PROGRAM += "sys.exit(cli.main(sys.argv[1:]))"
+TARGETS = (None, ".checkpoint.", ".metrics.", ".reconstruction.")  # None: a random moment
+TIMED = ("training_seconds", "images_per_second")  # of a history's rows: never the same twice
+
+
+def start(folder: Path) -> subprocess.Popen:
+    command = [sys.executable, "-c", PROGRAM, *FLAGS.split(), str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def kill(process: subprocess.Popen, folder: Path, target: str | None, wait: float) -> bool:
+    """Kill the training when it writes `target`, or after `wait` seconds; False if it ended."""
+    deadline = time.monotonic() + (120 if target else wait)
+    while process.poll() is None and time.monotonic() < deadline:
+        if target and any(path.name.startswith(target) for path in folder.glob(".*")):
+            break
+        time.sleep(0.0005)
+    if process.poll() is not None:
+        if process.returncode:
+            raise RuntimeError(process.stderr.read())
+        return False
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return True
+
+
+def check_files(folder: Path) -> None:
+    """Raise unless every file that is there is whole."""
+    if (folder / "model.safetensors").exists():
+        vae.VAE.from_pretrained(folder)
+    if (folder / METRICS_NAME).exists():
+        read_metrics(folder)
+    if (folder / FRAMES_NAME).exists():
+        Frames.load(folder / FRAMES_NAME)
+    if (folder / CHECKPOINT_NAME).exists():
+        load_checkpoint(folder / CHECKPOINT_NAME)
+    for picture in (*folder.glob("[a-z]*.gif"), *folder.glob("[a-z]*.png")):
+        with Image.open(picture) as image:
+            for frame in range(getattr(image, "n_frames", 1)):
+                image.seek(frame)
+                image.load()
+
+
+def result(folder: Path) -> tuple[dict, list]:
+    """Weights, and history without what is measured with a clock."""
+    history = [
+        {name: value for name, value in row.items() if name not in TIMED}
+        for rows in read_metrics(folder)["history"].values()
+        for row in rows
+    ]
+    return vae.VAE.from_pretrained(folder).state_dict(), history
+
+
+def run(kills: int, seed: int, parent: Path) -> dict:
+    """Do it; returns how many kills there were at each target. Raises on any difference."""
+    moments = random.Random(seed)
+    alone, killed = parent / "alone", parent / "killed"
+    begun = time.monotonic()
+    _, error = (process := start(alone)).communicate()
+    if process.returncode:
+        raise RuntimeError(error)
+    seconds = time.monotonic() - begun
+    counts: dict[str, int] = {}
+    while sum(counts.values()) < kills:
+        target = TARGETS[sum(counts.values()) % len(TARGETS)]
+        if kill(start(killed), killed, target, moments.uniform(0, seconds)):
+            name = target.strip(".") if target else "random"
+            counts[name] = counts.get(name, 0) + 1
+            check_files(killed)
+        else:  # it finished first: once more from the start
+            compare(alone, killed)
+            (killed / METRICS_NAME).unlink()
+    while not is_finished(killed):
+        start(killed).communicate()
+    compare(alone, killed)
+    return counts
+
+
+def compare(alone: Path, killed: Path) -> None:
+    (weights, history), (others, other_history) = result(alone), result(killed)
+    for name, tensor in weights.items():
+        if not torch.equal(tensor, others[name]):
+            raise AssertionError(f"{name} differs")
+    if history != other_history:
+        raise AssertionError("the history differs")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=25)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as parent:
+        counts = run(options.kills, options.seed, Path(parent))
+    print(f"{sum(counts.values())} kills survived, same weights and history: {json.dumps(counts)}")
+
+
+if __name__ == "__main__":
+    main()

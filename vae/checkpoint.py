@@ -1,0 +1,73 @@
+"""A training's state as one file, from which it goes on as if it had never stopped.
+
+The file is safetensors: tensors, and a JSON text for the rest. Nothing in it is ever executed.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .files import FileError, load_tensors, save_tensors
+
+CHECKPOINT_NAME = "checkpoint.safetensors"
+
+
+def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict) -> None:
+    """Write both in one step. Raises `FloatingPointError` rather than save what is not finite."""
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise FloatingPointError(f"{name} is not finite: {path} is left as it was")
+    save_tensors(path, tensors, {"state": json.dumps(state)})
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """What `save_checkpoint` wrote. Raises `FileError` (a `ValueError`) naming the file."""
+    tensors, metadata = load_tensors(path)
+    try:
+        state = json.loads(metadata["state"])
+        valid = isinstance(state["step"], int) and state["step"] >= 0
+        valid = valid and isinstance(state["training_seconds"], (int, float))
+        valid = valid and isinstance(state["metrics"]["config"], dict)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise FileError(f"{path} is not a checkpoint: {error!r}") from error
+    if not valid:
+        raise FileError(f"{path} is not a checkpoint: its step, seconds or config is not one")
+    return tensors, state
+
+
+def under(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names start with `part` and a dot, without that."""
+    start = f"{part}."
+    return {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimiser's state: "number of the parameter.name of the value"."""
+    return {
+        f"{number}.{name}": value
+        for number, parameter in enumerate(_parameters(optimizer))
+        for name, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` took. Raises what does not fit leads to.
+
+    A tensor like its parameter gets the parameter's strides: fused AdamW on a CPU reads both in
+    the order of memory.
+    """
+    parameters = _parameters(optimizer)
+    optimizer.state.clear()
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        parameter = parameters[int(number)]
+        like = parameter.new_empty(()) if name == "step" else torch.empty_like(parameter)
+        if value.shape != like.shape:
+            raise ValueError(f"{name} of parameter {number} is {tuple(value.shape)}")
+        optimizer.state[parameter][name] = like.copy_(value)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
