@@ -104,6 +104,7 @@ def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
     for key in sorted(tensors):
         tensor = tensors[key]
         parts.append(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        parts.append(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        if tensor.numel():
+            parts.append(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     parts += [f"{key} {metadata[key]}".encode() for key in sorted(metadata)]
     return sha256(b"".join(parts))
