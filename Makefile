@@ -18,7 +18,7 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 install: $(VENV)/.installed ## make .venv with everything that is needed (5.5 GB, a few minutes)
 
 run: install ## train latent size 2, measure it, draw it: RUN_DIR=runs/latent_2
-	$(BIN)/python -m vae train --latent-size 2 --run-dir $(RUN_DIR)
+	$(BIN)/python -m vae train --latent-size 2 --resume --run-dir $(RUN_DIR)
 
 test: lint ## check the style and run the tests
 	$(BIN)/python -m pytest

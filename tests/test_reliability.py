@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import vae
-from vae import training
+from vae import notebook, training
 from vae.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from vae.cli import main
 from vae.files import FileError, save_tensors
@@ -69,6 +69,9 @@ def test_a_run_that_was_interrupted_anywhere_ends_bit_for_bit_the_same(
         assert "test" not in run.metrics
         assert (tmp_path / CHECKPOINT_NAME).is_file()
         run.model.sample(1)  # it can be used
+        assert f"Stopped at step {step}." in notebook.summarize(run)
+        with pytest.raises(ValueError, match="is not finished"):
+            notebook.show_results(run)
     run = vae.train(config, tmp_path)
     for (name, ours), theirs in zip(
         run.model.state_dict().items(), alone.model.state_dict().values(), strict=True

@@ -82,6 +82,7 @@ def summary(name: str, flags: str) -> dict:
 def train(name: str, flags: str) -> None:
     """Run one training in a process of its own."""
     print(f"\n{name}: python -m vae train {flags}", flush=True)
+    flags += " --resume"
     command = [sys.executable, "-m", "vae", "train", *flags.split(), "--run-dir", RUNS / name]
     subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
 
@@ -91,7 +92,7 @@ def publish_model(name: str) -> None:
     target = ASSETS / name
     partial = ASSETS / f".{name}"
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(RUNS / name, partial)
+    shutil.copytree(RUNS / name, partial, ignore=shutil.ignore_patterns(".*"))
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
 

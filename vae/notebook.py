@@ -131,7 +131,12 @@ def show_latent_sizes(sizes: tuple[int, ...] = (2, 4, 16)) -> Table:
 
 
 def show_results(run: Run) -> Table:
-    """The run's metrics on its test set, beside the reference's where there is one."""
+    """The run's metrics on its test set, beside the reference's where there is one.
+
+    Raises `ValueError` for a run that was cut off.
+    """
+    if "test" not in run.metrics:
+        raise ValueError(f"{run.directory} is not finished: run the training cell again to go on")
     test, config = run.metrics["test"], run.model.config
     rows = []
     for kind, name in (("sample", "z ~ q(z|x)"), ("mean", "the mean of q(z|x)")):
@@ -154,6 +159,8 @@ def show_results(run: Run) -> Table:
 
 def summarize(run: Run) -> str:
     """One sentence about a run's training."""
+    if "interrupted" in run.metrics:
+        return f"Stopped at step {run.metrics['interrupted']:,}. Run this cell again to go on."
     last, environment = run.metrics["history"]["train"][-1], run.metrics["environment"]
     minutes = run.metrics["seconds"]["training"] / 60
     return (

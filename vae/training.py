@@ -419,7 +419,10 @@ class Trainer:
         self.clock = time.perf_counter()
 
     def save(self) -> None:
-        """Write a checkpoint: everything that `restore` needs to go on from this step."""
+        """Write a checkpoint: everything that `restore` needs to go on from this step.
+
+        Nobody waits for anybody: each process has its own clock, by which it comes here.
+        """
         started = time.perf_counter()
         if self.accelerator.is_main_process:
             parts = {name: module.state_dict() for name, module in self.modules.items()}
@@ -437,7 +440,6 @@ class Trainer:
                 "scaler": scaler.state_dict() if scaler else None,
             }
             save_checkpoint(self.directory / CHECKPOINT_NAME, tensors, state)
-        self.accelerator.wait_for_everyone()
         self.clock += time.perf_counter() - started  # that was no training
 
     def restore(self) -> None:
