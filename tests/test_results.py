@@ -9,8 +9,8 @@ from results import ROOT
 
 import vae
 from vae.cli import from_flags, parser
+from vae.config import config_differences
 from vae.run import read_metrics
-from vae.training import config_differences
 
 
 @pytest.mark.parametrize("size", results.REFERENCE)

@@ -15,7 +15,8 @@ from PIL import Image
 import vae
 from vae import losses
 from vae.cli import main, parser
-from vae.training import Trainer, one_cycle, run_name, with_budget
+from vae.config import run_name, with_budget
+from vae.training import Trainer, one_cycle
 
 
 def snapshot(module):

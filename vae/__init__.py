@@ -1,5 +1,6 @@
 """Variational autoencoders with latent sizes 2, 4 and 16 on MNIST."""
 
+from .config import TrainConfig, run_name, with_budget
 from .data import DATASETS, Digits, load_digits, scale_images
 from .discriminator import PatchDiscriminator
 from .figures import render
@@ -8,7 +9,7 @@ from .metrics import evaluate, mse, psnr, ssim
 from .model import VAE, DiagonalGaussian, VAEConfig
 from .perceptual import LPIPS
 from .run import Run
-from .training import TrainConfig, Trainer, run_name, train, with_budget
+from .training import Trainer, train
 
 __all__ = [
     "DATASETS",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from .config import BUDGETS, TrainConfig, run_name, with_budget
 from .data import load_digits
 from .figures import render
 from .files import FileError
@@ -14,7 +15,7 @@ from .model import VAE, VAEConfig
 from .options import options_of
 from .perceptual import LPIPS
 from .run import METRICS_NAME, Run, is_finished, read_metrics
-from .training import BUDGETS, TrainConfig, run_name, train, with_budget
+from .training import train
 
 
 def main(arguments: list[str] | None = None) -> int:

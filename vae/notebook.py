@@ -13,11 +13,11 @@ from IPython.display import Image, Markdown
 from matplotlib.figure import Figure
 from torch import nn
 
+from .config import TrainConfig, with_budget
 from .data import PIXELS
 from .figures import describe
 from .model import VAE, VAEConfig
 from .run import Run, is_finished
-from .training import TrainConfig, with_budget
 
 # Published MSE, SSIM and PSNR (dB) of the system to beat, on a 7x7 grid: see the README.
 REFERENCE = {

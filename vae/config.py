@@ -1,0 +1,119 @@
+"""The settings of a training, its budgets, and how two settings differ."""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+
+import torch
+
+from .data import DATASETS
+from .model import VAEConfig
+from .options import check_options, option
+from .perceptual import VARIANTS
+
+BUDGETS = {  # what TrainConfig leaves open; times are for two CPU cores and all four loss terms
+    "full": {"epochs": 3},  # 20 minutes; a few on a GPU
+    "quick": {"epochs": 1, "max_train_images": 24_000},  # 3 minutes
+    "tiny": {"epochs": 1, "max_train_images": 320, "max_test_images": 100},  # to see that it runs
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a run's result. A loss term whose weight is 0 is not computed."""
+
+    model: VAEConfig = field(default_factory=VAEConfig)
+    dataset: str = option("mnist", "the images", choices=DATASETS)
+    data_root: str = option("data", "folder of the data sets that torchvision downloads")
+    max_train_images: int | None = option(None, "train on the first so many; default: all", 1)
+    max_test_images: int | None = option(None, "evaluate on the first so many; default: all", 10)
+    epochs: int | None = option(
+        None,
+        "default: 3; without a GPU 1, of 24,000 images (see --budget)",
+        1,
+    )
+    batch_size: int = option(32, "images in a step, over all processes", 1)
+    learning_rate: float = option(6e-3, "Muon's, at the peak of the one-cycle schedule", 1e-9)
+    weight_decay: float = option(1e-2, "decoupled, in proportion to the learning rate", 0)
+    warmup: float = option(0.15, "share of the steps in which the learning rate rises", 0.01, 0.99)
+    clip_norm: float = option(5.0, "a gradient longer than this is shortened to it", 1e-9)
+    ema_decay: float = option(0.998, "of the average of the weights, the result", 0, 0.999999)
+    w_mse: float = option(1.0, "weight of the MSE in the distortion", 0)
+    w_perceptual: float = option(0.05, "weight of LPIPS in the distortion", 0)
+    perceptual_share: float = option(0.125, "share of a batch that LPIPS sees", 1e-9, 1)
+    lpips_variant: str = option("shift_tolerant", "weights of LPIPS", choices=VARIANTS)
+    beta: float = option(1.0, "weight of the KL: 1 is the true ELBO; less is sharper, at a rate", 0)
+    w_adversarial: float = option(0.1, "weight of the generator's loss, beside its adaptive one", 0)
+    adversarial_start: float = option(0.25, "share of the steps before the discriminator", 0, 1)
+    discriminator_lr: float = option(1e-2, "learning rate of the discriminator", 1e-9)
+    discriminator_accuracy: float = option(0.75, "to which the R1 penalty steers it", 0.5, 1)
+    lazy: int = option(4, "LPIPS and R1 count every so many-th step, so many times", 1)
+    mixed_precision: str = option("auto", "of the model", choices=("auto", "no", "bf16", "fp16"))
+    early_evaluations: int = option(5, "in the first epoch, besides the one at its end", 0, 100)
+    lpips_images: int = option(1000, "test images on which LPIPS is measured", 0)
+    projected_images: int = option(2000, "test images in latent.gif (two latent values: all)", 10)
+    seed: int = option(0, "of the weights, the order and the sampling noise", 0, 2**32 - 1)
+
+    def __post_init__(self):
+        if isinstance(self.model, dict):  # as it comes from JSON
+            object.__setattr__(self, "model", VAEConfig(**self.model))
+        if not isinstance(self.model, VAEConfig):
+            raise ValueError(f"model={self.model!r} is not allowed: a VAEConfig")
+        check_options(self)
+        if self.w_mse == self.w_perceptual == 0:
+            raise ValueError("w_mse=0 and w_perceptual=0 leave no distortion: one must be above 0")
+
+
+def with_budget(config: TrainConfig, budget: str = "auto") -> TrainConfig:
+    """The config with what it leaves open (None) decided by a budget of `BUDGETS`.
+
+    "auto" is "full" with a GPU and "quick" without, unless `epochs` is stated: then it decides
+    nothing. Raises `ValueError` for another name.
+    """
+    if budget not in ("auto", *BUDGETS):
+        raise ValueError(f"budget={budget!r} is not one of {('auto', *BUDGETS)}")
+    if budget == "auto":
+        if config.epochs is not None:
+            return config
+        budget = "full" if torch.accelerator.is_available() else "quick"
+    open_ = {name: v for name, v in BUDGETS[budget].items() if getattr(config, name) is None}
+    return replace(config, **open_)
+
+
+def run_name(config: TrainConfig) -> str:
+    """A name for a run's folder, of the settings that a reader changes most.
+
+    `latent_2`, or what differs from the defaults: `fashion_mnist_latent_2_grid_1_beta_0.1`.
+    """
+    model = config.model
+    parts = {
+        f"{config.dataset}_": config.dataset != "mnist",
+        f"latent_{model.latent_size}": True,
+        f"_grid_{model.latent_grid}": model.latent_grid != VAEConfig.latent_grid,
+        "_conditional": model.num_classes > 0,
+        f"_beta_{config.beta:g}": config.beta != TrainConfig.beta,
+        f"_epochs_{config.epochs}": config.epochs is not None,
+        f"_images_{config.max_train_images}": config.max_train_images is not None,
+        f"_seed_{config.seed}": config.seed != TrainConfig.seed,
+    }
+    return "".join(part for part, differs in parts.items() if differs)
+
+
+def check_same_settings(saved: dict, config: TrainConfig, place: str) -> None:
+    """Raise `ValueError`, listing the differences, unless `saved` is the dict of `config`."""
+    differences = config_differences(saved, asdict(config))
+    if differences:
+        raise ValueError(
+            f"run_dir={place} has other settings ({'; '.join(differences)}): "
+            "name another folder, or delete it"
+        )
+
+
+def config_differences(saved: dict, wanted: dict) -> list[str]:
+    """Each setting in which two configs, as dicts, differ, in words."""
+    saved = saved | saved.get("model", {})
+    wanted = wanted | wanted["model"]
+    return [
+        f"{name} {saved.get(name)!r} there, {value!r} here"
+        for name, value in wanted.items()
+        if name != "model" and json.dumps(saved.get(name)) != json.dumps(value)  # tuples are lists
+    ]
