@@ -94,6 +94,7 @@ def run(kills: int, seed: int, parent: Path) -> dict:
         raise RuntimeError(error)
     seconds = time.monotonic() - begun
     counts: dict[str, int] = {}
+    finished = 0
     while sum(counts.values()) < kills:
         target = TARGETS[sum(counts.values()) % len(TARGETS)]
         if kill(start(killed), killed, target, moments.uniform(0, seconds)):
@@ -103,6 +104,9 @@ def run(kills: int, seed: int, parent: Path) -> dict:
         else:  # it finished first: once more from the start
             compare(alone, killed)
             (killed / METRICS_NAME).unlink()
+            finished += 1
+            if finished > kills:
+                raise RuntimeError(f"no kill at {target}: nothing with that name is written")
     while not is_finished(killed):
         start(killed).communicate()
     compare(alone, killed)
