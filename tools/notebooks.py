@@ -84,6 +84,7 @@ def execute(notebook: nbformat.NotebookNode, directory: Path) -> None:
         coalesce_streams=True, record_timing=False, store_widget_state=False,
     )  # fmt: skip
     client.execute()
+    notebook.metadata = nbformat.from_dict(METADATA)  # nbclient adds the kernel's versions
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
