@@ -101,6 +101,7 @@ def test_ctrl_c_ends_the_command_with_code_130_and_resume_is_asked_for(
     flags += " --batch-size 16"
     assert main(["train", *flags.split()]) == 130
     assert "interrupted" in capsys.readouterr().err
+    assert load_checkpoint(tmp_path / CHECKPOINT_NAME)[1]["step"] == 3  # was finished
     assert main(["train", *flags.split()]) == 2
     assert "holds a training that was cut off" in capsys.readouterr().err
     assert main(["train", *flags.split(), "--resume", "--seed", "1"]) == 2
@@ -208,6 +209,18 @@ def hostile_npz(shape):
     return buffer.getvalue()
 
 
+def bomb_npz():
+    """A megabyte that expands to more than a gigabyte."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with archive.open("labels.npy", "w", force_zip64=True) as file:
+            header = {"descr": "<i8", "fortran_order": False, "shape": (1100 * 2**17,)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for _ in range(1100):
+                file.write(bytes(2**20))
+    return buffer.getvalue()
+
+
 def hostile_safetensors(tmp_path):
     """Whole files, with matching checksums, of the wrong content."""
     path = tmp_path / "crafted.safetensors"
@@ -266,7 +279,7 @@ def test_2000_damaged_and_hostile_files_are_refused_by_name_or_read_right(
     crafted = list(hostile_safetensors(tmp_path))
     deep, pickled = b"[" * 200_000, npz(labels=np.array([Bomb()], dtype=object))
     huge_model = json.dumps({"channels": [1024, 1024, 1024], "blocks": 8, "latent_size": 64})
-    archives = [hostile_npz((10**6, 10**6)), hostile_npz((-1, 3)), pickled]
+    archives = [hostile_npz((10**6, 10**6)), hostile_npz((-1, 3)), pickled, bomb_npz()]
     readers = {
         "model.safetensors": (vae.VAE.from_pretrained, target, crafted),
         "config.json": (vae.VAE.from_pretrained, target, [deep, huge_model.encode(), b"[1]"]),
