@@ -212,12 +212,14 @@ def hostile_npz(shape):
 def bomb_npz():
     """A megabyte that expands to more than a gigabyte."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        with archive.open("labels.npy", "w", force_zip64=True) as file:
-            header = {"descr": "<i8", "fortran_order": False, "shape": (1100 * 2**17,)}
-            np.lib.format.write_array_header_1_0(file, header)
-            for _ in range(1100):
-                file.write(bytes(2**20))
+    with (
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("labels.npy", "w", force_zip64=True) as file,
+    ):
+        header = {"descr": "<i8", "fortran_order": False, "shape": (1100 * 2**17,)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for _ in range(1100):
+            file.write(bytes(2**20))
     return buffer.getvalue()
 
 

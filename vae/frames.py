@@ -85,6 +85,8 @@ class Frames:
                 frames.restore({name: _read_array(archive, f"{name}.npy") for name in ARRAYS})
             if not len(frames.epochs):
                 raise ValueError("there is no frame")
+        except MemoryError:
+            raise  # says nothing about the file
         except Exception as error:  # zipfile, zlib and numpy each have their own
             raise FileError(f"{path} is not a run's frames: {error}") from error
         return frames
