@@ -21,7 +21,7 @@ run: install ## train latent size 2, measure it, draw it: RUN_DIR=runs/latent_2
 	$(BIN)/python -m vae train --latent-size 2 --resume --run-dir $(RUN_DIR)
 
 test: lint ## check the style and run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: install ## check the style
 	$(BIN)/ruff check .

@@ -1,13 +1,14 @@
 """Shared pieces of the tests: real digits, a small config, and no network."""
 
+import os
 import socket
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # here and in processes that tests start: two at once
 
 import pytest
 import torch
 
 import vae
-
-torch.set_num_threads(min(2, torch.get_num_threads()))
 
 
 @pytest.fixture(autouse=True)
