@@ -141,7 +141,7 @@ def draw_rate_distortion() -> None:
     points |= {"ablation": shared} if shared else {}
     if len(points) < len(REFERENCE) * len(BETAS):
         return
-    figure, axis = plt.subplots(figsize=(7.5, 5), layout="constrained")
+    figure, axis = plt.subplots(figsize=(7.5, 5.4), layout="constrained")
     for colour, (size, (*_, psnr)) in zip(("C0", "C1", "C2"), REFERENCE.items(), strict=True):
         own = sorted(
             (p for p in points.values() if p["latent_size"] == size), key=lambda p: p["test"]["kl"]
@@ -171,7 +171,7 @@ def draw_rate_distortion() -> None:
         "MNIST's 10,000 test digits; points: MSE + KL, one pass over 24,000 digits", fontsize=10
     )
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, loc="center right", bbox_to_anchor=(1, 0.69))
+    figure.legend(fontsize=8, loc="outside lower center", ncols=3)
     figure.savefig(ASSETS / "rate_distortion.png", dpi=120)
     plt.close(figure)
 
