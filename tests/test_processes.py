@@ -23,7 +23,7 @@ trainer = vae.training.Trainer(config, f"{folder}/{rank}")
 while trainer.step < trainer.total_steps:
     trainer.optimize()
     trainer.log_losses(vae.training.tqdm(disable=True))
-trainer.checkpoint()
+trainer.measure()
 trainer.finish(0.0)
 """
 

@@ -226,9 +226,9 @@ class VAE(nn.Module):
         with torch.device("meta"):  # takes no memory, whatever the config asks for
             model = cls(config)
         try:
-            if any(tensor.dtype != torch.float32 for tensor in weights.values()):
-                raise RuntimeError("weights are not float32")
-            model.load_state_dict(weights, assign=True)
+            if not all(tensor.is_floating_point() for tensor in weights.values()):
+                raise RuntimeError("weights are not floating-point numbers")
+            model.load_state_dict({k: t.float() for k, t in weights.items()}, assign=True)
         except RuntimeError as error:
             raise FileError(f"{weights_path} does not fit {config_path}: {error}") from error
         model.to(memory_format=torch.channels_last)
