@@ -184,6 +184,16 @@ def test_only_shipped_models_are_loaded(tmp_path, monkeypatch):
         notebook.load_pretrained(vae.TrainConfig())
 
 
+def test_the_plan_says_when_the_budget_is_the_quick_one(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    plans = {name: vae.with_budget(vae.TrainConfig(), name) for name in ("auto", "full", "tiny")}
+    said = {name: "quick budget" in repr(notebook.show_plan(plan)) for name, plan in plans.items()}
+    assert said == {"auto": True, "full": False, "tiny": False}
+    assert "3 passes over all training images, on the CPU" in repr(
+        notebook.show_plan(plans["full"])
+    )
+
+
 def test_tables_hold_every_part_and_escape_what_they_are_given():
     model = vae.VAE(vae.VAEConfig(num_classes=10, latent_grid=1))
     table = notebook.show_parts(model)

@@ -5,7 +5,6 @@ import inspect
 import io
 import textwrap
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from IPython.display import Image, Markdown
 from matplotlib.figure import Figure
 from torch import nn
 
-from .config import TrainConfig, with_budget
+from .config import BUDGETS, TrainConfig
 from .data import PIXELS
 from .figures import describe
 from .model import VAE, VAEConfig
@@ -73,7 +72,8 @@ def show_plan(config: TrainConfig) -> Table:
     """What is about to be trained, on what, and why that long."""
     images = f"{config.max_train_images:,}" if config.max_train_images else "all"
     how = "a GPU" if torch.accelerator.is_available() else "the CPU"
-    if how == "the CPU" and with_budget(replace(config, epochs=None)) == config:
+    quick = all(getattr(config, name) == value for name, value in BUDGETS["quick"].items())
+    if how == "the CPU" and quick:
         how += ": the quick budget, since there is no GPU"
     epochs = "1 pass" if config.epochs == 1 else f"{config.epochs} passes"
     return Table(
