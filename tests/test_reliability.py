@@ -170,6 +170,15 @@ def test_a_folder_that_cannot_be_written_to_is_refused_at_once(small, tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_checkpoint_keeps_the_order_of_the_losses(small, tmp_path):
+    config, _ = small  # the last bit of a mean over a column depends on where the column stands
+    trainer, other = Trainer(config, tmp_path), Trainer(config, tmp_path)
+    trainer.optimize()
+    trainer.save()
+    other.restore()
+    assert list(other.recent[0].items()) == list(trainer.recent[0].items())
+
+
 def test_weights_that_are_not_finite_are_not_saved(small, tmp_path):
     config, _ = small
     trainer = Trainer(config, tmp_path)

@@ -357,7 +357,7 @@ class Trainer:
             parts = {name: module.state_dict() for name, module in self.modules.items()}
             parts |= {name: optimizer_tensors(o) for name, o in self.optimizers.items()}
             parts["frames"] = {k: torch.from_numpy(v) for k, v in self.frames.arrays().items()}
-            names = self.recent[0] if self.recent else ()
+            names = list(self.recent[0]) if self.recent else []
             parts["recent"] = {n: torch.stack([terms[n] for terms in self.recent]) for n in names}
             tensors = {f"{part}.{k}": t for part, named in parts.items() for k, t in named.items()}
             tensors |= {"perceptual": self.perceptual, "penalty": self.penalty}
@@ -365,6 +365,7 @@ class Trainer:
             state = {
                 "step": self.step,
                 "metrics": self.metrics,
+                "recent": names,  # in this order, on which the last bit of a mean depends
                 "training_seconds": self.training_seconds + started - self.clock,
                 "scaler": scaler.state_dict() if scaler else None,
             }
@@ -387,10 +388,10 @@ class Trainer:
             for name, optimizer in self.optimizers.items():
                 restore_optimizer(optimizer, under(name, tensors))
             self.frames.restore({name: t.numpy() for name, t in under("frames", tensors).items()})
-            recent = under("recent", tensors)
+            recent = [tensors[f"recent.{name}"].to(self.device) for name in state["recent"]]
             self.recent = [
-                {name: value.to(self.device) for name, value in zip(recent, values, strict=True)}
-                for values in zip(*recent.values(), strict=True)
+                dict(zip(state["recent"], values, strict=True))
+                for values in zip(*recent, strict=True)
             ]
             self.perceptual = tensors["perceptual"].to(self.device)
             self.penalty = tensors["penalty"].to(self.device)
