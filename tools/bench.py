@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from results import ASSETS, REFERENCE, beats_reference
+from results import ASSETS, REFERENCE, time_to_reference
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -92,19 +92,6 @@ def running_lpips(trainer: Trainer) -> None:
             trainer.lpips(part, part.flip(0))
 
 
-def time_to_reference(size: int) -> str:
-    """A line: when a shipped model's running evaluation first passed the reference's row."""
-    metrics = read_metrics(ASSETS / f"latent_{size}")
-    for row in metrics["history"]["test"]:
-        if beats_reference(size, row):
-            taken = row["training_seconds"]
-            return (
-                f"{size:<8}{taken:>10.0f}{24_000 / taken:>18.0f}{row['epoch']:>10.2f}   "
-                + (metrics["environment"]["hardware"])
-            )
-    return f"{size:<8}{'never':>10}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=int, default=TrainConfig.batch_size)
@@ -169,7 +156,13 @@ def main() -> None:
           "to the reference's MSE, SSIM and PSNR (24,000 s); measured on")  # fmt: skip
     for size in REFERENCE:
         if is_finished(ASSETS / f"latent_{size}"):
-            print(time_to_reference(size))
+            passed = time_to_reference(size)
+            hardware = read_metrics(ASSETS / f"latent_{size}")["environment"]["hardware"]
+            if passed is None:
+                print(f"{size:<8}{'never':>10}")
+            else:
+                after, faster, epoch = passed
+                print(f"{size:<8}{after:>10.0f}{faster:>18.0f}{epoch:>10.2f}   {hardware}")
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ Each stands between `<!-- name -->` and `<!-- /name -->`; nothing else in the RE
 import json
 import re
 
-from results import ASSETS, BETAS, REFERENCE, ROOT, beats_reference
+from results import ASSETS, BETAS, REFERENCE, ROOT, curve_points
+from results import time_to_reference as passed_reference
 
 from notebooks import repository
 from vae.run import read_metrics
 
 README = ROOT / "README.md"
 GALLERY = (2, 4, 16)
-REFERENCE_SECONDS = 24_000  # 20 epochs of 1,204 s on two cores
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -73,9 +73,7 @@ def ablation() -> str:
 
 def rates() -> str:
     """Rate and PSNR for each size and beta: the points of rate_distortion.png."""
-    points = json.loads((ASSETS / "rate_distortion.json").read_text())
-    points["4, beta 0.1"] = json.loads((ASSETS / "ablation.json").read_text())["MSE + KL"]
-    rows = []
+    points, rows = curve_points(), []
     for size in REFERENCE:
         tests = [points[f"{size}, beta {beta}"]["test"] for beta in BETAS]
         cells = [f"{test['kl']:.0f} nats, {test['sample']['psnr']:.2f} dB" for test in tests]
@@ -87,17 +85,8 @@ def time_to_reference() -> str:
     """When each shipped training passed all three numbers of the reference's row."""
     rows = []
     for size in REFERENCE:
-        history = read_metrics(ASSETS / f"latent_{size}")["history"]["test"]
-        row = next(row for row in history if beats_reference(size, row))
-        seconds = row["training_seconds"]
-        rows.append(
-            [
-                f"{size}",
-                f"{seconds:.0f}",
-                f"{REFERENCE_SECONDS / seconds:.0f}",
-                f"{row['epoch']:.2f}",
-            ]
-        )
+        seconds, faster, epoch = passed_reference(size)
+        rows.append([f"{size}", f"{seconds:.0f}", f"{faster:.0f}", f"{epoch:.2f}"])
     header = ["latent size", "seconds of training", "times faster than the reference", "epoch"]
     return table(header, rows)
 
