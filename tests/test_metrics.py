@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -60,3 +62,36 @@ def test_evaluate_refuses_what_are_not_images(model):
         vae.evaluate(model, torch.zeros(5, 1, 28, 28), lpips_images=-1)
     with pytest.raises(ValueError, match=r"\[-1, 1\]"):
         vae.evaluate(model, torch.full((5, 1, 28, 28), 255.0))
+
+
+def test_the_importance_weighted_bound_goes_from_the_elbo_to_the_likelihood(digits):
+    """Where the decoder does not look at z, log p(x) is known."""
+    torch.manual_seed(0)
+    model = vae.VAE(vae.VAEConfig(2, 1, channels=(8, 16, 16))).eval()
+    torch.nn.init.zeros_(model.decoder.conv_out.weight)
+    x = digits[:3]
+    with torch.no_grad():
+        posterior = model.encode(x)
+        grey = torch.tanh(model.decoder.conv_out.bias)
+    error = (x - grey).double().square().flatten(1).mean(1)
+    log_likelihood = -392 * (math.log(2 * math.pi * 0.3) + error / 0.3)
+    many = vae.importance_weighted_bound(model, x, 0.3, samples=20_000)
+    assert torch.allclose(many, log_likelihood, atol=0.05)
+    once = [vae.importance_weighted_bound(model, x, 0.3, samples=1, seed=s) for s in range(400)]
+    elbo = log_likelihood - posterior.kl()
+    assert torch.allclose(torch.stack(once).mean(0), elbo, atol=0.15)
+    few = vae.importance_weighted_bound(model, x, 0.3, samples=5, seed=1)
+    assert few.mean() < log_likelihood.mean() + 0.5
+    with pytest.raises(ValueError, match="samples=0"):
+        vae.importance_weighted_bound(model, x, 0.3, samples=0)
+    with pytest.raises(ValueError, match=r"variance=0\.0"):
+        vae.importance_weighted_bound(model, x, 0.0)
+
+
+def test_active_units_are_those_whose_mean_differs_between_images(digits):
+    torch.manual_seed(0)
+    model = vae.VAE(vae.VAEConfig(6, 1, channels=(8, 16, 16))).eval()
+    assert vae.active_units(model, digits) == 6
+    model.encoder.conv_out.weight.data[[1, 4]] = 0
+    model.encoder.conv_out.bias.data[[1, 4]] = 3  # a mean that is the same for all
+    assert vae.active_units(model, digits) == 4

@@ -193,3 +193,30 @@ def test_config_and_weights_that_do_not_fit_are_refused(change, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(vae.FileError, match=r"config\.json"):
         vae.VAE.from_pretrained(tmp_path)
+
+
+def test_a_plain_autoencoder_has_no_width_and_no_rate(digits):
+    model = make(latent_size=4, latent_grid=1, variational=False)
+    posterior = model.encode(digits)
+    assert torch.equal(posterior.sample(), posterior.mean)
+    assert torch.equal(model(digits)[0], model(digits)[0])
+    assert posterior.kl().isposinf().all()
+    with pytest.raises(ValueError, match=r"beta=1\.0 is not allowed with variational=False"):
+        vae.TrainConfig(model.config)
+    result = vae.evaluate(model, digits, lpips_images=0)
+    assert result["sample"] == pytest.approx(result["mean"])
+    assert "kl" not in result
+    with pytest.raises(ValueError, match="variational=False"):
+        vae.importance_weighted_bound(model, digits, 0.1)
+
+
+def test_many_images_are_drawn_in_parts_that_make_no_difference():
+    model = make(num_classes=10).eval()
+    labels = torch.arange(1203) % 10
+    images = model.sample(1203, labels, torch.Generator().manual_seed(1))
+    z = torch.randn(1203, 2, 7, 7, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.allclose(images[-5:], model.decode(z[-5:], labels[-5:]), atol=1e-5)
+    for wrong in (labels[:1000], torch.arange(1500) % 10):
+        with pytest.raises(ValueError, match=r"int64 \(1203,\)"):
+            model.sample(1203, wrong)

@@ -16,7 +16,8 @@ import vae
 from vae import losses
 from vae.cli import main, parser
 from vae.config import run_name, with_budget
-from vae.training import Trainer, one_cycle
+from vae.optimizer import one_cycle
+from vae.training import Trainer
 
 
 def snapshot(module):

@@ -20,6 +20,7 @@ from vae import LPIPS, TrainConfig, evaluate, load_digits
 from vae.cli import print_table
 from vae.files import FileError, write_atomically
 from vae.notebook import REFERENCE
+from vae.prior_training import METRICS_NAME as PRIOR_METRICS
 from vae.run import Run, is_finished, read_metrics
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +39,10 @@ ABLATION = {  # variant: flags, and what a person sees in assets/ablation.png (l
     "all four": ("", "no difference from MSE + KL"),
 }
 BETAS = (1, 0.3, 0.1, 0.03)  # of the rate-distortion curve
+GLOBAL = f"--latent-grid 1 {PLAIN} --budget full"  # the true ELBO, one vector for an image
+CONDITIONAL = "conditional_16"  # the global model of size 16 that is told the digit
+PRIOR_FLAGS = "--budget full --resume"
+AUTOENCODERS = ((2, 1), (4, 1), (16, 1), (4, 7))  # latent size and grid
 
 
 def beats_reference(size: int, row: dict) -> bool:
@@ -76,7 +81,24 @@ def runs() -> dict[str, str]:
             if (size, beta) != (4, COMMON_BETA):  # the ablation's MSE + KL is that one
                 short = f"--latent-size {size} --beta {beta} {SHORT} {PLAIN} --lpips-images 200"
                 commands[f"rate_distortion/{size}, beta {beta}"] = short
+    for size in sorted(REFERENCE, reverse=True):
+        commands[f"global_{size}"] = f"--latent-size {size} {GLOBAL}"
+    commands[CONDITIONAL] = f"--latent-size 16 {GLOBAL} --num-classes 10"
+    for size, grid in AUTOENCODERS:
+        shape = f"--latent-size {size} --latent-grid {grid}"
+        plain = f"--no-variational --beta 0 {PLAIN} --budget full"
+        commands[f"autoencoder/{size} on {grid}x{grid}"] = f"{shape} {plain}"
     return commands
+
+
+def train_priors() -> None:
+    """Train the priors of the shipped models that have none yet."""
+    for size in SHIPPED_BETA:
+        folder = ASSETS / f"latent_{size}"
+        if is_finished(folder) and not (folder / PRIOR_METRICS).is_file():
+            print(f"\npython -m vae train-prior assets/latent_{size} {PRIOR_FLAGS}", flush=True)
+            command = [sys.executable, "-m", "vae", "train-prior", folder, *PRIOR_FLAGS.split()]
+            subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
 
 
 def summary(name: str, flags: str) -> dict:
@@ -201,6 +223,8 @@ def main() -> None:
         for name, flags in commands.items():
             folder = shlex.quote(str((RUNS / name).relative_to(ROOT)))
             print(f"python -m vae train {flags} --run-dir {folder}")
+        for size in SHIPPED_BETA:
+            print(f"python -m vae train-prior assets/latent_{size} {PRIOR_FLAGS}")
         return
     for name, flags in commands.items():
         if options.only and name not in options.only:
@@ -222,6 +246,8 @@ def main() -> None:
     if all(is_finished(RUNS / "ablation" / variant) for variant in ABLATION):
         draw_ablation()
     draw_rate_distortion()
+    if not options.only:
+        train_priors()
     for size in SHIPPED_BETA:
         if is_finished(ASSETS / f"latent_{size}"):
             print(f"assets/latent_{size}")

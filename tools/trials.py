@@ -17,7 +17,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vae import TrainConfig, VAEConfig
-from vae.training import Trainer, one_cycle
+from vae.optimizer import one_cycle
+from vae.training import Trainer
 
 PLAIN = {"w_perceptual": 0.0, "w_adversarial": 0.0, "lpips_images": 0}
 FULL = {"adversarial_start": 0.0}

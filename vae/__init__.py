@@ -5,9 +5,12 @@ from .data import DATASETS, Digits, load_digits, scale_images
 from .discriminator import PatchDiscriminator
 from .figures import render
 from .files import FileError
-from .metrics import evaluate, mse, psnr, ssim
+from .judge import Judge, judge_images
+from .metrics import active_units, evaluate, importance_weighted_bound, mse, psnr, ssim
 from .model import VAE, DiagonalGaussian, VAEConfig
 from .perceptual import LPIPS
+from .prior import LatentPrior, PriorConfig
+from .prior_training import PriorTrainConfig, train_prior
 from .run import Run
 from .training import Trainer, train
 
@@ -18,12 +21,19 @@ __all__ = [
     "DiagonalGaussian",
     "Digits",
     "FileError",
+    "Judge",
+    "LatentPrior",
     "PatchDiscriminator",
+    "PriorConfig",
+    "PriorTrainConfig",
     "Run",
     "TrainConfig",
     "Trainer",
     "VAEConfig",
+    "active_units",
     "evaluate",
+    "importance_weighted_bound",
+    "judge_images",
     "load_digits",
     "mse",
     "psnr",
@@ -32,5 +42,6 @@ __all__ = [
     "scale_images",
     "ssim",
     "train",
+    "train_prior",
     "with_budget",
 ]

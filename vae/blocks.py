@@ -13,19 +13,29 @@ NORM_GROUPS = 8
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with a skip around them (pre-activation: He et al. 2016, v2)."""
+    """Two 3x3 convolutions with a skip around them (pre-activation: He et al. 2016, v2).
 
-    def __init__(self, channels: int):
+    With `embedding_channels`, an embedding scales and shifts what the second convolution sees
+    (Dhariwal & Nichol 2021, section 3.1).
+    """
+
+    def __init__(self, channels: int, embedding_channels: int | None = None):
         super().__init__()
         self.norm1 = nn.GroupNorm(NORM_GROUPS, channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.norm2 = nn.GroupNorm(NORM_GROUPS, channels)
+        self.to_scale_and_shift = (
+            zero(nn.Linear(embedding_channels, 2 * channels)) if embedding_channels else None
+        )
         self.conv2 = zero(nn.Conv2d(channels, channels, 3, padding=1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same."""
-        h = self.conv1(F.silu(self.norm1(x)))
-        return x + self.conv2(F.silu(self.norm2(h)))
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """`x`: (B, C, H, W); `embedding`: (B, embedding_channels). Returns (B, C, H, W)."""
+        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        if self.to_scale_and_shift is not None:
+            scale, shift = self.to_scale_and_shift(embedding)[..., None, None].chunk(2, dim=1)
+            h = h * (1 + scale) + shift
+        return x + self.conv2(F.silu(h))
 
 
 class Attention(nn.Module):
@@ -84,15 +94,18 @@ class DownBlock(nn.Module):
 class MidBlock(nn.Module):
     """Residual block, self-attention, residual block, all at the smallest map."""
 
-    def __init__(self, channels: int, self_attention: bool = True):
+    def __init__(
+        self, channels: int, self_attention: bool = True, embedding_channels: int | None = None
+    ):
         super().__init__()
-        self.residual1 = ResidualBlock(channels)
+        self.residual1 = ResidualBlock(channels, embedding_channels)
         self.self_attention = Attention(channels) if self_attention else nn.Identity()
-        self.residual2 = ResidualBlock(channels)
+        self.residual2 = ResidualBlock(channels, embedding_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same."""
-        return self.residual2(self.self_attention(self.residual1(x)))
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """`x`: (B, C, H, W); `embedding`: (B, embedding_channels). Returns (B, C, H, W)."""
+        x = self.self_attention(self.residual1(x, embedding))
+        return self.residual2(x, embedding)
 
 
 class UpBlock(nn.Module):

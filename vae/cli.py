@@ -14,6 +14,8 @@ from .metrics import evaluate
 from .model import VAE, VAEConfig
 from .options import options_of
 from .perceptual import LPIPS
+from .prior import PriorConfig
+from .prior_training import PriorTrainConfig, train_prior
 from .run import METRICS_NAME, Run, is_finished, read_metrics
 from .training import train
 
@@ -40,15 +42,23 @@ def parser() -> argparse.ArgumentParser:
     trainer = commands.add_parser("train", help="train a model", formatter_class=formatter)
     trainer.set_defaults(command=run_train)
     trainer.add_argument("--run-dir", type=Path, help="folder of the run; default: runs/latent_N")
-    trainer.add_argument(
-        "--budget",
-        choices=("auto", *BUDGETS),
-        default="auto",
-        help="decides --epochs and --max-*-images where not given; auto: full with a GPU, or quick",
-    )
-    trainer.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
     for config in (VAEConfig, TrainConfig):
         add_flags(trainer.add_argument_group(config.__name__), config)
+    second = commands.add_parser("train-prior", help="train a prior on a model's 7x7 latents",
+                                 formatter_class=formatter)  # fmt: skip
+    second.set_defaults(command=run_train_prior)
+    second.add_argument("directory", type=Path, help="folder of a run; the prior is put there")
+    for config in (PriorConfig, PriorTrainConfig):
+        add_flags(second.add_argument_group(config.__name__), config)
+    for command in (trainer, second):
+        command.add_argument(
+            "--budget",
+            choices=("auto", *BUDGETS),
+            default="auto",
+            help="decides --epochs and --max-*-images where not given; "
+            "auto: full with a GPU, or quick",
+        )
+        command.add_argument("--resume", action="store_true", help="go on if it was cut off")
     measure = commands.add_parser("evaluate", help="measure a trained model on the test set",
                                   formatter_class=formatter)  # fmt: skip
     measure.set_defaults(command=run_evaluate)
@@ -65,6 +75,8 @@ def parser() -> argparse.ArgumentParser:
 def add_flags(group: argparse._ArgumentGroup, config: type) -> None:
     """A flag for each option of a config."""
     for field, kind, _, several in options_of(config):
+        if (config, field.name) == (PriorConfig, "latent_size"):
+            continue  # the VAE's
         flag = "--" + field.name.replace("_", "-")
         how = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
         if several:
@@ -74,21 +86,28 @@ def add_flags(group: argparse._ArgumentGroup, config: type) -> None:
 
 def from_flags(config: type, flags: argparse.Namespace, **extra):
     """An instance of `config` from the parsed flags."""
-    names = [field.name for field, *_ in options_of(config)]
+    names = [field.name for field, *_ in options_of(config) if hasattr(flags, field.name)]
     return config(**{name: getattr(flags, name) for name in names}, **extra)
 
 
 def run_train(flags: argparse.Namespace) -> None:
     config = from_flags(TrainConfig, flags, model=from_flags(VAEConfig, flags))
     directory = flags.run_dir or Path("runs") / run_name(config)
-    if is_finished(directory):
-        print(f"{directory}/ holds a finished run: nothing is trained")
+    finished = is_finished(directory)
     run = train(with_budget(config, flags.budget), directory, resume=flags.resume)
+    if finished:
+        print(f"{directory}/ holds a finished run: nothing is trained")
     if "interrupted" in run.metrics:
         raise KeyboardInterrupt
     if "test" in run.metrics:  # in the main process
         print_table(run.metrics["test"])
         print(f"Model, metrics and pictures are in {run.directory}/")
+
+
+def run_train_prior(flags: argparse.Namespace) -> None:
+    config = from_flags(PriorTrainConfig, flags, model=from_flags(PriorConfig, flags))
+    train_prior(flags.directory, with_budget(config, flags.budget), resume=flags.resume)
+    print(f"The prior and its pictures are in {flags.directory}/")
 
 
 def run_evaluate(flags: argparse.Namespace) -> None:
@@ -113,7 +132,7 @@ def run_evaluate(flags: argparse.Namespace) -> None:
     )
     print_table(test)
     if "test" in saved:
-        pairs = [(test["kl"], saved["test"]["kl"])]
+        pairs = [(test["kl"], saved["test"]["kl"])] if "kl" in test else []
         for kind in ("sample", "mean"):
             pairs += [(test[kind][n], saved["test"][kind][n]) for n in ("mse", "ssim", "psnr")]
         difference = max(abs(a - b) for a, b in pairs)
@@ -133,5 +152,6 @@ def print_table(test: dict) -> None:
         row = test[kind]
         lpips = f"{row['lpips']:9.4f}" if "lpips" in row else f"{'-':>9}"
         print(f"{name:<20}{row['mse']:9.5f}{row['ssim']:9.4f}{row['psnr']:9.2f}{lpips}")
-    print(f"KL {test['kl']:.1f} nats per image; -ELBO {test['neg_elbo']:.1f} nats per image")
+    if "kl" in test:
+        print(f"KL {test['kl']:.1f} nats per image; -ELBO {test['neg_elbo']:.1f} nats per image")
     print(f"(images in [-1, 1], data range 2; LPIPS on the first {test['lpips_images']:,})\n")

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field, replace
+from typing import ClassVar
 
 import torch
 
@@ -20,6 +21,8 @@ BUDGETS = {  # what TrainConfig leaves open; times are for two CPU cores and all
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides a run's result. A loss term whose weight is 0 is not computed."""
+
+    budgets: ClassVar = BUDGETS
 
     model: VAEConfig = field(default_factory=VAEConfig)
     dataset: str = option("mnist", "the images", choices=DATASETS)
@@ -59,23 +62,28 @@ class TrainConfig:
         if not isinstance(self.model, VAEConfig):
             raise ValueError(f"model={self.model!r} is not allowed: a VAEConfig")
         check_options(self)
+        if not self.model.variational and self.beta:
+            raise ValueError(
+                f"beta={self.beta} is not allowed with variational=False, which has no KL: beta=0"
+            )
         if self.w_mse == self.w_perceptual == 0:
             raise ValueError("w_mse=0 and w_perceptual=0 leave no distortion: one must be above 0")
 
 
-def with_budget(config: TrainConfig, budget: str = "auto") -> TrainConfig:
-    """The config with what it leaves open (None) decided by a budget of `BUDGETS`.
+def with_budget(config, budget: str = "auto"):
+    """The config of a training with what it leaves open (None) decided by one of its `budgets`.
 
     "auto" is "full" with a GPU and "quick" without, unless `epochs` is stated: then it decides
     nothing. Raises `ValueError` for another name.
     """
-    if budget not in ("auto", *BUDGETS):
-        raise ValueError(f"budget={budget!r} is not one of {('auto', *BUDGETS)}")
+    if budget not in ("auto", *config.budgets):
+        raise ValueError(f"budget={budget!r} is not one of {('auto', *config.budgets)}")
     if budget == "auto":
         if config.epochs is not None:
             return config
         budget = "full" if torch.accelerator.is_available() else "quick"
-    open_ = {name: v for name, v in BUDGETS[budget].items() if getattr(config, name) is None}
+    decided = config.budgets[budget]
+    open_ = {name: value for name, value in decided.items() if getattr(config, name) is None}
     return replace(config, **open_)
 
 
@@ -90,7 +98,8 @@ def run_name(config: TrainConfig) -> str:
         f"latent_{model.latent_size}": True,
         f"_grid_{model.latent_grid}": model.latent_grid != VAEConfig.latent_grid,
         "_conditional": model.num_classes > 0,
-        f"_beta_{config.beta:g}": config.beta != TrainConfig.beta,
+        "_autoencoder": not model.variational,
+        f"_beta_{config.beta:g}": model.variational and config.beta != TrainConfig.beta,
         f"_epochs_{config.epochs}": config.epochs is not None,
         f"_images_{config.max_train_images}": config.max_train_images is not None,
         f"_seed_{config.seed}": config.seed != TrainConfig.seed,
@@ -98,9 +107,9 @@ def run_name(config: TrainConfig) -> str:
     return "".join(part for part, differs in parts.items() if differs)
 
 
-def check_same_settings(saved: dict, config: TrainConfig, place: str) -> None:
+def check_same_settings(saved: dict, config, place: str) -> None:
     """Raise `ValueError`, listing the differences, unless `saved` is the dict of `config`."""
-    differences = config_differences(saved, asdict(config))
+    differences = config_differences(saved, config)
     if differences:
         raise ValueError(
             f"run_dir={place} has other settings ({'; '.join(differences)}): "
@@ -108,12 +117,18 @@ def check_same_settings(saved: dict, config: TrainConfig, place: str) -> None:
         )
 
 
-def config_differences(saved: dict, wanted: dict) -> list[str]:
-    """Each setting in which two configs, as dicts, differ, in words."""
-    saved = saved | saved.get("model", {})
-    wanted = wanted | wanted["model"]
+def config_differences(saved: dict, config) -> list[str]:
+    """Each setting in which a saved config, as a dict, differs from `config`, in words.
+
+    A setting that did not exist when `saved` was written counts as its default.
+    """
+
+    def flat(settings: dict) -> dict:
+        return settings | settings.get("model", {})
+
+    wanted, saved = flat(asdict(config)), flat(asdict(type(config)())) | flat(saved)
     return [
-        f"{name} {saved.get(name)!r} there, {value!r} here"
+        f"{name} {saved[name]!r} there, {value!r} here"
         for name, value in wanted.items()
-        if name != "model" and json.dumps(saved.get(name)) != json.dumps(value)  # tuples are lists
+        if name != "model" and json.dumps(saved[name]) != json.dumps(value)  # tuples are lists
     ]

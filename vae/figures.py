@@ -17,6 +17,7 @@ from .frames import Frames
 from .metrics import mse, psnr, ssim
 from .model import VAE, VAEConfig
 from .perceptual import LPIPS
+from .prior import LatentPrior
 from .run import Run
 
 # Ten colours that stay apart for colour-blind readers on white (after Paul Tol's "muted").
@@ -26,6 +27,7 @@ COLOURS = (
 )  # fmt: skip
 DPI = 100
 FRAME_MS, LAST_FRAME_MS = 400, 2500
+INTERPOLATION_FRAMES, INTERPOLATION_MS = 13, 150  # from one digit to the next
 TITLES = {  # of the curves, with units
     "mse": "MSE, images in [-1, 1]",
     "ssim": "SSIM",
@@ -57,10 +59,18 @@ def render(run: Run) -> list[Path]:
         "train_metrics.png": plot_curves(history["train"], f"Training, {name}"),
         "test_metrics.png": plot_curves(history["test"], f"Test set, {name}"),
         "samples.png": plot_samples(run.model, name),
+        "interpolation.gif": interpolation_frames(run.model, frames.originals, name),
     }
+    if config.latent_values == 2 and not config.num_classes:
+        pictures["manifold.png"] = plot_manifold(run.model, name)
+    if config.num_classes:
+        pictures["digits.png"] = plot_digits(run.model, name)
     for picture, drawn in pictures.items():
-        save = save_gif if picture.endswith(".gif") else save_png
-        save(run.directory / picture, drawn)
+        if picture == "interpolation.gif":
+            save_gif(run.directory / picture, drawn, INTERPOLATION_MS, INTERPOLATION_MS)
+        else:
+            save = save_gif if picture.endswith(".gif") else save_png
+            save(run.directory / picture, drawn)
     return [run.directory / picture for picture in pictures]
 
 
@@ -139,17 +149,74 @@ def plot_curves(rows: list[dict], title: str) -> Figure:
     return figure
 
 
-def plot_samples(model: VAE, name: str, seed: int = 0) -> Figure:
-    """8x8 images decoded from draws of the prior N(0, I), of all classes in turn if it has any."""
-    labels = None
-    if model.config.num_classes:
-        labels = torch.arange(64) % model.config.num_classes
-        labels = labels.to(model.decoder.position.device)
-    images = model.sample(64, labels, torch.Generator().manual_seed(seed)).float().cpu().numpy()
-    figure = Figure(figsize=(6, 6.4), dpi=DPI)
-    figure.suptitle(f"Draws from the prior N(0, I), {name}", fontsize=13)
-    axes = figure.add_axes((0.02, 0.01, 0.96, 0.92))
-    axes.imshow(tile(images[:, 0], 8), cmap="gray", vmin=-1, vmax=1)
+def plot_samples(model: VAE, name: str, seed: int = 0, prior: LatentPrior | None = None) -> Figure:
+    """8x8 images decoded from draws of N(0, I), or of a learned prior; of all classes in turn."""
+    labels = torch.arange(64) % 10 if model.config.num_classes or prior else None
+    images = model.sample(64, labels, torch.Generator().manual_seed(seed), prior)
+    source = "N(0, I)" if prior is None else "the learned prior"
+    return plot_grid(images, 8, f"Draws from {source}, {name}")
+
+
+def plot_digits(
+    model: VAE, name: str, prior: LatentPrior | None = None, seed: int = 0, columns: int = 10
+) -> Figure:
+    """Each row is a digit that was asked for, each column one draw of noise: style, held.
+
+    `model` is conditional, or `prior` a learned prior of its latents. Raises `ValueError`.
+    """
+    classes = model.config.num_classes if prior is None else prior.config.num_classes
+    if not classes:
+        raise ValueError("model.config.num_classes=0 and prior=None: one of them must know digits")
+    shape = model.config.latent_shape
+    noise = torch.randn(columns, *shape, generator=torch.Generator().manual_seed(seed))
+    noise = noise.repeat(classes, 1, 1, 1)
+    labels = torch.arange(classes).repeat_interleave(columns)
+    device = model.decoder.position.device
+    with torch.no_grad():
+        z = noise if prior is None else prior.sample(len(noise), labels, noise=noise)
+        given = labels.to(device) if model.config.num_classes else None
+        images = model.decode(z.to(device), given)
+    source = "z ~ N(0, I)" if prior is None else "the learned prior"
+    return plot_grid(images, columns, f"A digit a row, a style a column\n{source}, {name}")
+
+
+@torch.no_grad()
+def plot_manifold(model: VAE, name: str, side: int = 20) -> Figure:
+    """What a latent of two values holds: the decoded quantiles of N(0, 1) in both, side x side.
+
+    The quantiles (k - 0.5) / side of each value, so that every image stands for as much of the
+    prior (Kingma & Welling 2014, fig. 4). Raises `ValueError` for another latent or label.
+    """
+    if model.config.latent_values != 2 or model.config.num_classes:
+        raise ValueError(
+            f"{model.config.latent_values} latent values, num_classes={model.config.num_classes}: "
+            "two values and no classes are expected"
+        )
+    quantiles = torch.special.ndtri((torch.arange(side) + 0.5) / side)
+    down, across = torch.meshgrid(-quantiles, quantiles, indexing="ij")
+    z = torch.stack([across, down], -1).reshape(-1, *model.config.latent_shape)
+    images = model.decode(z.to(model.decoder.position.device))
+    figure = plot_grid(images, side, f"The plane of z, by quantiles of N(0, I), {name}", 9)
+    (axes,) = figure.axes
+    axes.set_axis_on()
+    places = [side * 30 * (k + 0.5) / side - 0.5 for k in range(0, side, 3)]
+    names = [f"{quantiles[k]:.1f}" for k in range(0, side, 3)]
+    axes.set_xticks(places, names, fontsize=8)
+    axes.set_yticks(places, [f"{-quantiles[k]:.1f}" for k in range(0, side, 3)], fontsize=8)
+    axes.set_xlabel("$z_1$")
+    axes.set_ylabel("$z_2$")
+    axes.set_position((0.08, 0.07, 0.9, 0.86))
+    return figure
+
+
+def plot_grid(images: Tensor, columns: int, title: str, width: float = 6) -> Figure:
+    """Images (N, 1, 28, 28) in rows of `columns`, `width` inches wide, under a title."""
+    tiles = tile(images.float().cpu().numpy()[:, 0], columns)
+    picture, head = width * tiles.shape[0] / tiles.shape[1], 0.25 + 0.25 * len(title.split("\n"))
+    figure = Figure(figsize=(width, picture + head), dpi=DPI)
+    figure.suptitle(title, fontsize=13, y=1 - 0.12 / (picture + head), va="top")
+    axes = figure.add_axes((0.01, 0.01, 0.98, picture / (picture + head) - 0.01))
+    axes.imshow(tiles, cmap="gray", vmin=-1, vmax=1)
     axes.set_axis_off()
     return figure
 
@@ -196,19 +263,16 @@ def plot_distances(images: Tensor, lpips: LPIPS) -> Figure:
 
 @torch.no_grad()
 def plot_interpolation(model: VAE, digits: Digits, name: str, steps: int = 9) -> Figure:
-    """A row for each two of `digits` (an even number): the straight line between their means.
+    """A row for each two of `digits` (an even number): the way between their means.
 
     At the ends stand the originals. A conditional model is given the nearer end's label.
     """
-    labels = digits.labels if model.config.num_classes else None
     x = scale_images(digits.images)
-    z = model.encode(x, labels).mode()
-    t = torch.linspace(0, 1, steps)
-    path = torch.lerp(z[0::2, None], z[1::2, None], t[:, None, None, None]).flatten(0, 1)
-    if labels is not None:
-        labels = torch.where(t < 0.5, labels[0::2, None], labels[1::2, None]).flatten()
-    decoded = model.decode(path, labels).unflatten(0, (-1, steps))
-    rows = torch.cat([x[0::2, None], decoded, x[1::2, None]], dim=1)
+    first, second = (Digits(x[k::2], digits.labels[k::2]) for k in (0, 1))
+    decoded = torch.stack(
+        [decode_between(model, first, second, t) for t in torch.linspace(0, 1, steps).tolist()], 1
+    )
+    rows = torch.cat([first.images[:, None], decoded, second.images[:, None]], dim=1)
     pairs = len(rows)
     figure = Figure(figsize=(0.75 * (steps + 2), 0.75 * pairs + 0.75), dpi=DPI)
     figure.suptitle(f"From one image to another, {name}", fontsize=12)
@@ -219,6 +283,56 @@ def plot_interpolation(model: VAE, digits: Digits, name: str, steps: int = 9) ->
     axes.set_xticks(ends, ["original", "t = 0", "t = 1", "original"], fontsize=9)
     axes.tick_params(length=0)
     return figure
+
+
+def interpolation_frames(model: VAE, originals: np.ndarray, name: str) -> list[Figure]:
+    """Figures in which each of ten digits becomes the next, and then itself again.
+
+    `originals`: (10, 28, 28) in [-1, 1], one of each class in turn.
+    """
+    device = model.decoder.position.device
+    x = torch.from_numpy(originals)[:, None].to(device)
+    here = Digits(x, torch.arange(len(x), device=device))
+    there = Digits(x.roll(-1, 0), here.labels.roll(-1))
+    way = "sphere" if model.config.latent_grid == 1 else "straight line"
+    figures = []
+    for t in np.linspace(0, 1, INTERPOLATION_FRAMES).tolist():
+        images = decode_between(model, here, there, t)
+        columns = max(1, len(x) // 2)
+        figures.append(plot_grid(images, columns, f"Each digit becomes the next, {way}\n{name}"))
+    return figures + figures[-2:0:-1]
+
+
+@torch.no_grad()
+def decode_between(model: VAE, first: Digits, second: Digits, t: float) -> Tensor:
+    """Decode the points at share `t` of the way between the means of two batches of images.
+
+    On a grid the way is a straight line, place by place. Global latents, whose prior lies near a
+    sphere, go along it (White 2016, "Sampling Generative Networks"), or the middle would be nearer
+    to the origin than a draw ever is. `first.images`, `second.images`: (B, 1, 28, 28) in [-1, 1].
+    A conditional model is given the nearer end's label.
+    """
+    conditional = model.config.num_classes > 0
+    a, b = (
+        model.encode(digits.images, digits.labels if conditional else None).mode()
+        for digits in (first, second)
+    )
+    z = slerp(a, b, t) if model.config.latent_grid == 1 else torch.lerp(a, b, t)
+    nearer = (first if t < 0.5 else second).labels
+    return model.decode(z, nearer if conditional else None)
+
+
+def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
+    """Spherical interpolation from `a` to `b`, (B, ...), each row one vector (Shoemake 1985, 3.3).
+
+    sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b, where w is the angle between them; a straight
+    line where they are parallel.
+    """
+    cosine = F.cosine_similarity(a.flatten(1), b.flatten(1)).clamp(-1, 1)
+    angle = torch.acos(cosine).view(-1, *[1] * (a.ndim - 1))
+    sine = torch.sin(angle)
+    along = torch.sin((1 - t) * angle) / sine * a + torch.sin(t * angle) / sine * b
+    return torch.where(sine > 1e-4, along, torch.lerp(a, b, t))
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
@@ -234,10 +348,12 @@ def save_png(path: Path, figure: Figure) -> None:
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))
 
 
-def save_gif(path: Path, figures: list[Figure]) -> None:
+def save_gif(
+    path: Path, figures: list[Figure], frame_ms: int = FRAME_MS, last_ms: int = LAST_FRAME_MS
+) -> None:
     """Write figures as an endless GIF, in one step; the last frame is shown longest."""
     frames = [to_palette(figure) for figure in figures]
-    durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
+    durations = [frame_ms] * (len(frames) - 1) + [last_ms]
 
     def write(temporary: Path) -> None:
         first, *others = frames

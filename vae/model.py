@@ -1,7 +1,6 @@
 """The variational autoencoder: config, posterior, encoder, decoder, and the two together."""
 
-import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,10 +9,11 @@ from torch import Tensor, nn
 
 from .blocks import NORM_GROUPS, DownBlock, MidBlock, UpBlock, to_tokens
 from .data import check_images
-from .files import FileError, load_tensors, read_json, save_tensors, write_atomically
 from .options import check_options, option
+from .pretrained import load_module, save_module
 
 MAP_SIZE = 7  # the smallest feature map, after two halvings of 28
+SAMPLE_BATCH = 500  # images that are decoded at once when many are drawn
 LOGVAR_BOUND = 15.0  # keeps exp(logvar / 2) between 5.5e-4 and 1.8e3: representable in fp16
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
@@ -32,6 +32,7 @@ class VAEConfig:
     self_attention: bool = option(True, "self-attention at 7x7")
     cross_attention: bool = option(True, "UpBlocks attend to the latent's tokens")
     num_classes: int = option(0, "classes of a conditional model; 0: not conditional", 0, 1000)
+    variational: bool = option(True, "or a plain autoencoder: no draw, z is the mean; beta 0")
 
     def __post_init__(self):
         object.__setattr__(self, "channels", tuple(self.channels))  # JSON has lists
@@ -184,24 +185,43 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        n: int,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        prior: nn.Module | None = None,
     ) -> Tensor:
-        """`n` images (n, 1, 28, 28) in [-1, 1], decoded from draws of the prior N(0, I).
+        """`n` images (n, 1, 28, 28) in [-1, 1], decoded from draws of the prior.
 
+        `prior`: a `vae.LatentPrior` that was trained on this model's latents; None: N(0, I).
+        `labels`: int64 (n,), the digits wanted, from a conditional model or a learned prior.
         `generator`: a CPU generator, so that a seed gives the same latents on every device.
+        Raises `ValueError`.
         """
         if n < 1:
             raise ValueError(f"n={n} is not allowed: at least 1")
-        z = torch.randn(n, *self.config.latent_shape, generator=generator)
-        return self.decode(z.to(self.decoder.position.device), labels)
+        shape, device = (n, *self.config.latent_shape), self.decoder.position.device
+        if prior is None:
+            z = torch.randn(shape, generator=generator)
+        else:
+            z = prior.sample(n, labels, generator)
+            if z.shape != shape:
+                raise ValueError(
+                    f"prior draws latents {tuple(z.shape[1:])}; {shape[1:]} is expected"
+                )
+            labels = labels if self.config.num_classes else None
+        labels = labels if labels is None else labels.to(device)
+        self._class_token(labels, n)  # raises for labels that do not fit
+        chunks = [slice(start, start + SAMPLE_BATCH) for start in range(0, n, SAMPLE_BATCH)]
+        images = [
+            self.decode(z[rows].to(device), labels if labels is None else labels[rows])
+            for rows in chunks
+        ]
+        return torch.cat(images)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write `model.safetensors` and `config.json` into `directory`, each in one step."""
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        config = json.dumps(asdict(self.config), indent=2) + "\n"
-        write_atomically(directory / CONFIG_NAME, lambda path: path.write_text(config))
-        save_tensors(directory / WEIGHTS_NAME, self.state_dict(), {})
+        save_module(self, Path(directory) / CONFIG_NAME, Path(directory) / WEIGHTS_NAME)
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> "VAE":
@@ -211,31 +231,12 @@ class VAE(nn.Module):
         altered since it was written, or belongs to another model. No code is unpickled.
         """
         directory = Path(directory)
-        config_path, weights_path = directory / CONFIG_NAME, directory / WEIGHTS_NAME
-        if not config_path.is_file():
-            raise FileError(f"{config_path} does not exist; a folder of a model is expected")
-        raw = read_json(config_path, "a VAE's config")
-        try:
-            unknown = set(raw) - {f.name for f in fields(VAEConfig)}
-            if unknown:
-                raise ValueError(f"unknown settings {sorted(unknown)}")
-            config = VAEConfig(**raw)
-        except (TypeError, ValueError) as error:
-            raise FileError(f"{config_path} is not a VAE's config: {error}") from error
-        weights = load_tensors(weights_path)[0]
-        with torch.device("meta"):  # takes no memory, whatever the config asks for
-            model = cls(config)
-        try:
-            if not all(tensor.is_floating_point() for tensor in weights.values()):
-                raise RuntimeError("weights are not floating-point numbers")
-            model.load_state_dict({k: t.float() for k, t in weights.items()}, assign=True)
-        except RuntimeError as error:
-            raise FileError(f"{weights_path} does not fit {config_path}: {error}") from error
-        model.to(memory_format=torch.channels_last)
-        return model.eval()
+        return load_module(cls, VAEConfig, directory / CONFIG_NAME, directory / WEIGHTS_NAME)
 
     def _posterior(self, x: Tensor, token: Tensor | None) -> DiagonalGaussian:
         mean, logvar = self.encoder(x, token).float().chunk(2, dim=1)
+        if not self.config.variational:  # a point: no width, and an infinite rate
+            return DiagonalGaussian(mean, torch.full_like(mean, -torch.inf))
         return DiagonalGaussian(mean, LOGVAR_BOUND * torch.tanh(logvar / LOGVAR_BOUND))
 
     def _class_token(self, labels: Tensor | None, batch: int) -> Tensor | None:

@@ -142,9 +142,9 @@ def show_results(run: Run) -> Table:
     for kind, name in (("sample", "z ~ q(z|x)"), ("mean", "the mean of q(z|x)")):
         m = test[kind]
         row = (name, f"{m['mse']:.5f}", f"{m['ssim']:.4f}", f"{m['psnr']:.2f}")
-        rows.append(
-            (*row, f"{test['kl']:.0f}", f"{test['neg_elbo']:.0f}" if kind == "sample" else "")
-        )
+        rate = f"{test['kl']:.0f}" if "kl" in test else "unbounded"
+        elbo = f"{test['neg_elbo']:.0f}" if kind == "sample" and "kl" in test else ""
+        rows.append((*row, rate, elbo))
     dataset = run.metrics["config"]["dataset"]
     if dataset == "mnist" and config.latent_grid == 7 and config.latent_size in REFERENCE:
         mse, ssim, psnr = REFERENCE[config.latent_size]

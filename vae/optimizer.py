@@ -1,6 +1,8 @@
-"""The optimiser: Muon for matrices and convolutions, AdamW for everything else."""
+"""The optimiser: Muon for matrices and convolutions, AdamW for the rest; and its schedule."""
 
 from collections import defaultdict
+from collections.abc import Callable
+from math import cos, pi
 
 import torch
 from torch import Tensor, nn
@@ -82,3 +84,15 @@ def orthogonalize(matrices: Tensor) -> Tensor:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
+
+
+def one_cycle(warmup: float, total_steps: int) -> Callable[[int], float]:
+    """The share of the peak learning rate at a step: a linear rise, then half a cosine to zero."""
+    rise = max(1, round(warmup * total_steps))
+
+    def share(step: int) -> float:
+        if step < rise:
+            return (step + 1) / rise
+        return 0.5 + 0.5 * cos(pi * (step - rise) / max(1, total_steps - rise))
+
+    return share

@@ -8,9 +8,9 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
-from math import ceil, cos, pi
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,7 @@ from .losses import (
 )
 from .metrics import AGREEMENT, evaluate
 from .model import VAE
-from .optimizer import Muon
+from .optimizer import Muon, one_cycle
 from .perceptual import LPIPS
 from .run import Run, describe_environment, is_finished, peak_memory_mb
 
@@ -339,7 +339,8 @@ class Trainer:
             epoch = self.step / self.steps_per_epoch
             lpips_images = min(RUNNING_LPIPS_IMAGES, self.config.lpips_images)
             measured = self.evaluate(mean=False, lpips_images=lpips_images)
-            flat = measured.pop("sample") | {k: measured[k] for k in ("kl", "neg_elbo")}
+            rate = {k: measured[k] for k in ("kl", "neg_elbo") if k in measured}
+            flat = measured.pop("sample") | rate
             row = {"step": self.step, "epoch": epoch, "training_seconds": self.training_seconds}
             self.metrics["history"]["test"].append(row | flat)
             self.frames.record(self.ema, self.test_set, epoch)
@@ -535,18 +536,6 @@ def interrupts(processes: int) -> Iterator[list[int]]:
         yield asked
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def one_cycle(warmup: float, total_steps: int) -> Callable[[int], float]:
-    """The share of the peak learning rate at a step: a linear rise, then half a cosine to zero."""
-    rise = max(1, round(warmup * total_steps))
-
-    def share(step: int) -> float:
-        if step < rise:
-            return (step + 1) / rise
-        return 0.5 + 0.5 * cos(pi * (step - rise) / max(1, total_steps - rise))
-
-    return share
 
 
 def seeded_generator(*key: int) -> torch.Generator:

@@ -1,0 +1,109 @@
+"""Train pythae's VAE for as long as ours was trained, on this machine, and have our judge score it.
+
+    python benchmarks/pythae_vae.py
+
+pythae 0.1.2 (C. Chadebec, L. Vincent, S. Allassonniere, "Pythae", NeurIPS 2022; Apache 2.0) is
+installed in an environment of its own, `runs/pythae/venv`: nothing here imports it but the worker
+below. Its MNIST convolutional networks, latent size 16, its default loss and training. The result
+goes to `assets/pythae.json`.
+"""
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "runs" / "pythae"
+PACKAGES = ["pythae==0.1.2", "torch", "numpy", "setuptools"]
+LATENT_SIZE, DRAWS = 16, 10_000
+
+
+def train_and_draw(seconds: float) -> None:
+    """The worker, in pythae's environment: train until the time is over, then draw."""
+    import torch
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.nn.benchmarks.mnist import Decoder_Conv_AE_MNIST, Encoder_Conv_VAE_MNIST
+    from pythae.pipelines import TrainingPipeline
+    from pythae.trainers import BaseTrainerConfig
+    from pythae.trainers.training_callbacks import TrainingCallback
+
+    class TimeIsOver(Exception):
+        pass
+
+    class Clock(TrainingCallback):
+        started, steps = 0.0, 0
+
+        def on_train_begin(self, training_config, **kwargs):
+            self.started = time.perf_counter()
+
+        def on_train_step_end(self, training_config, **kwargs):
+            self.steps += 1
+            if time.perf_counter() - self.started > seconds:
+                raise TimeIsOver
+
+    torch.manual_seed(0)
+    images = np.load(FOLDER / "train.npy").astype(np.float32) / 255
+    config = VAEConfig(input_dim=(1, 28, 28), latent_dim=LATENT_SIZE)
+    encoder, decoder = Encoder_Conv_VAE_MNIST(config), Decoder_Conv_AE_MNIST(config)
+    model, clock = VAE(config, encoder, decoder), Clock()
+    settings = BaseTrainerConfig(output_dir=str(FOLDER / "output"))
+    pipeline = TrainingPipeline(model=model, training_config=settings)
+    with contextlib.suppress(TimeIsOver):
+        pipeline(train_data=images, callbacks=[clock])
+    model.eval()
+    with torch.no_grad():
+        z = torch.randn(DRAWS, LATENT_SIZE, generator=torch.Generator().manual_seed(0))
+        drawn = [model.decoder(part).reconstruction for part in z.split(500)]
+    np.save(FOLDER / "draws.npy", torch.cat(drawn).numpy())
+    report = {
+        "steps": clock.steps,
+        "batch_size": settings.per_device_train_batch_size,
+        "learning_rate": settings.learning_rate,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "torch": torch.__version__,
+        "seconds": seconds,
+    }
+    (FOLDER / "report.json").write_text(json.dumps(report))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, help="default: those of assets/global_16")
+    parser.add_argument("--worker", action="store_true", help="used by this script itself")
+    options = parser.parse_args()
+    if options.worker:
+        train_and_draw(options.seconds)
+        return
+
+    import torch
+
+    from vae import judge_images, load_digits
+    from vae.run import read_metrics
+
+    ours = read_metrics(ROOT / "assets" / "global_16")
+    seconds = options.seconds or ours["seconds"]["training"]
+    python = FOLDER / "venv" / "bin" / "python"
+    if not python.is_file():
+        venv.create(FOLDER / "venv", with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+    train = load_digits("train").images
+    np.save(FOLDER / "train.npy", train.numpy())
+    worker = [python, __file__, "--worker", "--seconds", str(seconds)]
+    subprocess.run(list(map(str, worker)), check=True)
+    drawn = torch.from_numpy(np.load(FOLDER / "draws.npy"))
+    scores = judge_images(drawn.clamp(0, 1) * 2 - 1, neighbours=train)
+    report = json.loads((FOLDER / "report.json").read_text())
+    report |= {"hardware": ours["environment"]["hardware"], "scores": scores}
+    (ROOT / "assets" / "pythae.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report, indent=1), file=sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

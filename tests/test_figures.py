@@ -1,0 +1,92 @@
+"""The pictures of generation: each shows what its title says."""
+
+import numpy as np
+import pytest
+import torch
+
+import vae
+from vae import figures
+from vae.prior import LatentPrior, PriorConfig
+
+
+def make(**options) -> vae.VAE:
+    torch.manual_seed(0)
+    return vae.VAE(vae.VAEConfig(channels=(8, 16, 16), **options)).eval()
+
+
+def drawn(figure, columns):
+    """The images in a figure's grid: (N, 28, 28)."""
+    pixels = torch.tensor(np.asarray(figure.axes[0].images[0].get_array()))
+    rows = pixels.unflatten(0, (-1, 30)).unflatten(2, (columns, 30)).transpose(1, 2)
+    return rows.flatten(0, 1)[:, 1:-1, 1:-1]
+
+
+def test_spherical_interpolation_stays_on_the_sphere():
+    a, b = torch.randn(2, 6, 16, 1, 1)
+    a, b = (v / v.flatten(1).norm(dim=1).view(-1, 1, 1, 1) for v in (a, b))
+    quarter = figures.slerp(a, b, 0.25)
+    assert torch.allclose(quarter.flatten(1).norm(dim=1), torch.ones(6), atol=1e-5)
+    whole, part = ((a * v).flatten(1).sum(1).acos() for v in (b, quarter))
+    assert torch.allclose(part, 0.25 * whole, atol=1e-4)  # as far along the arc
+    assert torch.allclose(figures.slerp(a, b, 0), a, atol=1e-6)
+    assert torch.allclose(figures.slerp(a, b, 1), b, atol=1e-6)
+    assert torch.allclose(figures.slerp(a, 3 * a, 0.5), 2 * a)  # parallel: a straight line
+
+
+def test_between_two_images_a_conditional_model_is_given_the_nearer_label(digits):
+    model = make(latent_size=3, latent_grid=1, num_classes=10)
+    torch.nn.init.normal_(model.decoder.up_blocks[0].cross_attention.to_out.weight)
+    first = vae.Digits(digits[:2], torch.tensor([7, 2]))
+    second = vae.Digits(digits[2:4], torch.tensor([1, 0]))
+    with torch.no_grad():
+        a = model.encode(first.images, first.labels).mean
+        b = model.encode(second.images, second.labels).mean
+        for t, labels in ((0.4, first.labels), (0.6, second.labels)):
+            expected = model.decode(figures.slerp(a, b, t), labels)
+            assert torch.equal(figures.decode_between(model, first, second, t), expected)
+
+
+def test_an_interpolation_gif_goes_to_the_next_digit_and_back(digits):
+    model = make(latent_size=3)
+    frames = figures.interpolation_frames(model, digits[:10, 0].numpy(), "name")
+    assert len(frames) == 2 * figures.INTERPOLATION_FRAMES - 2
+    ends = [drawn(frames[k], 5) for k in (0, figures.INTERPOLATION_FRAMES - 1)]
+    with torch.no_grad():
+        expected = model.decode(model.encode(digits[:10]).mean)[:, 0]
+    assert torch.allclose(ends[0], expected, atol=1e-5)
+    assert torch.allclose(ends[1], expected.roll(-1, 0), atol=1e-5)
+
+
+def test_the_manifold_is_the_plane_of_two_values_with_the_second_upwards():
+    model = make(latent_size=2, latent_grid=1)
+    figure = figures.plot_manifold(model, "name", side=5)
+    images = drawn(figure, 5)
+    low = torch.distributions.Normal(0, 1).icdf(torch.tensor(0.1))
+    corners = torch.tensor([[low, -low], [-low, low]]).view(2, 2, 1, 1)  # top left, bottom right
+    with torch.no_grad():
+        expected = model.decode(corners)[:, 0]
+        middle = model.decode(torch.zeros(1, 2, 1, 1))[0, 0]
+    assert torch.allclose(images[[0, 24]], expected, atol=1e-5)
+    assert torch.allclose(images[12], middle, atol=1e-5)
+    with pytest.raises(ValueError, match="3 latent values"):
+        figures.plot_manifold(make(latent_size=3, latent_grid=1), "name")
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_row_is_a_digit_and_a_column_a_draw(learned):
+    model = make(latent_size=4, num_classes=0 if learned else 10)
+    prior = LatentPrior(PriorConfig(channels=16, blocks=1, steps=1)) if learned else None
+    for module in (model, prior):
+        for parameter in [] if module is None else module.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.1)
+    images = drawn(figures.plot_digits(model, "name", prior, seed=5, columns=3), 3)
+    assert len(images) == 30
+    noise = torch.randn(3, 4, 7, 7, generator=torch.Generator().manual_seed(5))
+    eights = torch.full((3,), 8)
+    with torch.no_grad():
+        z = prior.sample(3, eights, noise=noise) if learned else noise
+        expected = model.decode(z, None if learned else eights)[:, 0]
+    assert torch.allclose(images[24:27], expected, atol=1e-4)
+    with pytest.raises(ValueError, match="must know digits"):
+        figures.plot_digits(make(), "name")

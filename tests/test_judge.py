@@ -1,0 +1,79 @@
+"""The judge and what it measures, against scipy and against what must be so."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+import vae
+from vae.judge import FOLDER, Judge, frechet_distance, nearest_mse
+
+
+@pytest.fixture(scope="module")
+def test_set():
+    return vae.load_digits("test")
+
+
+def test_the_judge_reads_the_test_digits(test_set):
+    judge = Judge.from_pretrained()
+    with torch.no_grad():
+        parts = test_set.images.split(500)
+        read = torch.cat([judge(vae.scale_images(part)).argmax(1) for part in parts])
+    assert (read == test_set.labels).double().mean() >= 0.995
+    assert (FOLDER / "model.safetensors").stat().st_size <= 1e6
+
+
+def test_the_frechet_distance_is_scipys():
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 300, 12, generator=generator, dtype=torch.float64)
+    a, b = a @ torch.randn(12, 12, generator=generator).double(), 2 * b + 0.5
+    b[:, 3] = b[:, 4]  # features need not be independent
+    x, y = a.numpy(), b.numpy()
+    root = scipy.linalg.sqrtm(np.cov(x.T) @ np.cov(y.T))
+    expected = np.sum((x.mean(0) - y.mean(0)) ** 2)
+    expected += np.trace(np.cov(x.T) + np.cov(y.T) - 2 * root.real)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(a.float(), a.float()) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(a, a + 3) == pytest.approx(12 * 9, rel=1e-9)  # only the mean moved
+
+
+def test_real_digits_score_well_and_what_is_no_digit_does_not(test_set):
+    real = vae.scale_images(test_set.images[:1000])
+    noise = 2 * torch.rand(1000, 1, 28, 28, generator=torch.Generator().manual_seed(0)) - 1
+    reference = test_set.images[1000:3000]
+    good = vae.judge_images(real, test_set.labels[:1000], reference=reference)
+    bad = vae.judge_images(noise, test_set.labels[:1000], reference=reference)
+    assert good["accuracy"] > 0.98
+    assert good["recognised"] > 0.97
+    assert good["fid"] < 0.05 * bad["fid"]
+    assert bad["accuracy"] < 0.3
+    assert sum(good["classes"]) == pytest.approx(1)
+    assert min(good["classes"]) > 0.07
+
+
+def test_the_fid_is_that_of_the_layer_before_the_last(test_set):
+    judge = Judge.from_pretrained()
+    x = vae.scale_images(test_set.images[:300])
+    with torch.no_grad():
+        features = judge.features(x)
+        assert torch.equal(judge.classify(features), judge(x))
+        expected = frechet_distance(features, judge.features(-x))
+    assert vae.judge_images(x, reference=-x)["fid"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_nearest_neighbour_is_the_nearest(test_set):
+    x = vae.scale_images(test_set.images[:40])
+    others = test_set.images[100:700]
+    brute = (x[:, None] - vae.scale_images(others)[None]).square().flatten(2).mean(2).amin(1)
+    assert torch.allclose(nearest_mse(x, others).float(), brute, rtol=1e-4)
+    copies = vae.judge_images(x, reference=others, neighbours=test_set.images[:50])
+    assert copies["nearest"] == copies["nearest_least"] == 0
+
+
+def test_what_cannot_be_scored_is_refused(digits):
+    with pytest.raises(ValueError, match=r"labels are \(3,\); \(64,\) is expected"):
+        vae.judge_images(digits, torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"\[-1, 1\] is expected"):
+        vae.judge_images(digits + 1)
+    with pytest.raises(ValueError, match="features are"):
+        frechet_distance(torch.zeros(1, 3), torch.zeros(5, 3))

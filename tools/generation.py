@@ -1,0 +1,141 @@
+"""Have the judge score what every shipped model generates, into `assets/generation.json`.
+
+    python tools/generation.py [--only "latent_4, prior" ...]
+
+10,000 draws of each, and reconstructions and training digits as floors. A row that is there is
+not measured again: delete it first. The bounds of the global models go to `assets/bounds.json`.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from results import ASSETS, CONDITIONAL, REFERENCE, read_json, write_json
+from torch import Tensor
+
+from vae import (
+    VAE,
+    LatentPrior,
+    active_units,
+    importance_weighted_bound,
+    judge_images,
+    load_digits,
+    scale_images,
+)
+from vae.run import read_metrics
+
+DRAWS = 10_000
+BOUND_IMAGES, BOUND_SAMPLES = 1000, 500
+SIZES = sorted(REFERENCE)
+GENERATION, BOUNDS = ASSETS / "generation.json", ASSETS / "bounds.json"
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@torch.no_grad()
+def reconstructions(name: str) -> tuple[Tensor, None]:
+    """The test digits through z ~ q(z|x)."""
+    model, (images, labels) = VAE.from_pretrained(ASSETS / name), load_digits("test")
+    noise, out = generator(), []
+    for x, given in zip(images.split(500), labels.split(500), strict=True):
+        given = given if model.config.num_classes else None
+        posterior = model.encode(scale_images(x), given)
+        z = posterior.sample(torch.randn(posterior.mean.shape, generator=noise))
+        out.append(model.decode(z, given))
+    return torch.cat(out), None
+
+
+def balanced() -> Tensor:
+    """Every digit as often."""
+    return torch.arange(DRAWS) % 10
+
+
+def draws(name: str) -> tuple[Tensor, Tensor | None]:
+    """Decoded draws of N(0, I), with the labels of a conditional model."""
+    model = VAE.from_pretrained(ASSETS / name)
+    labels = balanced() if model.config.num_classes else None
+    return model.sample(DRAWS, labels, generator()), labels
+
+
+def prior_draws(name: str, guidance: float | None = None) -> tuple[Tensor, Tensor]:
+    """Decoded draws of the learned prior, for labels that were asked for."""
+    model, prior = VAE.from_pretrained(ASSETS / name), LatentPrior.from_pretrained(ASSETS / name)
+    z = prior.sample(DRAWS, balanced(), generator(), guidance=guidance)
+    with torch.no_grad():
+        return torch.cat([model.decode(part) for part in z.split(500)]), balanced()
+
+
+def sources() -> dict[str, Callable[[], tuple[Tensor, Tensor | None]]]:
+    """The name of each row, and what gives its images and the digits that were asked for."""
+    train = load_digits("train")
+    rows = {
+        "training digits": lambda: (
+            scale_images(train.images[:DRAWS]),
+            train.labels[:DRAWS],
+        ),
+        "test digits": lambda: (scale_images(load_digits("test").images), load_digits("test")[1]),
+    }
+    for name in [f"{kind}_{size}" for kind in ("latent", "global") for size in SIZES]:
+        rows[f"{name}, reconstructions"] = lambda name=name: reconstructions(name)
+        rows[f"{name}, N(0, I)"] = lambda name=name: draws(name)
+        if name.startswith("latent"):
+            rows[f"{name}, prior, unguided"] = lambda name=name: prior_draws(name, 1.0)
+            rows[f"{name}, prior"] = lambda name=name: prior_draws(name)
+    rows[f"{CONDITIONAL}, N(0, I)"] = lambda: draws(CONDITIONAL)
+    return rows
+
+
+def bound(name: str) -> dict:
+    """The importance-weighted bound on some test digits, beside the ELBO on the same."""
+    model, metrics = VAE.from_pretrained(ASSETS / name), read_metrics(ASSETS / name)
+    images, labels = load_digits("test")
+    given = labels if model.config.num_classes else None
+    some = given if given is None else given[:BOUND_IMAGES]
+    variance = metrics["test"]["sample"]["mse"]
+    iw = importance_weighted_bound(
+        model, images[:BOUND_IMAGES], variance, some, samples=BOUND_SAMPLES
+    )
+    one = importance_weighted_bound(model, images[:BOUND_IMAGES], variance, some, samples=1)
+    return {
+        "neg_bound": -iw.mean().item(),
+        "neg_elbo_one_draw": -one.mean().item(),
+        "samples": BOUND_SAMPLES,
+        "images": BOUND_IMAGES,
+        "active_units": active_units(model, images, given),
+    }
+
+
+def main() -> None:
+    rows = sources()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=list(rows), help="these rows alone")
+    options = parser.parse_args()
+    neighbours = load_digits("train").images
+    for name, source in rows.items():
+        there = read_json(GENERATION)
+        if name in there or (options.only and name not in options.only):
+            continue
+        folder = ASSETS / name.partition(",")[0]
+        missing = folder / ("prior.safetensors" if ", prior" in name else "model.safetensors")
+        if "digits" not in name and not missing.is_file():
+            print(f"{name}: {missing} is not there")
+            continue
+        images, labels = source()
+        own = None if name == "training digits" else neighbours  # each is its own neighbour
+        there[name] = judge_images(images, labels, neighbours=own)
+        write_json(GENERATION, {row: there[row] for row in rows if row in there})
+        print(name, {k: v for k, v in there[name].items() if k != "classes"}, flush=True)
+    if options.only:
+        return
+    for name in [*(f"global_{size}" for size in SIZES), CONDITIONAL]:
+        there = read_json(BOUNDS)
+        if name not in there and (ASSETS / name).is_dir():
+            there[name] = bound(name)
+            write_json(BOUNDS, there)
+            print(name, there[name], flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""The judge: a classifier of digits by which generated ones are scored. It trains no model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import NORM_GROUPS
+from .data import check_images, load_digits, scale_images
+from .metrics import mse
+from .options import check_options, option
+from .pretrained import load_module, save_module
+
+FOLDER = Path(__file__).parent / "judge_weights"
+CONFIDENT = 0.9  # a digit counts as recognised when one class has more than this probability
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """What the classifier is made of."""
+
+    channels: tuple[int, ...] = option((24, 48, 80), "widths at 28x28, 14x14 and 7x7", 1, 1024)
+    features: int = option(64, "width of the layer before the last", 1, 1024)
+
+    def __post_init__(self):
+        object.__setattr__(self, "channels", tuple(self.channels))  # JSON has lists
+        check_options(self)
+
+
+class Judge(nn.Module):
+    """A convolutional network that names the digit on an image, trained on MNIST's 60,000.
+
+    `tools/train_judge.py` trains it again; its test accuracy stands in `judge_weights/`.
+    """
+
+    def __init__(self, config: JudgeConfig | None = None):
+        super().__init__()
+        self.config = config = config or JudgeConfig()
+        narrow, middle, wide = config.channels
+        self.layers = nn.Sequential(
+            *_convolution(1, narrow),
+            nn.MaxPool2d(2),  # 14
+            *_convolution(narrow, middle),
+            *_convolution(middle, middle),
+            nn.MaxPool2d(2),  # 7
+            *_convolution(middle, wide),
+            *_convolution(wide, wide),
+            nn.MaxPool2d(2),  # 3
+            nn.Flatten(),
+            nn.Linear(9 * wide, config.features),
+        )
+        self.classify = nn.Linear(config.features, 10)
+        self.to(memory_format=torch.channels_last)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the last layer sees, (B, features), for images `x`: (B, 1, 28, 28) in [-1, 1]."""
+        return F.silu(self.layers(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of the ten digits, (B, 10), for images `x`: (B, 1, 28, 28) in [-1, 1]."""
+        return self.classify(self.features(x))
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write `model.safetensors` and `config.json` into `directory`, each in one step."""
+        directory = Path(directory)
+        save_module(self, directory / "config.json", directory / "model.safetensors")
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path = FOLDER) -> "Judge":
+        """The judge that ships with the package, or another. Raises `FileError` naming a file."""
+        directory = Path(directory)
+        config, weights = directory / "config.json", directory / "model.safetensors"
+        return load_module(cls, JudgeConfig, config, weights)
+
+
+def _convolution(channels: int, out_channels: int) -> tuple[nn.Module, ...]:
+    norm = nn.GroupNorm(NORM_GROUPS, out_channels)
+    return nn.Conv2d(channels, out_channels, 3, padding=1, bias=False), norm, nn.SiLU()
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Frechet distance of two Gaussians fitted to features (N, D) and (M, D), in float64.
+
+    |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)) for covariances A and B (Dowson & Landau 1982;
+    as FID: Heusel et al. 2017, eq. 6). (A B)^(1/2) has the trace of (A^(1/2) B A^(1/2))^(1/2),
+    which is symmetric. Raises `ValueError` unless both have as many columns, and 2 rows or more.
+    """
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise ValueError(
+            f"features are {tuple(a.shape)} and {tuple(b.shape)}; (N, D) and (M, D) are expected, "
+            "N and M at least 2"
+        )
+    a, b = a.double(), b.double()
+    cov_a, cov_b = torch.cov(a.T).reshape(a.shape[1], -1), torch.cov(b.T).reshape(a.shape[1], -1)
+    values, vectors = torch.linalg.eigh(cov_a)
+    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp_min(0).sqrt().sum()
+    distance = (a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
+    return max(distance.item(), 0.0)
+
+
+@torch.no_grad()
+def judge_images(
+    images: Tensor,
+    labels: Tensor | None = None,
+    *,
+    reference: Tensor | None = None,
+    neighbours: Tensor | None = None,
+    judge: Judge | None = None,
+) -> dict:
+    """Score generated digits.
+
+    `images`: (N, 1, 28, 28) in [-1, 1]; 10,000 are usual, fewer make the FID larger. `labels`:
+    int64 (N,), the digits that were asked for. `reference`: real digits, uint8 or in [-1, 1], that
+    they are compared with; default: MNIST's 10,000 test digits. `neighbours`: the digits of which
+    they must not be copies, or None to leave that out, which is the slowest part. `judge`:
+    default: the one that ships with the package.
+
+    Returns {"images": N, "fid": the Frechet distance of the judge's features from the reference's,
+    "recognised": share with a class of probability above 0.9, "classes": share of each digit read,
+    "accuracy" (with `labels`): share read as asked for, "nearest" (with `neighbours`): median of
+    the MSE to the nearest of them, "nearest_least": the smallest of these}. Raises `ValueError`.
+    """
+    check_images(images)
+    if labels is not None and labels.shape != images.shape[:1]:
+        raise ValueError(f"labels are {tuple(labels.shape)}; ({len(images)},) is expected")
+    judge = judge or Judge.from_pretrained().to(images.device)
+    reference = load_digits("test").images if reference is None else reference
+    features = [
+        torch.cat([judge.features(_scaled(part).to(images.device)) for part in x.split(BATCH)])
+        for x in (images, reference)
+    ]
+    probability, read = judge.classify(features[0]).softmax(1).max(1)
+    scores = {
+        "images": len(images),
+        "fid": frechet_distance(*(f.cpu() for f in features)),
+        "recognised": (probability > CONFIDENT).double().mean().item(),
+        "classes": (read.bincount(minlength=10).double() / len(images)).tolist(),
+    }
+    if labels is not None:
+        scores["accuracy"] = (read == labels.to(read.device)).double().mean().item()
+    if neighbours is not None:
+        nearest = nearest_mse(images, neighbours)
+        scores |= {"nearest": nearest.median().item(), "nearest_least": nearest.min().item()}
+    return scores
+
+
+@torch.no_grad()
+def nearest_mse(images: Tensor, neighbours: Tensor) -> Tensor:
+    """The MSE between each image and the most similar of `neighbours`: (B,).
+
+    `images`: (B, 1, 28, 28) in [-1, 1]; `neighbours`: (M, 1, 28, 28), uint8 or in [-1, 1].
+    """
+    places = []
+    for part in images.split(BATCH):
+        best = torch.full((len(part),), torch.inf, device=part.device)
+        place = torch.zeros(len(part), dtype=torch.int64, device=part.device)
+        for start in range(0, len(neighbours), 20 * BATCH):
+            others = _scaled(neighbours[start : start + 20 * BATCH]).to(part.device).flatten(1)
+            # |x - y|^2 = |x|^2 - 2xy + |y|^2, of which |x|^2 is the same for all y
+            distance, index = (others.square().sum(1) - 2 * part.flatten(1) @ others.T).min(1)
+            place = torch.where(distance < best, start + index, place)
+            best = torch.minimum(distance, best)
+        places.append(mse(part, _scaled(neighbours[place.cpu()]).to(part.device)))
+    return torch.cat(places)
+
+
+def _scaled(images: Tensor) -> Tensor:
+    return scale_images(images) if images.dtype == torch.uint8 else images
