@@ -1,6 +1,7 @@
 """The notebooks: made from one source, committed as they ran, and they run anywhere."""
 
 import base64
+import io
 import os
 import re
 import subprocess
@@ -8,15 +9,18 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 from IPython.core.inputtransformer2 import TransformerManager
 from packaging.requirements import Requirement
+from PIL import Image
 from results import ASSETS, ROOT, SHIPPED_BETA
 
 import notebooks
 import vae
 from vae import figures, notebook
+from vae.prior import LatentPrior, PriorConfig
 from vae.run import read_metrics
 
 KNOBS = [
@@ -69,7 +73,7 @@ def test_a_committed_notebook_ran_from_top_to_bottom_with_the_recipe_of_the_resu
     pictures = [
         base64.b64decode(o.data["image/png"]) for o in outputs if "image/png" in o.get("data", {})
     ]
-    assert sum(picture.startswith(b"GIF8") for picture in pictures) == 2
+    assert sum(picture.startswith(b"GIF8") for picture in pictures) == 3
     assert all(picture[:4] in (b"GIF8", b"\x89PNG") for picture in pictures)
     sample = read_metrics(ASSETS / f"latent_{size}")["test"]["sample"]
     (table,) = (o.data["text/html"] for o in outputs if "the reference" in str(o.get("data")))
@@ -175,13 +179,57 @@ def test_in_colab_only_the_weights_of_lpips_are_installed():
 
 
 def test_only_shipped_models_are_loaded(tmp_path, monkeypatch):
-    for options in ({"latent_size": 3}, {"latent_grid": 1}, {"num_classes": 10}):
+    for options in ({"latent_size": 3}, {"blocks": 2}, {"num_classes": 10}):
         with pytest.raises(ValueError, match="USE_PRETRAINED=True is not allowed"):
             notebook.load_pretrained(vae.TrainConfig(vae.VAEConfig(**options)))
+    for name, shipped in notebook.SHIPPED.items():
+        assert vae.VAE.from_pretrained(ASSETS / name).config == shipped
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(notebook, "__file__", str(tmp_path / "site-packages" / "vae" / "x.py"))
     with pytest.raises(ValueError, match="needs assets/latent_2"):
         notebook.load_pretrained(vae.TrainConfig())
+    run = SimpleNamespace(model=vae.VAE(vae.VAEConfig(4)))
+    assert notebook.global_model(run) is None
+    assert "clone it" in notebook.show_one_vector(None).data == notebook.latent_sliders(None).data
+
+
+def test_the_global_model_is_the_runs_own_or_a_shipped_one():
+    for size, grid, expected in ((4, 7, 4), (3, 7, 2), (5, 1, 5)):
+        own = vae.VAE(vae.VAEConfig(size, grid))
+        model = notebook.global_model(SimpleNamespace(model=own))
+        assert model.config == vae.VAEConfig(expected, 1)
+        assert (model is own) == (grid == 1)
+
+
+@pytest.mark.parametrize("classes", [0, 10])
+def test_a_slider_redraws_the_digit(classes):
+    torch.manual_seed(0)
+    model = vae.VAE(vae.VAEConfig(9, 1, channels=(8, 16, 16), num_classes=classes)).eval()
+    for parameter in model.decoder.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
+    picture, *columns = notebook.latent_sliders(model).children
+    sliders = [slider for column in columns for slider in column.children]
+    assert len(sliders) == 9 + bool(classes)
+    for slider in sliders:
+        before = picture.value
+        slider.value = 2
+        assert picture.value != before, slider.description
+    z = torch.full((1, 9, 1, 1), 2.0)
+    with torch.no_grad():
+        image = model.decode(z, torch.tensor([2]) if classes else None)[0, 0]
+    drawn = np.asarray(Image.open(io.BytesIO(picture.value)).resize((28, 28), Image.Resampling.BOX))
+    assert np.abs(drawn / 127.5 - 1 - image.numpy()).mean() < 0.05
+
+
+def test_the_judge_scores_draws_of_each_source():
+    model, prior = vae.VAE(vae.VAEConfig(4)).eval(), LatentPrior(PriorConfig(steps=1)).eval()
+    assert [row[0] for row in notebook.show_scores(model, "mnist").rows] == ["N(0, I)"]
+    table = notebook.show_scores(model, "mnist", prior, n=20)
+    assert [row[0] for row in table.rows] == ["N(0, I)", "the learned prior"]
+    assert [bool(row[2]) for row in table.rows] == [False, True]  # asked for, or not
+    assert "MNIST alone" in repr(notebook.show_scores(model, "kmnist", prior))
+    assert "can be asked for" in notebook.show_digits(model, "name", None).data
 
 
 def test_the_plan_says_when_the_budget_is_the_quick_one(monkeypatch):

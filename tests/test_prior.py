@@ -91,6 +91,7 @@ def run_dir(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("run")
     model = vae.VAE(vae.VAEConfig(3, channels=(8, 16, 16)))
+    model.encoder.conv_out.bias.data[3:] = -6  # narrow posteriors: not all is noise
     model.save_pretrained(folder)
     config = '{"dataset": "mnist", "data_root": "data"}'
     (folder / "metrics.json").write_text(
@@ -108,7 +109,7 @@ def folder(run_dir, tmp_path):
 
 def small(**options):
     config = {"epochs": 2, "max_train_images": 320, "batch_size": 32} | options
-    model = PriorConfig(channels=16, blocks=1, steps=2)
+    model = PriorConfig(3, channels=16, blocks=1, steps=2)
     return vae.PriorTrainConfig(model=model, **config)
 
 

@@ -23,6 +23,7 @@ from vae.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from vae.cli import main
 from vae.files import FileError, save_tensors
 from vae.frames import Frames
+from vae.prior import LatentPrior, PriorConfig
 from vae.run import read_metrics
 from vae.training import LOCK_NAME, Trainer
 
@@ -291,7 +292,12 @@ def test_2000_damaged_and_hostile_files_are_refused_by_name_or_read_right(
     deep, pickled = b"[" * 200_000, npz(labels=np.array([Bomb()], dtype=object))
     huge_model = json.dumps({"channels": [1024, 1024, 1024], "blocks": 8, "latent_size": 64})
     archives = [hostile_npz((10**6, 10**6)), hostile_npz((-1, 3)), pickled, bomb_npz()]
+    LatentPrior(PriorConfig(channels=8, blocks=1)).save_pretrained(source)
+    LatentPrior(PriorConfig(channels=8, blocks=1)).save_pretrained(target)
+    huge_prior = json.dumps({"channels": 1024, "blocks": 16}).encode()
     readers = {
+        "prior.safetensors": (LatentPrior.from_pretrained, target, crafted),
+        "prior.json": (LatentPrior.from_pretrained, target, [deep, huge_prior, b"[1]"]),
         "model.safetensors": (vae.VAE.from_pretrained, target, crafted),
         "config.json": (vae.VAE.from_pretrained, target, [deep, huge_model.encode(), b"[1]"]),
         "metrics.json": (read_metrics, target, [deep, b'{"history": 1}', b"1" * 10_000]),

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import results
+import torch
 from results import ROOT
 
 import vae
@@ -89,3 +90,30 @@ def test_the_comparisons_hold_the_commands_that_made_them_and_live_discriminator
             assert watched["discriminator"] < 1.8, key
             assert 0.55 <= watched["accuracy_real"] <= 0.95, key
             assert 0.55 <= watched["accuracy_fake"] <= 0.95, key
+
+
+@pytest.mark.parametrize("name", [f"global_{size}" for size in results.REFERENCE])
+def test_a_shipped_global_model_has_as_many_numbers_as_it_says_and_the_bound_it_claims(name):
+    metrics = read_metrics(ROOT / "assets" / name)
+    claimed, size = metrics["test"], int(name.partition("_")[2])
+    assert not config_differences(metrics["config"], parsed(results.runs()[name]))
+    assert "-dirty" not in metrics["environment"]["commit"]
+    assert (metrics["config"]["beta"], claimed["latent_values"]) == (1, size)
+    digits = vae.load_digits("test")
+    model = vae.VAE.from_pretrained(ROOT / "assets" / name)
+    measured = vae.evaluate(model, digits.images, mean=False, lpips_images=0)
+    assert measured["sample"]["mse"] == pytest.approx(claimed["sample"]["mse"], rel=1e-4)
+    assert measured["neg_elbo"] == pytest.approx(claimed["neg_elbo"], abs=0.05)
+    bound = results.read_json(ROOT / "assets" / "bounds.json")[name]
+    assert bound["neg_bound"] < bound["neg_elbo_one_draw"]
+    some = vae.importance_weighted_bound(
+        model, digits.images[:10], claimed["sample"]["mse"], samples=50
+    )
+    assert some.isfinite().all()
+
+
+def test_the_conditional_model_draws_the_digit_that_it_is_asked_for():
+    model = vae.VAE.from_pretrained(ROOT / "assets" / results.CONDITIONAL)
+    labels = torch.arange(1000) % 10
+    scores = vae.judge_images(model.sample(1000, labels, torch.Generator().manual_seed(1)), labels)
+    assert scores["accuracy"] >= 0.96  # 10,000 draws: assets/generation.json

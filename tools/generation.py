@@ -9,6 +9,7 @@ not measured again: delete it first. The bounds of the global models go to `asse
 import argparse
 from collections.abc import Callable
 
+import matplotlib.pyplot as plt
 import torch
 from results import ASSETS, CONDITIONAL, REFERENCE, read_json, write_json
 from torch import Tensor
@@ -22,6 +23,7 @@ from vae import (
     load_digits,
     scale_images,
 )
+from vae.figures import tile
 from vae.run import read_metrics
 
 DRAWS = 10_000
@@ -107,6 +109,25 @@ def bound(name: str) -> dict:
     }
 
 
+def draw_generation(columns: int = 8, rows: int = 5) -> None:
+    """`assets/generation.png`: draws of each size from N(0, I), from the learned prior, on 1x1."""
+    n = columns * rows
+    panels = {}
+    for size in SIZES:
+        grid, whole = (VAE.from_pretrained(ASSETS / f"{k}_{size}") for k in ("latent", "global"))
+        prior = LatentPrior.from_pretrained(ASSETS / f"latent_{size}")
+        panels[f"{size} on 7×7, N(0, I)"] = grid.sample(n, None, generator())
+        panels[f"{size} on 7×7, learned prior"] = grid.sample(n, balanced()[:n], generator(), prior)
+        panels[f"{size} on 1×1, N(0, I)"] = whole.sample(n, None, generator())
+    figure, axes = plt.subplots(3, 3, figsize=(11, 7.6), layout="constrained")
+    for axis, (title, images) in zip(axes.T.flat, panels.items(), strict=True):
+        axis.imshow(tile(images[:, 0].numpy(), columns), cmap="gray", vmin=-1, vmax=1)
+        axis.set_title(f"latent size {title}", fontsize=11)
+        axis.set_axis_off()
+    figure.savefig(ASSETS / "generation.png", dpi=90)
+    plt.close(figure)
+
+
 def main() -> None:
     rows = sources()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -129,6 +150,7 @@ def main() -> None:
         print(name, {k: v for k, v in there[name].items() if k != "classes"}, flush=True)
     if options.only:
         return
+    draw_generation()
     for name in [*(f"global_{size}" for size in SIZES), CONDITIONAL]:
         there = read_json(BOUNDS)
         if name not in there and (ASSETS / name).is_dir():

@@ -5,10 +5,9 @@
 Each stands between `<!-- name -->` and `<!-- /name -->`; nothing else in the README is touched.
 """
 
-import json
 import re
 
-from results import ASSETS, BETAS, REFERENCE, ROOT, curve_points
+from results import ASSETS, BETAS, REFERENCE, ROOT, curve_points, read_json
 from results import time_to_reference as passed_reference
 
 from notebooks import repository
@@ -54,7 +53,7 @@ def results() -> str:
 def ablation() -> str:
     """What each loss term does."""
     rows = []
-    for variant, row in json.loads((ASSETS / "ablation.json").read_text()).items():
+    for variant, row in read_json(ASSETS / "ablation.json").items():
         test, sample, d = row["test"], row["test"]["sample"], row["discriminator"]
         alive = (
             f"{d['discriminator']:.2f}, {d['accuracy_real']:.0%}, {d['accuracy_fake']:.0%}"
@@ -91,9 +90,51 @@ def time_to_reference() -> str:
     return table(header, rows)
 
 
+def latent_sizes() -> str:
+    """The same sizes as one vector and as a 7x7 map of vectors."""
+    generation, bounds = (read_json(ASSETS / f"{name}.json") for name in ("generation", "bounds"))
+    rows = []
+    for size in GALLERY:
+        for kind, grid in (("global", "1×1"), ("latent", "7×7")):
+            name = f"{kind}_{size}"
+            metrics = read_metrics(ASSETS / name)
+            test, sample = metrics["test"], metrics["test"]["sample"]
+            bound = bounds.get(name)
+            drawn = generation[f"{name}, N(0, I)"]
+            rows.append(
+                [f"{size} on {grid}", f"{test['latent_values']}",
+                 f"{bound['active_units']}" if bound else "–", f"{metrics['config']['beta']:g}",
+                 f"{sample['mse']:.4f}", f"{sample['ssim']:.4f}", f"{sample['psnr']:.2f}",
+                 f"{test['kl']:.0f}", f"{test['neg_elbo']:.0f}",
+                 f"{bound['neg_bound']:.0f}" if bound else "–",
+                 f"{drawn['fid']:.1f}", f"{drawn['recognised']:.0%}"]
+            )  # fmt: skip
+    header = ["latent size", "numbers", "in use", "β", "MSE", "SSIM", "PSNR, dB", "KL, nats",
+              "−ELBO", "−IW bound", "digit-FID of N(0, I)", "recognised"]  # fmt: skip
+    return table(header, rows)
+
+
+def generation() -> str:
+    """What the judge makes of draws, reconstructions and real digits."""
+    rows = []
+    for name, row in read_json(ASSETS / "generation.json").items():
+        rows.append(
+            [name.replace("_", " "), f"{row['fid']:.2f}", f"{row['recognised']:.1%}",
+             f"{row['accuracy']:.1%}" if "accuracy" in row else "–",
+             f"{min(row['classes']):.1%} to {max(row['classes']):.1%}",
+             f"{row['nearest']:.3f}" if "nearest" in row else "–"]
+        )  # fmt: skip
+    header = ["images", "digit-FID", "recognised > 0.9", "read as asked for", "share of a digit",
+              "MSE to the nearest training digit, median"]  # fmt: skip
+    return table(header, rows)
+
+
+BLOCKS = (gallery, results, ablation, rates, time_to_reference, latent_sizes, generation)
+
+
 def filled(text: str) -> str:
     """The README with every block as its source has it now."""
-    for block in (gallery, results, ablation, rates, time_to_reference):
+    for block in BLOCKS:
         name = block.__name__
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
         new = block().replace("\\", r"\\")

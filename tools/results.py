@@ -39,7 +39,7 @@ ABLATION = {  # variant: flags, and what a person sees in assets/ablation.png (l
     "all four": ("", "no difference from MSE + KL"),
 }
 BETAS = (1, 0.3, 0.1, 0.03)  # of the rate-distortion curve
-GLOBAL = f"--latent-grid 1 {PLAIN} --budget full"  # the true ELBO, one vector for an image
+GLOBAL = f"--latent-grid 1 --learning-rate 0.003 {PLAIN} --budget full"  # the true ELBO, one vector for an image
 CONDITIONAL = "conditional_16"  # the global model of size 16 that is told the digit
 PRIOR_FLAGS = "--budget full --resume"
 AUTOENCODERS = ((2, 1), (4, 1), (16, 1), (4, 7))  # latent size and grid
@@ -86,7 +86,7 @@ def runs() -> dict[str, str]:
     commands[CONDITIONAL] = f"--latent-size 16 {GLOBAL} --num-classes 10"
     for size, grid in AUTOENCODERS:
         shape = f"--latent-size {size} --latent-grid {grid}"
-        plain = f"--no-variational --beta 0 {PLAIN} --budget full"
+        plain = f"--no-variational --beta 0 --learning-rate 0.003 {PLAIN} --budget full"
         commands[f"autoencoder/{size} on {grid}x{grid}"] = f"{shape} {plain}"
     return commands
 

@@ -5,6 +5,7 @@ residual branch starts at zero, so that a new network is the sum of its skips (Z
 "Fixup Initialization", 2019; ControlNet's and DiT's zero layers).
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -130,6 +131,47 @@ class UpBlock(nn.Module):
         if self.cross_attention is not None:
             x = self.cross_attention(x, context)
         return self.up(x)
+
+
+class Coupling(nn.Module):
+    """An invertible map of vectors: scale, shift and turn them, then one half moves the other.
+
+    Affine coupling (Dinh, Sohl-Dickstein & Bengio, "Real NVP", 2017, eq. 7 and 8) after a fixed
+    rotation. It starts as the rotation alone. Computed in float32 whatever the network's precision,
+    since map and inverse must cancel.
+    """
+
+    def __init__(self, size: int, hidden: int = 128):
+        super().__init__()
+        self.half = size // 2
+        self.log_scale = nn.Parameter(torch.zeros(size))
+        self.shift = nn.Parameter(torch.zeros(size))
+        self.register_buffer("rotation", nn.init.orthogonal_(torch.empty(size, size)))
+        self.network = nn.Sequential(
+            nn.Linear(self.half, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            zero(nn.Linear(hidden, 2 * (size - self.half))),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, size) to (B, size)."""
+        with torch.autocast(z.device.type, enabled=False):
+            z = (z.float() * self.log_scale.exp() + self.shift) @ self.rotation
+            still, moved = z[:, : self.half], z[:, self.half :]
+            log_scale, shift = self.network(still).chunk(2, dim=1)
+            return torch.cat([still, moved * torch.tanh(log_scale).exp() + shift], dim=1)
+
+    def inverse(self, u: Tensor) -> Tensor:
+        """What `forward` makes `u` of: (B, size) to (B, size)."""
+        with torch.autocast(u.device.type, enabled=False):
+            u = u.float()
+            still, moved = u[:, : self.half], u[:, self.half :]
+            log_scale, shift = self.network(still).chunk(2, dim=1)
+            moved = (moved - shift) * torch.tanh(-log_scale).exp()
+            z = torch.cat([still, moved], dim=1) @ self.rotation.T
+            return (z - self.shift) * (-self.log_scale).exp()
 
 
 def to_tokens(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import NORM_GROUPS, DownBlock, MidBlock, UpBlock, to_tokens
+from .blocks import NORM_GROUPS, Coupling, DownBlock, MidBlock, UpBlock, to_tokens
 from .data import check_images
 from .options import check_options, option
 from .pretrained import load_module, save_module
@@ -32,6 +32,9 @@ class VAEConfig:
     self_attention: bool = option(True, "self-attention at 7x7")
     cross_attention: bool = option(True, "UpBlocks attend to the latent's tokens")
     num_classes: int = option(0, "classes of a conditional model; 0: not conditional", 0, 1000)
+    couplings: int = option(
+        12, "invertible layers that shape a global latent of two values or more", 0, 64
+    )
     variational: bool = option(True, "or a plain autoencoder: no draw, z is the mean; beta 0")
 
     def __post_init__(self):
@@ -144,6 +147,10 @@ class VAE(nn.Module):
 
     The only path from an image to its reconstruction is the latent z (and the label, where
     `config.num_classes` is set). The prior is N(0, I).
+
+    A global latent passes through an invertible map on its way to the decoder, and through its
+    inverse on its way from the encoder. The two cancel in the reconstruction, so that training can
+    move the latents towards the prior without unlearning how to reconstruct.
     """
 
     def __init__(self, config: VAEConfig | None = None):
@@ -153,6 +160,10 @@ class VAE(nn.Module):
         self.decoder = Decoder(config)
         if config.num_classes:
             self.class_embedding = nn.Embedding(config.num_classes, config.channels[-1])
+        shaped = config.latent_grid == 1 and config.latent_size > 1
+        self.couplings = nn.ModuleList(
+            Coupling(config.latent_size) for _ in range(config.couplings if shaped else 0)
+        )
         self.to(memory_format=torch.channels_last)
 
     def forward(
@@ -165,7 +176,7 @@ class VAE(nn.Module):
         """
         token = self._class_token(labels, len(x))
         posterior = self._posterior(x, token)
-        return self.decoder(posterior.sample(noise), token), posterior
+        return self._decode(posterior.sample(noise), token), posterior
 
     def encode(self, x: Tensor, labels: Tensor | None = None) -> DiagonalGaussian:
         """The posterior q(z|x) for `x`: (B, 1, 28, 28) in [-1, 1]; `labels`: int64 (B,).
@@ -181,7 +192,7 @@ class VAE(nn.Module):
         if z.ndim != 4 or z.shape[1:] != self.config.latent_shape:
             expected = ", ".join(map(str, self.config.latent_shape))
             raise ValueError(f"z has shape {tuple(z.shape)}; (B, {expected}) is expected")
-        return self.decoder(z, self._class_token(labels, len(z)))
+        return self._decode(z, self._class_token(labels, len(z)))
 
     @torch.no_grad()
     def sample(
@@ -235,9 +246,16 @@ class VAE(nn.Module):
 
     def _posterior(self, x: Tensor, token: Tensor | None) -> DiagonalGaussian:
         mean, logvar = self.encoder(x, token).float().chunk(2, dim=1)
+        for coupling in reversed(self.couplings):
+            mean = coupling.inverse(mean.flatten(1))[..., None, None]
         if not self.config.variational:  # a point: no width, and an infinite rate
             return DiagonalGaussian(mean, torch.full_like(mean, -torch.inf))
         return DiagonalGaussian(mean, LOGVAR_BOUND * torch.tanh(logvar / LOGVAR_BOUND))
+
+    def _decode(self, z: Tensor, token: Tensor | None) -> Tensor:
+        for coupling in self.couplings:
+            z = coupling(z.flatten(1))[..., None, None]
+        return self.decoder(z, token)
 
     def _class_token(self, labels: Tensor | None, batch: int) -> Tensor | None:
         """(B, 1, channels[-1]), or None for a model that is not conditional."""

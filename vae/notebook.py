@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import PIL.Image
 import torch
 from IPython.display import Image, Markdown
 from matplotlib.figure import Figure
@@ -14,8 +15,10 @@ from torch import nn
 
 from .config import BUDGETS, TrainConfig
 from .data import PIXELS
-from .figures import describe
+from .figures import describe, plot_digits, plot_manifold, plot_samples
+from .judge import judge_images
 from .model import VAE, VAEConfig
+from .prior import LatentPrior
 from .run import Run, is_finished
 
 # Published MSE, SSIM and PSNR (dB) of the system to beat, on a 7x7 grid: see the README.
@@ -23,6 +26,13 @@ REFERENCE = {
     16: (0.0013, 0.9919, 35.5396),
     4: (0.0025, 0.9847, 32.8133),
     2: (0.0040, 0.9803, 30.5386),
+}
+
+NO_ASSETS = "This needs `assets/` of the repository, here or one folder up: clone it to see this."
+SHIPPED = {  # folder in assets/: what the model there is made of
+    **{f"latent_{size}": VAEConfig(size) for size in REFERENCE},
+    **{f"global_{size}": VAEConfig(size, 1) for size in REFERENCE},
+    "conditional_16": VAEConfig(16, 1, num_classes=10),
 }
 
 
@@ -169,27 +179,117 @@ def summarize(run: Run) -> str:
     )
 
 
+def show_scores(model: VAE, dataset: str, prior: LatentPrior | None = None, n: int = 100) -> Table:
+    """What the judge makes of `n` draws from N(0, I), and as many from a learned prior."""
+    if dataset != "mnist":
+        return Table(("the judge",), [("knows the digits of MNIST alone",)])
+    labels = torch.arange(n) % 10
+    rows = []
+    for source, drawn_by in [("N(0, I)", None)] + ([("the learned prior", prior)] if prior else []):
+        asked = labels if drawn_by or model.config.num_classes else None
+        images = model.sample(n, asked, torch.Generator().manual_seed(0), drawn_by)
+        scores = judge_images(images, asked, reference=images)
+        read = f"{scores['accuracy']:.0%}" if "accuracy" in scores else ""
+        rows.append((source, f"{scores['recognised']:.0%}", read))
+    header = ("draws from", "recognised (> 0.9)", "read as the digit asked for")
+    return Table(header, rows, f"{n} draws of each; the README has 10,000, and their digit-FID")
+
+
+def latent_sliders(model: VAE | None):
+    """A slider for each number of a global latent, and the digit that they decode to.
+
+    Needs ipywidgets, as Colab and Jupyter have it. A conditional model has one for the class too.
+    """
+    if model is None:
+        return Markdown(NO_ASSETS)
+    import ipywidgets  # not needed to read a notebook, nor elsewhere
+
+    def slider(name: str, kind=ipywidgets.FloatSlider, low=-3, high=3, step=0.1):
+        layout = ipywidgets.Layout(width="260px")
+        style = {"description_width": "3em"}
+        return kind(0, min=low, max=high, step=step, description=name, layout=layout, style=style)
+
+    values = [slider(f"z{i + 1}") for i in range(model.config.latent_values)]
+    classes = model.config.num_classes
+    digit = [slider("digit", ipywidgets.IntSlider, 0, classes - 1, 1)] if classes else []
+    picture = ipywidgets.Image(format="png", width=224, height=224)
+    device = model.decoder.position.device
+
+    @torch.no_grad()
+    def redraw(_=None) -> None:
+        z = torch.tensor([one.value for one in values], dtype=torch.float32, device=device)
+        label = torch.tensor([digit[0].value], device=device) if digit else None
+        image = model.decode(z.view(1, *model.config.latent_shape), label)[0, 0].cpu()
+        grey = ((image + 1) * 127.5).round().byte().numpy()
+        buffer = io.BytesIO()
+        PIL.Image.fromarray(grey).resize((224, 224), PIL.Image.Resampling.BICUBIC).save(
+            buffer, "png"
+        )
+        picture.value = buffer.getvalue()
+
+    for one in values + digit:
+        one.observe(redraw, "value")
+    redraw()
+    half = -(-len(values) // 2) if len(values) > 8 else len(values)
+    columns = [ipywidgets.VBox(part) for part in (values[:half] + digit, values[half:]) if part]
+    return ipywidgets.HBox([picture, *columns])
+
+
 def load_pretrained(config: TrainConfig) -> Run:
-    """The shipped run of a model: from `assets/` here, above, in Colab's clone or the checkout.
+    """The shipped run of a model.
 
     Raises `ValueError` for a model that is not shipped and when `assets/` is not found.
     """
-    model = config.model
-    if config.dataset != "mnist" or model not in [VAEConfig(size) for size in REFERENCE]:
+    model, names = config.model, {shipped: name for name, shipped in SHIPPED.items()}
+    if config.dataset != "mnist" or model not in names:
         raise ValueError(
             f"USE_PRETRAINED=True is not allowed for {describe(model, config.dataset)}"
-            f"{', conditional' if model.num_classes else ''}: LATENT_SIZE in {tuple(REFERENCE)} "
-            "with LATENT_GRID=7, DATASET='mnist', CONDITIONAL=False is"
+            f"{', conditional' if model.num_classes else ''}: LATENT_SIZE in {tuple(REFERENCE)}, "
+            "DATASET='mnist' and CONDITIONAL=False are (or size 16, grid 1 and CONDITIONAL=True)"
         )
-    name = f"latent_{model.latent_size}"
+    folder = _asset(names[model])
+    if folder is None:
+        raise ValueError(
+            f"USE_PRETRAINED=True needs assets/{names[model]} of the repository, here, one folder "
+            "up, or in vae-mnist/: clone the repository, or set USE_PRETRAINED=False to train"
+        )
+    return Run.load(folder)
+
+
+def global_model(run: Run) -> VAE | None:
+    """A model with a latent of 1x1: the run's own, or the shipped one of its size, or of size 2.
+
+    None where the repository's `assets/` is not found.
+    """
+    size = run.model.config.latent_size
+    if run.model.config.latent_grid == 1:
+        return run.model
+    folder = _asset(f"global_{size if size in REFERENCE else 2}")
+    return VAE.from_pretrained(folder) if folder else None
+
+
+def show_one_vector(model: VAE | None) -> Image | Markdown:
+    """The plane of a global latent of two numbers, or draws from N(0, I) of a larger one."""
+    if model is None:
+        return Markdown(NO_ASSETS)
+    name = f"latent size {model.config.latent_size} on 1×1"
+    if model.config.latent_values == 2 and not model.config.num_classes:
+        return show(plot_manifold(model, name))
+    return show(plot_samples(model, name))
+
+
+def show_digits(model: VAE, name: str, prior: LatentPrior | None) -> Image | Markdown:
+    """A row for each digit that is asked for, of a learned prior or of a conditional model."""
+    if prior is None and not model.config.num_classes:
+        return Markdown("Digits can be asked for with `CONDITIONAL = True` or `LATENT_GRID = 7`.")
+    return show(plot_digits(model, name, prior))
+
+
+def _asset(name: str) -> Path | None:
+    """The folder of a shipped run: from `assets/` here, above, in Colab's clone or the checkout."""
     places = [Path(), Path(".."), Path("vae-mnist"), Path(__file__).parent.parent]
-    for place in places:
-        if is_finished(place / "assets" / name):
-            return Run.load(place / "assets" / name)
-    raise ValueError(
-        f"USE_PRETRAINED=True needs assets/{name} of the repository, here, one folder up, or in "
-        "vae-mnist/: clone the repository, or set USE_PRETRAINED=False to train"
-    )
+    folders = [place / "assets" / name for place in places]
+    return next((folder for folder in folders if is_finished(folder)), None)
 
 
 def _parameters(module: nn.Module) -> int:

@@ -32,8 +32,8 @@ class PriorConfig:
     num_classes: int = option(10, "classes it can be asked for", 1, 1000)
     channels: int = option(64, "width of the network", 8, 1024)
     blocks: int = option(3, "MidBlocks, one after the other", 1, 16)
-    steps: int = option(12, "of Heun's method, two evaluations each", 1, 25)
-    guidance: float = option(1.5, "1: the learned distribution; more: clearer, less varied", 1, 20)
+    steps: int = option(8, "of Heun's method, two evaluations each", 1, 25)
+    guidance: float = option(1.25, "1: the learned distribution; more: clearer, less varied", 1, 20)
 
     def __post_init__(self):
         check_options(self)

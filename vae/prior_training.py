@@ -20,7 +20,7 @@ from .checkpoint import (
     under,
 )
 from .config import check_same_settings, with_budget
-from .data import load_digits, scale_images
+from .data import Digits, load_digits, scale_images
 from .figures import describe, plot_digits, save_png
 from .files import FileError, read_json, write_atomically
 from .model import MAP_SIZE, VAE
@@ -35,6 +35,7 @@ PICTURE_NAME = "prior_samples.png"
 CHECKPOINT_NAME = "prior_checkpoint.safetensors"
 LOG_EVERY = 50  # steps between two looks at the loss; each look waits for the device
 CHUNK = 500  # images that are encoded at once
+TEST_IMAGES = 1000  # on which the loss is measured after each pass
 
 
 BUDGETS = {  # what PriorTrainConfig leaves open; times are for two CPU cores
@@ -109,20 +110,21 @@ class PriorTrainer:
         of_vae = read_metrics(directory)["config"]
         self.dataset = of_vae["dataset"]
         of_data = self.dataset, of_vae["data_root"]
-        n = config.max_train_images
-        self.train_set = self.encode(*(tensor[:n] for tensor in load_digits("train", *of_data)))
-        self.test_set = self.encode(*(tensor[:1000] for tensor in load_digits("test", *of_data)))
-        classes = int(self.train_set[2].max()) + 1
+        train_set, test_set = (
+            Digits(*(tensor[:most] for tensor in load_digits(split, *of_data)))
+            for split, most in (("train", config.max_train_images), ("test", TEST_IMAGES))
+        )
+        count, classes = len(train_set.images), int(train_set.labels.max()) + 1
         if config.model.num_classes < classes:
             raise ValueError(
                 f"num_classes={config.model.num_classes} is not allowed: dataset="
                 f"{self.dataset!r} has {classes} classes"
             )
-        count = len(self.train_set[0])
         if config.batch_size > count:
             raise ValueError(
                 f"batch_size={config.batch_size} is not allowed: at most the {count} images"
             )
+        self.train_set, self.test_set = self.encode(*train_set), self.encode(*test_set)
         self.steps_per_epoch = count // config.batch_size
         self.total_steps = self.steps_per_epoch * config.epochs
         torch.manual_seed(config.seed)

@@ -1,0 +1,140 @@
+"""Compare each variational autoencoder with the same network as a plain one.
+
+    python tools/autoencoder.py
+
+Reads the plain ones from `runs/results/autoencoder` (`tools/results.py` trains them), the others
+from `assets/`. Writes `assets/autoencoder.json` and `assets/autoencoder.png`.
+"""
+
+import matplotlib.pyplot as plt
+import torch
+from results import ASSETS, AUTOENCODERS, RUNS, read_json, write_json
+from torch import Tensor
+
+from vae import VAE, Judge, judge_images, load_digits, mse, scale_images
+from vae.figures import tile
+from vae.run import is_finished, read_metrics
+
+DRAWS, CHUNK = 10_000, 500
+NOISE = (0.1, 0.2, 0.5, 1.0, 2.0)  # standard deviations of the codes
+RESULT, PICTURE = ASSETS / "autoencoder.json", ASSETS / "autoencoder.png"
+
+
+def folders() -> dict[str, tuple]:
+    """The two folders of each pair: the plain autoencoder and the variational one."""
+    return {
+        f"{size} on {grid}x{grid}": (
+            RUNS / "autoencoder" / f"{size} on {grid}x{grid}",
+            ASSETS / (f"global_{size}" if grid == 1 else f"latent_{size}"),
+        )
+        for size, grid in AUTOENCODERS
+    }
+
+
+@torch.no_grad()
+def encode(model: VAE, images: Tensor, noise: torch.Generator) -> Tensor:
+    """A code for each image: z ~ q(z|x), which is the point itself for a plain autoencoder."""
+    codes = []
+    for part in images.split(CHUNK):
+        posterior = model.encode(scale_images(part))
+        codes.append(posterior.sample(torch.randn(posterior.mean.shape, generator=noise)))
+    return torch.cat(codes)
+
+
+@torch.no_grad()
+def decode(model: VAE, codes: Tensor) -> Tensor:
+    return torch.cat([model.decode(part) for part in codes.split(CHUNK)])
+
+
+def fitted_draws(codes: Tensor, noise: torch.Generator) -> Tensor:
+    """Draws of a Gaussian with the mean and the covariance of `codes`."""
+    flat = codes.flatten(1).double()
+    values, vectors = torch.linalg.eigh(torch.cov(flat.T).reshape(flat.shape[1], -1))
+    draws = torch.randn(DRAWS, flat.shape[1], generator=noise, dtype=torch.float64)
+    draws = (draws * values.clamp_min(0).sqrt()) @ vectors.T + flat.mean(0)
+    return draws.float().view(-1, *codes.shape[1:])
+
+
+@torch.no_grad()
+def read_right(judge: Judge, images: Tensor, labels: Tensor) -> float:
+    read = torch.cat([judge(part).argmax(1) for part in images.split(CHUNK)])
+    return (read == labels).double().mean().item()
+
+
+def measure(model: VAE) -> dict:
+    """Everything about one model: reconstruction, generation, noise, midpoints."""
+    generator = torch.Generator().manual_seed(0)
+    (images, labels), train = load_digits("test"), load_digits("train").images
+    x, judge = scale_images(images), Judge.from_pretrained()
+    codes = encode(model, images, generator)
+    known = encode(model, train, generator)
+    std = known.std(0)
+    unit = torch.randn(DRAWS, *codes.shape[1:], generator=generator)
+    draws = {"N(0, I)": unit, "fitted Gaussian": fitted_draws(known, generator)}
+    result = {"mse": mse(x, decode(model, codes)).mean().item(), "code_std": std.mean().item()}
+    for name, z in draws.items():
+        scores = judge_images(decode(model, z))
+        result[name] = {key: scores[key] for key in ("fid", "recognised")}
+    result["noise"] = {}
+    moved = torch.randn(codes.shape, generator=generator) * std
+    for share in NOISE:
+        y = decode(model, codes + share * moved)
+        result["noise"][str(share)] = {
+            "mse": mse(x, y).mean().item(),
+            "accuracy": read_right(judge, y, labels),
+        }
+    order = torch.randperm(len(codes), generator=generator)
+    middle = judge_images(decode(model, (codes + codes[order]) / 2), reference=images)
+    return result | {"midpoints": middle["recognised"]}
+
+
+def draw(rows: dict) -> None:
+    """The curves over the noise, and draws of the largest global pair."""
+    figure = plt.figure(figsize=(11, 7.4), layout="constrained")
+    top, bottom = figure.subfigures(2, 1)
+    for axis, key, title in zip(
+        top.subplots(1, 2),
+        ("mse", "accuracy"),
+        ("MSE of the reconstruction", "share read as the digit it was"),
+        strict=True,
+    ):
+        for colour, (name, pair) in enumerate(rows.items()):
+            for kind, style in (("plain", "--"), ("variational", "-")):
+                values = [pair[kind]["noise"][str(share)][key] for share in NOISE]
+                label = f"{name.replace('x', '×')}, {kind}"
+                axis.plot(NOISE, values, f"o{style}", color=f"C{colour}", label=label, ms=4)
+        axis.set(xscale="log", xlabel="noise on the code, in its standard deviations", title=title)
+        axis.set_xticks(NOISE, [f"{share:g}" for share in NOISE], minor=False)
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    plain, variational = (VAE.from_pretrained(folder) for folder in folders()["16 on 1x1"])
+    for axis, (title, model) in zip(
+        bottom.subplots(1, 2), {"plain": plain, "variational": variational}.items(), strict=True
+    ):
+        images = model.sample(48, None, torch.Generator().manual_seed(0))[:, 0]
+        axis.imshow(tile(images.numpy(), 12), cmap="gray", vmin=-1, vmax=1)
+        axis.set_title(f"16 on 1×1, {title}: draws from N(0, I)", fontsize=11)
+        axis.set_axis_off()
+    figure.savefig(PICTURE, dpi=90)
+    plt.close(figure)
+
+
+def main() -> None:
+    rows = read_json(RESULT)
+    for name, pair in folders().items():
+        if name in rows or not all(is_finished(folder) for folder in pair):
+            continue
+        rows[name] = {
+            kind: measure(VAE.from_pretrained(folder))
+            | {part: read_metrics(folder)[part] for part in ("config", "test")}
+            for kind, folder in zip(("plain", "variational"), pair, strict=True)
+        }
+        write_json(RESULT, rows)
+        print(name, rows[name], flush=True)
+    if len(rows) == len(AUTOENCODERS):
+        draw(rows)
+
+
+if __name__ == "__main__":
+    main()
