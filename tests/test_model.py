@@ -195,6 +195,38 @@ def test_config_and_weights_that_do_not_fit_are_refused(change, tmp_path):
         vae.VAE.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("size", [2, 5, 16])
+def test_couplings_are_inverted_exactly_enough(size, digits):
+    model = make(latent_size=size, latent_grid=1).double()
+    z = torch.randn(50, size)
+    u = z
+    for coupling in model.couplings.float():
+        u = coupling(u)
+    assert (u - z).abs().max() > 0.5
+    for coupling in reversed(model.couplings):
+        with torch.autocast("cpu", torch.bfloat16):
+            u = coupling.inverse(u)
+    assert torch.allclose(u, z, atol=1e-4)
+
+
+def test_couplings_move_latents_and_no_reconstruction(digits):
+    model = make(latent_size=4, latent_grid=1).eval()
+    with torch.no_grad():
+        before, images = model.encode(digits), model.decode(model.encode(digits).mean)
+        for parameter in model.couplings.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        after = model.encode(digits)
+        assert (after.mean - before.mean).abs().mean() > 0.1
+        assert torch.equal(after.logvar, before.logvar)
+        assert torch.allclose(model.decode(after.mean), images, atol=1e-4)
+    gradient = torch.autograd.grad(
+        model.encode(digits).kl().sum(), list(model.couplings.parameters())
+    )
+    assert all(g.any() for g in gradient)
+    assert not vae.VAE(vae.VAEConfig(4)).couplings  # on a grid every place would need its own
+    assert not vae.VAE(vae.VAEConfig(1, 1)).couplings
+
+
 def test_a_plain_autoencoder_has_no_width_and_no_rate(digits):
     model = make(latent_size=4, latent_grid=1, variational=False)
     posterior = model.encode(digits)

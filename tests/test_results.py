@@ -117,3 +117,31 @@ def test_the_conditional_model_draws_the_digit_that_it_is_asked_for():
     labels = torch.arange(1000) % 10
     scores = vae.judge_images(model.sample(1000, labels, torch.Generator().manual_seed(1)), labels)
     assert scores["accuracy"] >= 0.96  # 10,000 draws: assets/generation.json
+
+
+PRIORS = [
+    size for size in results.REFERENCE if (ROOT / f"assets/latent_{size}/prior.json").exists()
+]
+
+
+@pytest.mark.parametrize("size", PRIORS)
+def test_a_shipped_prior_draws_the_digit_that_it_is_asked_for(size):
+    folder = ROOT / "assets" / f"latent_{size}"
+    model, prior = vae.VAE.from_pretrained(folder), vae.LatentPrior.from_pretrained(folder)
+    assert (folder / "prior.safetensors").stat().st_size <= 4e6
+    labels = torch.arange(100) % 10
+    images = model.sample(100, labels, torch.Generator().manual_seed(1), prior)
+    assert vae.judge_images(images, labels)["accuracy"] >= 0.95  # of 10,000: the next test
+
+
+def test_what_is_generated_reaches_its_targets():
+    rows = results.read_json(ROOT / "assets" / "generation.json")
+    prior, noise = rows["latent_4, prior"], rows["latent_4, N(0, I)"]
+    assert prior["images"] == noise["images"] == 10_000
+    assert prior["fid"] <= 0.05 * noise["fid"]
+    assert prior["recognised"] >= 0.93
+    assert prior["accuracy"] >= 0.97
+    assert rows[f"{results.CONDITIONAL}, N(0, I)"]["accuracy"] >= 0.97
+    floor = rows["test digits"]["nearest"]
+    for name in ("latent_4, prior", f"{results.CONDITIONAL}, N(0, I)"):
+        assert rows[name]["nearest"] > 0.5 * floor, name  # no copies

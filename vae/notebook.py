@@ -124,6 +124,10 @@ def show_parts(model: VAE) -> Table:
     finally:
         for hook in hooks:
             hook.remove()
+    if model.couplings:
+        count, values = len(model.couplings), model.config.latent_values
+        size = f"{_parameters(model.couplings):,}"
+        rows.append(("couplings", f"{count} × Coupling", f"{values}", size))
     caption = f"{_parameters(model):,} parameters in all"
     return Table(("part", "kind", "output for an image", "parameters"), rows, caption)
 
