@@ -11,7 +11,7 @@ from results import ASSETS, BETAS, REFERENCE, ROOT, curve_points, read_json
 from results import time_to_reference as passed_reference
 
 from notebooks import repository
-from vae.run import read_metrics
+from vae.run import is_finished, read_metrics
 
 README = ROOT / "README.md"
 GALLERY = (2, 4, 16)
@@ -97,6 +97,8 @@ def latent_sizes() -> str:
     for size in GALLERY:
         for kind, grid in (("global", "1×1"), ("latent", "7×7")):
             name = f"{kind}_{size}"
+            if not is_finished(ASSETS / name):
+                continue
             metrics = read_metrics(ASSETS / name)
             test, sample = metrics["test"], metrics["test"]["sample"]
             bound = bounds.get(name)

@@ -294,7 +294,7 @@ def interpolation_frames(model: VAE, originals: np.ndarray, name: str) -> list[F
     x = torch.from_numpy(originals)[:, None].to(device)
     here = Digits(x, torch.arange(len(x), device=device))
     there = Digits(x.roll(-1, 0), here.labels.roll(-1))
-    way = "sphere" if model.config.latent_grid == 1 else "straight line"
+    way = "along the sphere" if model.config.latent_grid == 1 else "along a straight line"
     figures = []
     for t in np.linspace(0, 1, INTERPOLATION_FRAMES).tolist():
         images = decode_between(model, here, there, t)
