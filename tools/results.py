@@ -42,7 +42,7 @@ BETAS = (1, 0.3, 0.1, 0.03)  # of the rate-distortion curve
 # One vector for an image, the true ELBO. Half the learning rate gives 10 nats after 24,000 digits.
 GLOBAL = f"--latent-grid 1 --learning-rate 0.003 {PLAIN} --budget full"
 CONDITIONAL = "conditional_16"  # the global model of size 16 that is told the digit
-PRIOR_FLAGS = "--budget full --resume"
+PRIOR_FLAGS = "--resume"
 AUTOENCODERS = ((2, 1), (4, 1), (16, 1), (4, 7))  # latent size and grid
 
 

@@ -50,11 +50,11 @@ def parser() -> argparse.ArgumentParser:
     second.add_argument("directory", type=Path, help="folder of a run; the prior is put there")
     for config in (PriorConfig, PriorTrainConfig):
         add_flags(second.add_argument_group(config.__name__), config)
-    for command in (trainer, second):
+    for command, usual in ((trainer, "auto"), (second, "full")):
         command.add_argument(
             "--budget",
             choices=("auto", *BUDGETS),
-            default="auto",
+            default=usual,
             help="decides --epochs and --max-*-images where not given; "
             "auto: full with a GPU, or quick",
         )

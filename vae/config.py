@@ -107,14 +107,13 @@ def run_name(config: TrainConfig) -> str:
     return "".join(part for part, differs in parts.items() if differs)
 
 
-def check_same_settings(saved: dict, config, place: str) -> None:
+def check_same_settings(
+    saved: dict, config, place: str, remedy: str = "name another folder, or delete it"
+) -> None:
     """Raise `ValueError`, listing the differences, unless `saved` is the dict of `config`."""
     differences = config_differences(saved, config)
     if differences:
-        raise ValueError(
-            f"run_dir={place} has other settings ({'; '.join(differences)}): "
-            "name another folder, or delete it"
-        )
+        raise ValueError(f"run_dir={place} has other settings ({'; '.join(differences)}): {remedy}")
 
 
 def config_differences(saved: dict, config) -> list[str]:

@@ -52,7 +52,7 @@ class PriorTrainConfig:
     budgets: ClassVar = BUDGETS
 
     model: PriorConfig = field(default_factory=PriorConfig)
-    epochs: int | None = option(None, "default: 16; without a GPU 2 (see --budget)", 1)
+    epochs: int | None = option(None, "default: 16 (see --budget)", 1)
     max_train_images: int | None = option(None, "train on the first so many; default: all", 1)
     batch_size: int = option(64, "latents in a step", 1)
     learning_rate: float = option(6e-3, "Muon's, at the peak of the one-cycle schedule", 1e-9)
@@ -74,11 +74,12 @@ def train_prior(
 ) -> LatentPrior:
     """Train a prior for the VAE in `directory`; leave it and its metrics there, and return it.
 
-    As `train` does, it loads a prior that is finished there with the same settings, and goes on
-    with one that was cut off, unless `resume` is False. An interrupt (Ctrl-C) saves a checkpoint
-    and raises `KeyboardInterrupt`. Raises, before any work, `ValueError` for a VAE without a 7x7
-    latent, other settings or settings that do not fit, and `OSError` where nothing can be written.
-    Raises `FloatingPointError` when the loss is no longer finite.
+    What `config` leaves open is the full budget. As `train` does, it loads a prior that is
+    finished there with the same settings, and goes on with one that was cut off, unless `resume`
+    is False. An interrupt (Ctrl-C) saves a checkpoint and raises `KeyboardInterrupt`. Raises,
+    before any work, `ValueError` for a VAE without a 7x7 latent, other settings or settings that
+    do not fit, and `OSError` where nothing can be written. Raises `FloatingPointError` when the
+    loss is no longer finite.
     """
     directory = check_directory(Path(directory))
     vae = VAE.from_pretrained(directory)
@@ -87,14 +88,15 @@ def train_prior(
             f"latent_grid={vae.config.latent_grid} needs no learned prior: latent_grid={MAP_SIZE} "
             "is expected"
         )
-    config = with_budget(config or PriorTrainConfig())
+    config = with_budget(config or PriorTrainConfig(), "full")
     config = replace(config, model=replace(config.model, latent_size=vae.config.latent_size))
     metrics_path = directory / METRICS_NAME
     if metrics_path.is_file():
         saved = read_json(metrics_path, "a prior's metrics")
         if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
             raise FileError(f"{metrics_path} is not a prior's metrics: it has no config")
-        check_same_settings(saved["config"], config, f"{directory}, whose prior is finished,")
+        place = f"{directory}, whose prior is finished,"
+        check_same_settings(saved["config"], config, place, f"delete {METRICS_NAME}")
         return LatentPrior.from_pretrained(directory)
     with lock(directory, True):
         return PriorTrainer(vae, directory, config).fit(resume)
@@ -277,7 +279,9 @@ class PriorTrainer:
     def restore(self, path: Path) -> None:
         """Go back to a checkpoint. Raises `ValueError` for other settings or a damaged file."""
         tensors, state = load_checkpoint(path)
-        check_same_settings(state["metrics"]["config"], self.config, f"{self.directory}, cut off,")
+        place = f"{self.directory}, whose prior was cut off,"
+        saved = state["metrics"]["config"]
+        check_same_settings(saved, self.config, place, f"delete {CHECKPOINT_NAME}")
         if state["step"] > self.total_steps:
             raise FileError(f"{path}: step {state['step']} of {self.total_steps} is not possible")
         try:
