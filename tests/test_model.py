@@ -195,18 +195,30 @@ def test_config_and_weights_that_do_not_fit_are_refused(change, tmp_path):
         vae.VAE.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("classes", [0, 10])
 @pytest.mark.parametrize("size", [2, 5, 16])
-def test_couplings_are_inverted_exactly_enough(size, digits):
-    model = make(latent_size=size, latent_grid=1)
+def test_couplings_are_inverted_exactly_enough(size, classes):
+    model = make(latent_size=size, latent_grid=1, num_classes=classes)
+    context = model.class_embedding(torch.arange(50) % 10) if classes else None
     z = torch.randn(50, size)
     u = z
     for coupling in model.couplings:
-        u = coupling(u)
+        u = coupling(u, context)
     assert (u - z).abs().max() > 0.5
     for coupling in reversed(model.couplings):
         with torch.autocast("cpu", torch.bfloat16):
-            u = coupling.inverse(u)
+            u = coupling.inverse(u, context)
     assert torch.allclose(u, z, atol=1e-4)
+
+
+def test_a_label_decides_where_couplings_carry_a_latent():
+    model = make(latent_size=4, latent_grid=1, num_classes=10).eval()
+    z = torch.randn(1, 4, 1, 1).expand(10, -1, -1, -1)
+    seen = []
+    model.decoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        model.decode(z, torch.arange(10))
+    assert len(seen[0].flatten(1).unique(dim=0)) == 10
 
 
 def test_couplings_move_latents_and_no_reconstruction(digits):

@@ -112,13 +112,6 @@ def test_a_shipped_global_model_has_as_many_numbers_as_it_says_and_the_bound_it_
     assert some.isfinite().all()
 
 
-def test_the_conditional_model_draws_the_digit_that_it_is_asked_for():
-    model = vae.VAE.from_pretrained(ROOT / "assets" / results.CONDITIONAL)
-    labels = torch.arange(1000) % 10
-    scores = vae.judge_images(model.sample(1000, labels, torch.Generator().manual_seed(1)), labels)
-    assert scores["accuracy"] >= 0.96  # 10,000 draws: assets/generation.json
-
-
 PRIORS = [
     size for size in results.REFERENCE if (ROOT / f"assets/latent_{size}/prior.json").exists()
 ]
@@ -141,7 +134,5 @@ def test_what_is_generated_reaches_its_targets():
     assert prior["fid"] <= 0.05 * noise["fid"]
     assert prior["recognised"] >= 0.93
     assert prior["accuracy"] >= 0.97
-    assert rows[f"{results.CONDITIONAL}, N(0, I)"]["accuracy"] >= 0.97
     floor = rows["test digits"]["nearest"]
-    for name in ("latent_4, prior", f"{results.CONDITIONAL}, N(0, I)"):
-        assert rows[name]["nearest"] > 0.5 * floor, name  # no copies
+    assert prior["nearest"] > 0.5 * floor  # no copies

@@ -137,42 +137,50 @@ class Coupling(nn.Module):
     """An invertible map of vectors: scale, shift and turn them, then one half moves the other.
 
     Affine coupling (Dinh, Sohl-Dickstein & Bengio, "Real NVP", 2017, eq. 7 and 8) after a fixed
-    rotation. It starts as the rotation alone. Autocast does not reach it: in half precision, map
-    and inverse would not cancel.
+    rotation. It starts as the rotation alone. With `context_channels`, a vector of context has a
+    say in the move. Autocast does not reach it: in half precision, map and inverse would not
+    cancel.
     """
 
-    def __init__(self, size: int, hidden: int = 128):
+    def __init__(self, size: int, context_channels: int = 0, hidden: int = 128):
         super().__init__()
         self.half = size // 2
         self.log_scale = nn.Parameter(torch.zeros(size))
         self.shift = nn.Parameter(torch.zeros(size))
         self.register_buffer("rotation", nn.init.orthogonal_(torch.empty(size, size)))
         self.network = nn.Sequential(
-            nn.Linear(self.half, hidden),
+            nn.Linear(self.half + context_channels, hidden),
             nn.SiLU(),
             nn.Linear(hidden, hidden),
             nn.SiLU(),
             zero(nn.Linear(hidden, 2 * (size - self.half))),
         )
 
-    def forward(self, z: Tensor) -> Tensor:
-        """(B, size) to (B, size)."""
+    def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """`z`: (B, size); `context`: (B, context_channels). Returns (B, size)."""
         with torch.autocast(z.device.type, enabled=False):
             z = z.to(self.shift.dtype) * self.log_scale.exp() + self.shift
-            z = z @ self.rotation
-            still, moved = z[:, : self.half], z[:, self.half :]
-            log_scale, shift = self.network(still).chunk(2, dim=1)
-            return torch.cat([still, moved * torch.tanh(log_scale).exp() + shift], dim=1)
+            still, moved = self._split(z @ self.rotation)
+            log_scale, shift = self._move(still, context)
+            return torch.cat([still, moved * log_scale.exp() + shift], dim=1)
 
-    def inverse(self, u: Tensor) -> Tensor:
-        """What `forward` makes `u` of: (B, size) to (B, size)."""
+    def inverse(self, u: Tensor, context: Tensor | None = None) -> Tensor:
+        """The vectors that `forward` turns into `u`; shapes as there."""
         with torch.autocast(u.device.type, enabled=False):
-            u = u.to(self.shift.dtype)
-            still, moved = u[:, : self.half], u[:, self.half :]
-            log_scale, shift = self.network(still).chunk(2, dim=1)
-            moved = (moved - shift) * torch.tanh(-log_scale).exp()
+            still, moved = self._split(u.to(self.shift.dtype))
+            log_scale, shift = self._move(still, context)
+            moved = (moved - shift) * (-log_scale).exp()
             z = torch.cat([still, moved], dim=1) @ self.rotation.T
             return (z - self.shift) * (-self.log_scale).exp()
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x[:, : self.half], x[:, self.half :]
+
+    def _move(self, still: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logarithm of the scale, between -1 and 1, and shift, for the other half."""
+        known = still if context is None else torch.cat([still, context.to(still.dtype)], dim=1)
+        log_scale, shift = self.network(known).chunk(2, dim=1)
+        return torch.tanh(log_scale), shift
 
 
 def to_tokens(x: Tensor) -> Tensor:

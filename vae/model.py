@@ -150,7 +150,8 @@ class VAE(nn.Module):
 
     A global latent passes through an invertible map on its way to the decoder, and through its
     inverse on its way from the encoder. The two cancel in the reconstruction, so that training can
-    move the latents towards the prior without unlearning how to reconstruct.
+    move the latents towards the prior without unlearning how to reconstruct. The label has a say
+    in that map: each class can lie where the prior lies, so that z is free to hold the style.
     """
 
     def __init__(self, config: VAEConfig | None = None):
@@ -162,7 +163,8 @@ class VAE(nn.Module):
             self.class_embedding = nn.Embedding(config.num_classes, config.channels[-1])
         shaped = config.latent_grid == 1 and config.latent_size > 1
         self.couplings = nn.ModuleList(
-            Coupling(config.latent_size) for _ in range(config.couplings if shaped else 0)
+            Coupling(config.latent_size, config.channels[-1] if config.num_classes else 0)
+            for _ in range(config.couplings if shaped else 0)
         )
         self.to(memory_format=torch.channels_last)
 
@@ -247,14 +249,16 @@ class VAE(nn.Module):
     def _posterior(self, x: Tensor, token: Tensor | None) -> DiagonalGaussian:
         mean, logvar = self.encoder(x, token).float().chunk(2, dim=1)
         for coupling in reversed(self.couplings):
-            mean = coupling.inverse(mean.flatten(1))[..., None, None]
+            context = None if token is None else token[:, 0]
+            mean = coupling.inverse(mean.flatten(1), context)[..., None, None]
         if not self.config.variational:  # a point: no width, and an infinite rate
             return DiagonalGaussian(mean, torch.full_like(mean, -torch.inf))
         return DiagonalGaussian(mean, LOGVAR_BOUND * torch.tanh(logvar / LOGVAR_BOUND))
 
     def _decode(self, z: Tensor, token: Tensor | None) -> Tensor:
         for coupling in self.couplings:
-            z = coupling(z.flatten(1))[..., None, None]
+            context = None if token is None else token[:, 0]
+            z = coupling(z.flatten(1), context)[..., None, None]
         return self.decoder(z, token)
 
     def _class_token(self, labels: Tensor | None, batch: int) -> Tensor | None:

@@ -32,7 +32,6 @@ NO_ASSETS = "This needs `assets/` of the repository, here or one folder up: clon
 SHIPPED = {  # folder in assets/: what the model there is made of
     **{f"latent_{size}": VAEConfig(size) for size in REFERENCE},
     **{f"global_{size}": VAEConfig(size, 1) for size in REFERENCE},
-    "conditional_16": VAEConfig(16, 1, num_classes=10),
 }
 
 
@@ -249,7 +248,7 @@ def load_pretrained(config: TrainConfig) -> Run:
         raise ValueError(
             f"USE_PRETRAINED=True is not allowed for {describe(model, config.dataset)}"
             f"{', conditional' if model.num_classes else ''}: LATENT_SIZE in {tuple(REFERENCE)}, "
-            "DATASET='mnist' and CONDITIONAL=False are (or size 16, grid 1 and CONDITIONAL=True)"
+            "DATASET='mnist' and CONDITIONAL=False are"
         )
     folder = _asset(names[model])
     if folder is None:
