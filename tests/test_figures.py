@@ -31,6 +31,8 @@ def test_spherical_interpolation_stays_on_the_sphere():
     assert torch.allclose(figures.slerp(a, b, 0), a, atol=1e-6)
     assert torch.allclose(figures.slerp(a, b, 1), b, atol=1e-6)
     assert torch.allclose(figures.slerp(a, 3 * a, 0.5), 2 * a)  # parallel: a straight line
+    opposite = figures.slerp(a, -3 * a + 1e-4 * b, 0.3).flatten(1).norm(dim=1)
+    assert torch.allclose(opposite, torch.full((6,), 1.6), atol=1e-3)
 
 
 def test_between_two_images_a_conditional_model_is_given_the_nearer_label(digits):

@@ -325,14 +325,17 @@ def decode_between(model: VAE, first: Digits, second: Digits, t: float) -> Tenso
 def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     """Spherical interpolation from `a` to `b`, (B, ...), each row one vector (Shoemake 1985, 3.3).
 
-    sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b, where w is the angle between them; a straight
-    line where they are parallel.
+    The direction goes along the arc, sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b for unit
+    vectors with the angle w between them, while the length goes from one to the other in
+    proportion.
     """
-    cosine = F.cosine_similarity(a.flatten(1), b.flatten(1)).clamp(-1, 1)
-    angle = torch.acos(cosine).view(-1, *[1] * (a.ndim - 1))
-    sine = torch.sin(angle)
-    along = torch.sin((1 - t) * angle) / sine * a + torch.sin(t * angle) / sine * b
-    return torch.where(sine > 1e-4, along, torch.lerp(a, b, t))
+    shape, a, b = a.shape, a.flatten(1), b.flatten(1)
+    length = torch.lerp(a.norm(dim=1, keepdim=True), b.norm(dim=1, keepdim=True), t)
+    a, b = F.normalize(a), F.normalize(b)
+    angle = torch.acos((a * b).sum(1, keepdim=True).clamp(-1, 1))
+    along = torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b
+    along = torch.where(angle > 1e-4, along, torch.lerp(a, b, t))  # parallel: nothing to turn
+    return (length * F.normalize(along)).view(shape)
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
