@@ -219,7 +219,7 @@ def test_a_slider_redraws_the_digit(classes):
     with torch.no_grad():
         image = model.decode(z, torch.tensor([2]) if classes else None)[0, 0]
     drawn = np.asarray(Image.open(io.BytesIO(picture.value)).resize((28, 28), Image.Resampling.BOX))
-    assert np.abs(drawn / 127.5 - 1 - image.numpy()).mean() < 0.05
+    assert np.corrcoef(drawn.ravel(), image.numpy().ravel())[0, 1] > 0.95
 
 
 def test_the_judge_scores_draws_of_each_source():

@@ -93,7 +93,7 @@ def test_the_comparisons_hold_the_commands_that_made_them_and_live_discriminator
 
 
 @pytest.mark.parametrize("name", [f"global_{size}" for size in results.REFERENCE])
-def test_a_shipped_global_model_has_as_many_numbers_as_it_says_and_the_bound_it_claims(name):
+def test_a_shipped_global_model_has_as_many_numbers_as_it_says(name):
     metrics = read_metrics(ROOT / "assets" / name)
     claimed, size = metrics["test"], int(name.partition("_")[2])
     assert not config_differences(metrics["config"], parsed(results.runs()[name]))
@@ -104,12 +104,6 @@ def test_a_shipped_global_model_has_as_many_numbers_as_it_says_and_the_bound_it_
     measured = vae.evaluate(model, digits.images, mean=False, lpips_images=0)
     assert measured["sample"]["mse"] == pytest.approx(claimed["sample"]["mse"], rel=1e-4)
     assert measured["neg_elbo"] == pytest.approx(claimed["neg_elbo"], abs=0.05)
-    bound = results.read_json(ROOT / "assets" / "bounds.json")[name]
-    assert bound["neg_bound"] < bound["neg_elbo_one_draw"]
-    some = vae.importance_weighted_bound(
-        model, digits.images[:10], claimed["sample"]["mse"], samples=50
-    )
-    assert some.isfinite().all()
 
 
 PRIORS = [

@@ -271,7 +271,8 @@ def test_a_runs_folder_holds_what_it_should(finished):
     names = {path.name for path in finished.directory.iterdir()}
     assert names == {
         "model.safetensors", "config.json", "metrics.json", "frames.npz", "reconstruction.gif",
-        "latent.gif", "train_metrics.png", "test_metrics.png", "samples.png", ".lock",
+        "latent.gif", "train_metrics.png", "test_metrics.png", "samples.png",
+        "interpolation.gif", "digits.png", ".lock",
     }  # fmt: skip
 
 

@@ -110,20 +110,24 @@ def bound(name: str) -> dict:
 
 
 def draw_generation(columns: int = 8, rows: int = 5) -> None:
-    """`assets/generation.png`: draws of each size from N(0, I), from the learned prior, on 1x1."""
+    """`assets/generation.png`: draws of each size from N(0, I), from its learned prior, on 1x1."""
     n = columns * rows
-    panels = {}
-    for size in SIZES:
+    sizes = [size for size in SIZES if (ASSETS / f"latent_{size}" / "prior.json").is_file()]
+    figure, axes = plt.subplots(
+        len(sizes), 3, figsize=(11, 2.5 * len(sizes)), layout="constrained", squeeze=False
+    )
+    for line, size in zip(axes, sizes, strict=True):
         grid, whole = (VAE.from_pretrained(ASSETS / f"{k}_{size}") for k in ("latent", "global"))
         prior = LatentPrior.from_pretrained(ASSETS / f"latent_{size}")
-        panels[f"{size} on 7×7, N(0, I)"] = grid.sample(n, None, generator())
-        panels[f"{size} on 7×7, learned prior"] = grid.sample(n, balanced()[:n], generator(), prior)
-        panels[f"{size} on 1×1, N(0, I)"] = whole.sample(n, None, generator())
-    figure, axes = plt.subplots(3, 3, figsize=(11, 7.6), layout="constrained")
-    for axis, (title, images) in zip(axes.T.flat, panels.items(), strict=True):
-        axis.imshow(tile(images[:, 0].numpy(), columns), cmap="gray", vmin=-1, vmax=1)
-        axis.set_title(f"latent size {title}", fontsize=11)
-        axis.set_axis_off()
+        panels = {
+            "7×7, N(0, I)": grid.sample(n, None, generator()),
+            "7×7, learned prior": grid.sample(n, balanced()[:n], generator(), prior),
+            "1×1, N(0, I)": whole.sample(n, None, generator()),
+        }
+        for axis, (title, images) in zip(line, panels.items(), strict=True):
+            axis.imshow(tile(images[:, 0].numpy(), columns), cmap="gray", vmin=-1, vmax=1)
+            axis.set_title(f"latent size {size} on {title}", fontsize=11)
+            axis.set_axis_off()
     figure.savefig(ASSETS / "generation.png", dpi=90)
     plt.close(figure)
 
