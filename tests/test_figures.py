@@ -57,6 +57,7 @@ def test_an_interpolation_gif_goes_to_the_next_digit_and_back(digits):
         expected = model.decode(model.encode(digits[:10]).mean)[:, 0]
     assert torch.allclose(ends[0], expected, atol=1e-5)
     assert torch.allclose(ends[1], expected.roll(-1, 0), atol=1e-5)
+    assert figures.interpolation_frames(model, digits[:9, 0].numpy(), "of a tiny test set")
 
 
 def test_the_manifold_is_the_plane_of_two_values_with_the_second_upwards():

@@ -288,7 +288,7 @@ def plot_interpolation(model: VAE, digits: Digits, name: str, steps: int = 9) ->
 def interpolation_frames(model: VAE, originals: np.ndarray, name: str) -> list[Figure]:
     """Figures in which each of ten digits becomes the next, and then itself again.
 
-    `originals`: (10, 28, 28) in [-1, 1], one of each class in turn.
+    `originals`: (10, 28, 28) in [-1, 1], one of each class in turn; fewer in a tiny test set.
     """
     device = model.decoder.position.device
     x = torch.from_numpy(originals)[:, None].to(device)
@@ -298,7 +298,7 @@ def interpolation_frames(model: VAE, originals: np.ndarray, name: str) -> list[F
     figures = []
     for t in np.linspace(0, 1, INTERPOLATION_FRAMES).tolist():
         images = decode_between(model, here, there, t)
-        columns = max(1, len(x) // 2)
+        columns = len(x) // 2 if len(x) % 2 == 0 else len(x)
         figures.append(plot_grid(images, columns, f"Each digit becomes the next, {way}\n{name}"))
     return figures + figures[-2:0:-1]
 
