@@ -45,7 +45,8 @@ def test_between_two_images_a_conditional_model_is_given_the_nearer_label(digits
         b = model.encode(second.images, second.labels).mean
         for t, labels in ((0.4, first.labels), (0.6, second.labels)):
             expected = model.decode(figures.slerp(a, b, t), labels)
-            assert torch.equal(figures.decode_between(model, first, second, t), expected)
+            (drawn_there,) = figures.decode_between(model, first, second, [t])
+            assert torch.equal(drawn_there, expected)
 
 
 def test_an_interpolation_gif_goes_to_the_next_digit_and_back(digits):

@@ -114,7 +114,7 @@ def draw_generation(columns: int = 8, rows: int = 5) -> None:
     n = columns * rows
     sizes = [size for size in SIZES if (ASSETS / f"latent_{size}" / "prior.json").is_file()]
     figure, axes = plt.subplots(
-        len(sizes), 3, figsize=(11, 2.5 * len(sizes)), layout="constrained", squeeze=False
+        len(sizes), 3, figsize=(11, 2.9 * len(sizes)), layout="constrained", squeeze=False
     )
     for line, size in zip(axes, sizes, strict=True):
         grid, whole = (VAE.from_pretrained(ASSETS / f"{k}_{size}") for k in ("latent", "global"))

@@ -58,6 +58,23 @@ def scale_images(images: Tensor) -> Tensor:
     return images.float().div_(127.5).sub_(1)
 
 
+def in_unit_range(images: Tensor) -> Tensor:
+    """uint8 images scaled to [-1, 1], any others as they are."""
+    return scale_images(images) if images.dtype == torch.uint8 else images
+
+
+def check_labels(labels: Tensor, n: int, classes: int | None = None) -> None:
+    """Raise `ValueError` unless `labels` are int64 (n,), and below `classes` if that is given."""
+    if labels.shape != (n,) or labels.dtype != torch.int64:
+        raise ValueError(
+            f"labels are {labels.dtype} {tuple(labels.shape)}; int64 ({n},) is expected"
+        )
+    if classes is not None and not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(
+            f"labels from 0 to {classes - 1} are expected, not {labels.min()} to {labels.max()}"
+        )
+
+
 def check_images(images: Tensor, name: str = "images") -> None:
     """Raise `ValueError` unless `images` is floating point, (N >= 1, 1, 28, 28), in [-1, 1]."""
     if not isinstance(images, Tensor) or not images.is_floating_point():

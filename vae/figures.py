@@ -269,9 +269,8 @@ def plot_interpolation(model: VAE, digits: Digits, name: str, steps: int = 9) ->
     """
     x = scale_images(digits.images)
     first, second = (Digits(x[k::2], digits.labels[k::2]) for k in (0, 1))
-    decoded = torch.stack(
-        [decode_between(model, first, second, t) for t in torch.linspace(0, 1, steps).tolist()], 1
-    )
+    times = torch.linspace(0, 1, steps).tolist()
+    decoded = torch.stack(decode_between(model, first, second, times), 1)
     rows = torch.cat([first.images[:, None], decoded, second.images[:, None]], dim=1)
     pairs = len(rows)
     figure = Figure(figsize=(0.75 * (steps + 2), 0.75 * pairs + 0.75), dpi=DPI)
@@ -295,31 +294,36 @@ def interpolation_frames(model: VAE, originals: np.ndarray, name: str) -> list[F
     here = Digits(x, torch.arange(len(x), device=device))
     there = Digits(x.roll(-1, 0), here.labels.roll(-1))
     way = "along the sphere" if model.config.latent_grid == 1 else "along a straight line"
-    figures = []
-    for t in np.linspace(0, 1, INTERPOLATION_FRAMES).tolist():
-        images = decode_between(model, here, there, t)
-        columns = len(x) // 2 if len(x) % 2 == 0 else len(x)
-        figures.append(plot_grid(images, columns, f"Each digit becomes the next, {way}\n{name}"))
+    columns = len(x) // 2 if len(x) % 2 == 0 else len(x)
+    times = np.linspace(0, 1, INTERPOLATION_FRAMES).tolist()
+    figures = [
+        plot_grid(images, columns, f"Each digit becomes the next, {way}\n{name}")
+        for images in decode_between(model, here, there, times)
+    ]
     return figures + figures[-2:0:-1]
 
 
 @torch.no_grad()
-def decode_between(model: VAE, first: Digits, second: Digits, t: float) -> Tensor:
-    """Decode the points at share `t` of the way between the means of two batches of images.
+def decode_between(model: VAE, first: Digits, second: Digits, times: list[float]) -> list[Tensor]:
+    """Decode points on the way between the means of two batches of images, a batch for each time.
 
-    On a grid the way is a straight line, place by place. Global latents, whose prior lies near a
-    sphere, go along it (White 2016, "Sampling Generative Networks"), or the middle would be nearer
-    to the origin than a draw ever is. `first.images`, `second.images`: (B, 1, 28, 28) in [-1, 1].
-    A conditional model is given the nearer end's label.
+    `times`: shares of the way, 0 to 1. On a grid the way is a straight line, place by place.
+    Global latents, whose prior lies near a sphere, go along it (White 2016, "Sampling Generative
+    Networks"), or the middle would be nearer to the origin than a draw ever is. `first.images`,
+    `second.images`: (B, 1, 28, 28) in [-1, 1]. A conditional model is given the nearer end's label.
     """
     conditional = model.config.num_classes > 0
     a, b = (
         model.encode(digits.images, digits.labels if conditional else None).mode()
         for digits in (first, second)
     )
-    z = slerp(a, b, t) if model.config.latent_grid == 1 else torch.lerp(a, b, t)
-    nearer = (first if t < 0.5 else second).labels
-    return model.decode(z, nearer if conditional else None)
+    between = slerp if model.config.latent_grid == 1 else torch.lerp
+    return [
+        model.decode(
+            between(a, b, t), (first if t < 0.5 else second).labels if conditional else None
+        )
+        for t in times
+    ]
 
 
 def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:

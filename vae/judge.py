@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import NORM_GROUPS
-from .data import check_images, load_digits, scale_images
+from .data import check_images, in_unit_range, load_digits
 from .metrics import mse
 from .options import check_options, option
 from .pretrained import load_module, save_module
@@ -130,7 +130,9 @@ def judge_images(
     judge = judge or Judge.from_pretrained().to(images.device)
     reference = load_digits("test").images if reference is None else reference
     features = [
-        torch.cat([judge.features(_scaled(part).to(images.device)) for part in x.split(BATCH)])
+        torch.cat(
+            [judge.features(in_unit_range(part).to(images.device)) for part in x.split(BATCH)]
+        )
         for x in (images, reference)
     ]
     probability, read = judge.classify(features[0]).softmax(1).max(1)
@@ -159,14 +161,12 @@ def nearest_mse(images: Tensor, neighbours: Tensor) -> Tensor:
         best = torch.full((len(part),), torch.inf, device=part.device)
         place = torch.zeros(len(part), dtype=torch.int64, device=part.device)
         for start in range(0, len(neighbours), 20 * BATCH):
-            others = _scaled(neighbours[start : start + 20 * BATCH]).to(part.device).flatten(1)
+            others = (
+                in_unit_range(neighbours[start : start + 20 * BATCH]).to(part.device).flatten(1)
+            )
             # |x - y|^2 = |x|^2 - 2xy + |y|^2, of which |x|^2 is the same for all y
             distance, index = (others.square().sum(1) - 2 * part.flatten(1) @ others.T).min(1)
             place = torch.where(distance < best, start + index, place)
             best = torch.minimum(distance, best)
-        places.append(mse(part, _scaled(neighbours[place.cpu()]).to(part.device)))
+        places.append(mse(part, in_unit_range(neighbours[place.cpu()]).to(part.device)))
     return torch.cat(places)
-
-
-def _scaled(images: Tensor) -> Tensor:
-    return scale_images(images) if images.dtype == torch.uint8 else images

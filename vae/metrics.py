@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .data import PIXELS, check_images, scale_images
+from .data import PIXELS, check_images, in_unit_range
 from .model import VAE
 from .perceptual import LPIPS
 
@@ -98,7 +98,7 @@ def evaluate(
     "images", "lpips_images"}; without "kl" and "neg_elbo" for a plain autoencoder, which has none.
     Raises `ValueError` for images of another shape, type or range.
     """
-    x = scale_images(images) if images.dtype == torch.uint8 else images
+    x = in_unit_range(images)
     check_images(x, "images")
     if lpips_images < 0 or batch_size < 1:
         raise ValueError(
@@ -168,7 +168,7 @@ def importance_weighted_bound(
     `variance`: of the decoder's Gaussian, one for all pixels and images; the ELBO of `evaluate`
     has the MSE over its images. Raises `ValueError`.
     """
-    x = scale_images(images) if images.dtype == torch.uint8 else images
+    x = in_unit_range(images)
     check_images(x, "images")
     if samples < 1 or not variance > 0 or not model.config.variational:
         raise ValueError(
@@ -198,7 +198,7 @@ def active_units(model: VAE, images: Tensor, labels: Tensor | None = None) -> in
 
     Burda et al. 2016, section 5.1. `images`, `labels`: as for `evaluate`.
     """
-    x = scale_images(images) if images.dtype == torch.uint8 else images
+    x = in_unit_range(images)
     check_images(x, "images")
     device = model.decoder.position.device
     given = labels.split(500) if model.config.num_classes else [None] * len(x)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import NORM_GROUPS, Coupling, DownBlock, MidBlock, UpBlock, to_tokens
-from .data import check_images
+from .data import check_images, check_labels
 from .options import check_options, option
 from .pretrained import load_module, save_module
 
@@ -248,16 +248,16 @@ class VAE(nn.Module):
 
     def _posterior(self, x: Tensor, token: Tensor | None) -> DiagonalGaussian:
         mean, logvar = self.encoder(x, token).float().chunk(2, dim=1)
+        context = None if token is None else token[:, 0]
         for coupling in reversed(self.couplings):
-            context = None if token is None else token[:, 0]
             mean = coupling.inverse(mean.flatten(1), context)[..., None, None]
         if not self.config.variational:  # a point: no width, and an infinite rate
             return DiagonalGaussian(mean, torch.full_like(mean, -torch.inf))
         return DiagonalGaussian(mean, LOGVAR_BOUND * torch.tanh(logvar / LOGVAR_BOUND))
 
     def _decode(self, z: Tensor, token: Tensor | None) -> Tensor:
+        context = None if token is None else token[:, 0]
         for coupling in self.couplings:
-            context = None if token is None else token[:, 0]
             z = coupling(z.flatten(1), context)[..., None, None]
         return self.decoder(z, token)
 
@@ -271,12 +271,6 @@ class VAE(nn.Module):
             )
         if labels is None:
             return None
-        if labels.shape != (batch,) or labels.dtype != torch.int64:
-            raise ValueError(
-                f"labels are {labels.dtype} {tuple(labels.shape)}; int64 ({batch},) is expected"
-            )
-        if not self.training and not 0 <= labels.min() <= labels.max() < classes:  # waits for a GPU
-            raise ValueError(
-                f"labels from 0 to {classes - 1} are expected, not {labels.min()} to {labels.max()}"
-            )
+        # their range is not looked at in training, where that would wait for a GPU
+        check_labels(labels, batch, None if self.training else classes)
         return self.class_embedding(labels).unsqueeze(1)

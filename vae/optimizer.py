@@ -96,3 +96,10 @@ def one_cycle(warmup: float, total_steps: int) -> Callable[[int], float]:
         return 0.5 + 0.5 * cos(pi * (step - rise) / max(1, total_steps - rise))
 
     return share
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Move the average of the weights towards the model's, faster while `step` is small."""
+    decay = min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import NORM_GROUPS, MidBlock, zero
+from .data import check_labels
 from .model import MAP_SIZE
 from .options import check_options, option
 from .pretrained import load_module, save_module
@@ -117,15 +118,7 @@ class LatentPrior(nn.Module):
         shape = (n, config.latent_size, MAP_SIZE, MAP_SIZE)
         if labels is None:
             labels = torch.randint(config.num_classes, (n,), generator=generator)
-        if labels.shape != (n,) or labels.dtype != torch.int64:
-            raise ValueError(
-                f"labels are {labels.dtype} {tuple(labels.shape)}; int64 ({n},) is expected"
-            )
-        if not 0 <= labels.min() <= labels.max() < config.num_classes:
-            raise ValueError(
-                f"labels from 0 to {config.num_classes - 1} are expected, "
-                f"not {labels.min()} to {labels.max()}"
-            )
+        check_labels(labels, n, config.num_classes)
         noise = torch.randn(shape, generator=generator) if noise is None else noise
         if noise.shape != shape:
             raise ValueError(f"noise has shape {tuple(noise.shape)}; {shape} is expected")

@@ -24,7 +24,7 @@ from .data import Digits, load_digits, scale_images
 from .figures import describe, plot_digits, save_png
 from .files import FileError, read_json, write_atomically
 from .model import MAP_SIZE, VAE
-from .optimizer import Muon, one_cycle
+from .optimizer import Muon, one_cycle, update_average
 from .options import check_options, option
 from .prior import LatentPrior, PriorConfig
 from .run import describe_environment, peak_memory_mb, read_metrics
@@ -39,7 +39,7 @@ TEST_IMAGES = 1000  # on which the loss is measured after each pass
 
 
 BUDGETS = {  # what PriorTrainConfig leaves open; times are for two CPU cores
-    "full": {"epochs": 16},  # 20 minutes; minutes on a GPU
+    "full": {"epochs": 16},  # 23 minutes; a few on a GPU
     "quick": {"epochs": 2},  # 4 minutes
     "tiny": {"epochs": 1, "max_train_images": 320},  # to see that it runs
 }
@@ -99,7 +99,12 @@ def train_prior(
         check_same_settings(saved["config"], config, place, f"delete {METRICS_NAME}")
         return LatentPrior.from_pretrained(directory)
     with lock(directory, True):
-        return PriorTrainer(vae, directory, config).fit(resume)
+        if not resume and (directory / CHECKPOINT_NAME).is_file():
+            raise ValueError(
+                f"directory={str(directory)!r} holds a training of a prior that was cut off: "
+                f"resume it (resume=True, --resume), or delete {CHECKPOINT_NAME}"
+            )
+        return PriorTrainer(vae, directory, config).fit()
 
 
 class PriorTrainer:
@@ -160,15 +165,10 @@ class PriorTrainer:
             stds.append(posterior.std)
         return torch.cat(means), torch.cat(stds), labels.to(self.device)
 
-    def fit(self, resume: bool) -> LatentPrior:
+    def fit(self) -> LatentPrior:
         """Train to the end, with checkpoints on the way; returns the averaged weights."""
         path = self.directory / CHECKPOINT_NAME
         if path.is_file():
-            if not resume:
-                raise ValueError(
-                    f"directory={str(self.directory)!r} holds a training of a prior that was cut "
-                    f"off: resume it (resume=True, --resume), or delete {CHECKPOINT_NAME}"
-                )
             self.restore(path)
         saved = clock = time.perf_counter()
         options = {"initial": self.step, "total": self.total_steps, "unit": "step"}
@@ -216,10 +216,7 @@ class PriorTrainer:
             group["lr"] = peak * self.schedule(self.step)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))  # faster while young
-        with torch.no_grad():
-            current = list(self.prior.parameters())
-            torch._foreach_lerp_(list(self.ema.parameters()), current, 1 - decay)
+        update_average(self.ema, self.prior, config.ema_decay, self.step)
         self.recent.append(loss.detach())
         self.step += 1
 

@@ -47,7 +47,7 @@ from .losses import (
 )
 from .metrics import AGREEMENT, evaluate
 from .model import VAE
-from .optimizer import Muon, one_cycle
+from .optimizer import Muon, one_cycle, update_average
 from .perceptual import LPIPS
 from .run import Run, describe_environment, is_finished, peak_memory_mb
 
@@ -277,10 +277,7 @@ class Trainer:
         self.model.train()
         self.recent.append(self.training_step(*self.next_batch(), adversarial))
         self.scheduler.step()
-        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))  # faster while young
-        current = list(self.unwrap(self.model).parameters())
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.ema.parameters()), current, 1 - decay)
+        update_average(self.ema, self.unwrap(self.model), self.config.ema_decay, self.step)
         self.step += 1
 
     def next_batch(self) -> tuple[Tensor, Tensor | None, Tensor]:
