@@ -35,6 +35,15 @@ def test_spherical_interpolation_stays_on_the_sphere():
     assert torch.allclose(opposite, torch.full((6,), 1.6), atol=1e-3)
 
 
+def test_a_latent_of_one_number_has_no_sphere_to_go_along(digits):
+    model = make(latent_size=1, latent_grid=1)
+    first, second = (vae.Digits(digits[k : k + 4], torch.zeros(4)) for k in (0, 4))
+    with torch.no_grad():
+        a, b = (model.encode(end.images).mean for end in (first, second))
+        (middle,) = figures.decode_between(model, first, second, [0.5])
+        assert torch.equal(middle, model.decode(torch.lerp(a, b, 0.5)))
+
+
 def test_between_two_images_a_conditional_model_is_given_the_nearer_label(digits):
     model = make(latent_size=3, latent_grid=1, num_classes=10)
     torch.nn.init.normal_(model.decoder.up_blocks[0].cross_attention.to_out.weight)

@@ -38,6 +38,6 @@ def test_gifs_of_a_full_training_stay_small(tmp_path):
     noise = rng.normal(size=(25, 10, 28, 28)).astype(np.float32)
     frames.reconstructions = (frames.originals + 0.1 * noise).clip(-1, 1)
     frames.epochs = np.arange(25.0)
-    save_gif(tmp_path / "latent.gif", latent_frames(frames, "", 2))
-    save_gif(tmp_path / "reconstruction.gif", reconstruction_frames(frames, ""))
+    save_gif(tmp_path / "latent.gif", latent_frames(frames, "", 2), 400, 2500)
+    save_gif(tmp_path / "reconstruction.gif", reconstruction_frames(frames, ""), 400, 2500)
     assert all(path.stat().st_size <= 2.5e6 for path in tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """The learned prior: its flow against a closed form, its training, and what it refuses."""
 
 import itertools
+import json
 
 import pytest
 import torch
@@ -85,6 +86,13 @@ def test_a_seed_decides_the_draw_and_labels_change_it():
     assert not torch.equal(draw(1, zeros), draw(1, zeros + 1))
 
 
+FINISHED = {  # the metrics of a run that `train_prior` reads
+    "config": {"dataset": "mnist", "data_root": "data"},
+    "history": {"train": [], "test": []},
+    "test": {"sample": {}, "mean": {}},
+}
+
+
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     """A folder of an untrained VAE with the metrics that `train_prior` reads."""
@@ -93,10 +101,7 @@ def run_dir(tmp_path_factory):
     model = vae.VAE(vae.VAEConfig(3, channels=(8, 16, 16)))
     model.encoder.conv_out.bias.data[3:] = -6  # narrow posteriors: not all is noise
     model.save_pretrained(folder)
-    config = '{"dataset": "mnist", "data_root": "data"}'
-    (folder / "metrics.json").write_text(
-        f'{{"config": {config}, "history": {{"train": [], "test": []}}}}'
-    )
+    (folder / "metrics.json").write_text(json.dumps(FINISHED))
     return folder
 
 
@@ -197,6 +202,11 @@ def test_what_has_no_prior_is_refused(folder, capsys):
     vae.VAE(vae.VAEConfig(3, 1, channels=(8, 16, 16))).save_pretrained(folder)
     assert main(["train-prior", str(folder)]) == 2
     assert "latent_grid=1 needs no learned prior" in capsys.readouterr().err
+    cut_off = {key: value for key, value in FINISHED.items() if key != "test"}
+    (folder / "metrics.json").write_text(json.dumps(cut_off))
+    vae.VAE(vae.VAEConfig(3, channels=(8, 16, 16))).save_pretrained(folder)
+    assert main(["train-prior", str(folder)]) == 2
+    assert "a VAE whose training was cut off: finish it first" in capsys.readouterr().err
 
     prior, model = LatentPrior(), vae.VAE(vae.VAEConfig(3))
     with pytest.raises(ValueError, match=r"prior draws latents \(4, 7, 7\); \(3, 7, 7\)"):

@@ -96,7 +96,8 @@ def test_the_kls_gradient_reaches_the_encoder(tiny, tmp_path, monkeypatch):
 TERMS = {  # weight: what it adds to the logged terms
     "w_mse": {"mse"},
     "w_perceptual": {"perceptual"},
-    "beta": {"kl"},
+    "beta": {"kl", "marginal"},
+    "w_marginal": {"marginal"},
     "w_adversarial": {"generator", "adaptive_weight", "discriminator", "accuracy_real"},
 }
 
@@ -104,7 +105,8 @@ TERMS = {  # weight: what it adds to the logged terms
 @pytest.mark.parametrize("weight", TERMS)
 def test_a_term_is_computed_if_its_weight_is_above_zero(weight, tiny, tmp_path):
     for value in (0.0, 0.5):
-        trainer = Trainer(tiny(adversarial_start=0.0, **{weight: value}), tmp_path / str(value))
+        config = tiny({"latent_grid": 1}, adversarial_start=0.0, **{weight: value})
+        trainer = Trainer(config, tmp_path / str(value))
         trainer.optimize()
         trainer.optimize()  # on which LPIPS and R1 are not computed
         for terms in trainer.recent:

@@ -8,6 +8,7 @@ from `assets/`. Writes `assets/autoencoder.json` and `assets/autoencoder.png`.
 
 import matplotlib.pyplot as plt
 import torch
+from latents import CHUNK, decode, encode
 from results import ASSETS, AUTOENCODERS, RUNS, read_json, write_json
 from torch import Tensor
 
@@ -15,7 +16,8 @@ from vae import VAE, Judge, judge_images, load_digits, mse, scale_images
 from vae.figures import tile
 from vae.run import is_finished, read_metrics
 
-DRAWS, CHUNK = 10_000, 500
+DRAWS, DRAWN = 10_000, 40  # scored, and shown
+MOVED = 2000  # test digits whose codes are moved
 NOISE = (0.1, 0.2, 0.5, 1.0, 2.0)  # standard deviations of the codes
 RESULT, PICTURE = ASSETS / "autoencoder.json", ASSETS / "autoencoder.png"
 
@@ -29,21 +31,6 @@ def folders() -> dict[str, tuple]:
         )
         for size, grid in AUTOENCODERS
     }
-
-
-@torch.no_grad()
-def encode(model: VAE, images: Tensor, noise: torch.Generator) -> Tensor:
-    """A code for each image: z ~ q(z|x), which is the point itself for a plain autoencoder."""
-    codes = []
-    for part in images.split(CHUNK):
-        posterior = model.encode(scale_images(part))
-        codes.append(posterior.sample(torch.randn(posterior.mean.shape, generator=noise)))
-    return torch.cat(codes)
-
-
-@torch.no_grad()
-def decode(model: VAE, codes: Tensor) -> Tensor:
-    return torch.cat([model.decode(part) for part in codes.split(CHUNK)])
 
 
 def fitted_draws(codes: Tensor, noise: torch.Generator) -> Tensor:
@@ -62,12 +49,15 @@ def read_right(judge: Judge, images: Tensor, labels: Tensor) -> float:
 
 
 def measure(model: VAE) -> dict:
-    """Everything about one model: reconstruction, generation, noise, midpoints."""
+    """Everything about one model: reconstruction, generation, noise, midpoints.
+
+    A code is z ~ q(z|x), as the decoder saw it in training; of a plain one, the point itself.
+    """
     generator = torch.Generator().manual_seed(0)
-    (images, labels), train = load_digits("test"), load_digits("train").images
+    (images, labels), train = load_digits("test"), load_digits("train").images[:DRAWS]
     x, judge = scale_images(images), Judge.from_pretrained()
-    codes = encode(model, images, generator)
-    known = encode(model, train, generator)
+    codes = encode(model, images, generator=generator)
+    known = encode(model, train, generator=generator)
     std = known.std(0)
     unit = torch.randn(DRAWS, *codes.shape[1:], generator=generator)
     draws = {"N(0, I)": unit, "fitted Gaussian": fitted_draws(known, generator)}
@@ -76,12 +66,12 @@ def measure(model: VAE) -> dict:
         scores = judge_images(decode(model, z))
         result[name] = {key: scores[key] for key in ("fid", "recognised")}
     result["noise"] = {}
-    moved = torch.randn(codes.shape, generator=generator) * std
+    moved = torch.randn(MOVED, *codes.shape[1:], generator=generator) * std
     for share in NOISE:
-        y = decode(model, codes + share * moved)
+        y = decode(model, codes[:MOVED] + share * moved)
         result["noise"][str(share)] = {
-            "mse": mse(x, y).mean().item(),
-            "accuracy": read_right(judge, y, labels),
+            "mse": mse(x[:MOVED], y).mean().item(),
+            "accuracy": read_right(judge, y, labels[:MOVED]),
         }
     order = torch.randperm(len(codes), generator=generator)
     middle = judge_images(decode(model, (codes + codes[order]) / 2), reference=images)
@@ -90,8 +80,8 @@ def measure(model: VAE) -> dict:
 
 def draw(rows: dict) -> None:
     """The curves over the noise, and draws of the largest global pair."""
-    figure = plt.figure(figsize=(11, 7.4), layout="constrained")
-    top, bottom = figure.subfigures(2, 1)
+    figure = plt.figure(figsize=(11, 5.9), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(2, 1))
     for axis, key, title in zip(
         top.subplots(1, 2),
         ("mse", "accuracy"),
@@ -109,12 +99,17 @@ def draw(rows: dict) -> None:
         axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     plain, variational = (VAE.from_pretrained(folder) for folder in folders()["16 on 1x1"])
-    for axis, (title, model) in zip(
-        bottom.subplots(1, 2), {"plain": plain, "variational": variational}.items(), strict=True
-    ):
-        images = model.sample(48, None, torch.Generator().manual_seed(0))[:, 0]
-        axis.imshow(tile(images.numpy(), 12), cmap="gray", vmin=-1, vmax=1)
-        axis.set_title(f"16 on 1×1, {title}: draws from N(0, I)", fontsize=11)
+    generator = torch.Generator().manual_seed(0)
+    unit = torch.randn(DRAWN, *plain.config.latent_shape, generator=generator)
+    fitted = fitted_draws(encode(plain, load_digits("train").images[:DRAWS]), generator)[:DRAWN]
+    panels = {
+        "plain, N(0, I)": decode(plain, unit),
+        "plain, fitted Gaussian": decode(plain, fitted),
+        "variational, N(0, I)": decode(variational, unit),
+    }
+    for axis, (title, images) in zip(bottom.subplots(1, 3), panels.items(), strict=True):
+        axis.imshow(tile(images[:, 0].numpy(), DRAWN // 4), cmap="gray", vmin=-1, vmax=1)
+        axis.set_title(f"16 on 1×1, {title}", fontsize=11)
         axis.set_axis_off()
     figure.savefig(PICTURE, dpi=90)
     plt.close(figure)

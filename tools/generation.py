@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import torch
+from latents import decode, encode
 from results import ASSETS, CONDITIONAL, REFERENCE, read_json, write_json
 from torch import Tensor
 
@@ -36,17 +37,11 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-@torch.no_grad()
 def reconstructions(name: str) -> tuple[Tensor, None]:
     """The test digits through z ~ q(z|x)."""
     model, (images, labels) = VAE.from_pretrained(ASSETS / name), load_digits("test")
-    noise, out = generator(), []
-    for x, given in zip(images.split(500), labels.split(500), strict=True):
-        given = given if model.config.num_classes else None
-        posterior = model.encode(scale_images(x), given)
-        z = posterior.sample(torch.randn(posterior.mean.shape, generator=noise))
-        out.append(model.decode(z, given))
-    return torch.cat(out), None
+    given = labels if model.config.num_classes else None
+    return decode(model, encode(model, images, given, generator()), given), None
 
 
 def balanced() -> Tensor:
@@ -65,8 +60,7 @@ def prior_draws(name: str, guidance: float | None = None) -> tuple[Tensor, Tenso
     """Decoded draws of the learned prior, for labels that were asked for."""
     model, prior = VAE.from_pretrained(ASSETS / name), LatentPrior.from_pretrained(ASSETS / name)
     z = prior.sample(DRAWS, balanced(), generator(), guidance=guidance)
-    with torch.no_grad():
-        return torch.cat([model.decode(part) for part in z.split(500)]), balanced()
+    return decode(model, z), balanced()
 
 
 def sources() -> dict[str, Callable[[], tuple[Tensor, Tensor | None]]]:

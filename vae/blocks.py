@@ -164,14 +164,15 @@ class Coupling(nn.Module):
             log_scale, shift = self._move(still, context)
             return torch.cat([still, moved * log_scale.exp() + shift], dim=1)
 
-    def inverse(self, u: Tensor, context: Tensor | None = None) -> Tensor:
-        """The vectors that `forward` turns into `u`; shapes as there."""
+    def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The vectors z that `forward` turns into `u`, and log |det dz/du|, (B,)."""
         with torch.autocast(u.device.type, enabled=False):
             still, moved = self._split(u.to(self.shift.dtype))
             log_scale, shift = self._move(still, context)
             moved = (moved - shift) * (-log_scale).exp()
             z = torch.cat([still, moved], dim=1) @ self.rotation.T
-            return (z - self.shift) * (-self.log_scale).exp()
+            z = (z - self.shift) * (-self.log_scale).exp()
+            return z, -log_scale.sum(1) - self.log_scale.sum()
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x[:, : self.half], x[:, self.half :]

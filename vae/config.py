@@ -45,6 +45,9 @@ class TrainConfig:
     perceptual_share: float = option(0.125, "share of a batch that LPIPS sees", 1e-9, 1)
     lpips_variant: str = option("shift_tolerant", "weights of LPIPS", choices=VARIANTS)
     beta: float = option(1.0, "weight of the KL: 1 is the true ELBO; less is sharper, at a rate", 0)
+    w_marginal: float = option(
+        10.0, "how many times more the couplings heed the marginal KL, beside beta", 0
+    )
     w_adversarial: float = option(0.1, "weight of the generator's loss, beside its adaptive one", 0)
     adversarial_start: float = option(0.25, "share of the steps before the discriminator", 0, 1)
     discriminator_lr: float = option(1e-2, "learning rate of the discriminator", 1e-9)
@@ -110,10 +113,13 @@ def run_name(config: TrainConfig) -> str:
 def check_same_settings(
     saved: dict, config, place: str, remedy: str = "name another folder, or delete it"
 ) -> None:
-    """Raise `ValueError`, listing the differences, unless `saved` is the dict of `config`."""
+    """Raise `ValueError`, listing the differences, unless `saved` is the dict of `config`.
+
+    `place`: the argument and its value, such as "run_dir=runs/latent_2".
+    """
     differences = config_differences(saved, config)
     if differences:
-        raise ValueError(f"run_dir={place} has other settings ({'; '.join(differences)}): {remedy}")
+        raise ValueError(f"{place} has other settings ({'; '.join(differences)}): {remedy}")
 
 
 def config_differences(saved: dict, config) -> list[str]:

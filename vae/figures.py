@@ -35,6 +35,7 @@ TITLES = {  # of the curves, with units
     "lpips": "LPIPS, on the first test images",
     "perceptual": "LPIPS, on its share of the batch",
     "kl": "KL, the rate (nats per image)",
+    "marginal": "−log p(couplings(z)), less a constant (nats)",
     "nll": "Calibrated NLL of the distortion (nats)",
     "neg_elbo": "−ELBO, calibrated (nats per image)",
     "generator": "Generator: mean fake logit, negated",
@@ -53,25 +54,26 @@ def render(run: Run) -> list[Path]:
     """Draw every picture of a run into its folder; returns their paths."""
     config, frames, history = run.model.config, run.frames, run.metrics["history"]
     name = describe(config, run.metrics["config"]["dataset"])
-    pictures = {
-        "reconstruction.gif": reconstruction_frames(frames, name),
-        "latent.gif": latent_frames(frames, name, config.latent_values),
+    between = interpolation_frames(run.model, frames.originals, name)
+    gifs = {  # file: frames, and how long each and the last is shown
+        "reconstruction.gif": (reconstruction_frames(frames, name), FRAME_MS, LAST_FRAME_MS),
+        "latent.gif": (latent_frames(frames, name, config.latent_values), FRAME_MS, LAST_FRAME_MS),
+        "interpolation.gif": (between, INTERPOLATION_MS, INTERPOLATION_MS),
+    }
+    pngs = {
         "train_metrics.png": plot_curves(history["train"], f"Training, {name}"),
         "test_metrics.png": plot_curves(history["test"], f"Test set, {name}"),
         "samples.png": plot_samples(run.model, name),
-        "interpolation.gif": interpolation_frames(run.model, frames.originals, name),
     }
     if config.latent_values == 2 and not config.num_classes:
-        pictures["manifold.png"] = plot_manifold(run.model, name)
+        pngs["manifold.png"] = plot_manifold(run.model, name)
     if config.num_classes:
-        pictures["digits.png"] = plot_digits(run.model, name)
-    for picture, drawn in pictures.items():
-        if picture == "interpolation.gif":
-            save_gif(run.directory / picture, drawn, INTERPOLATION_MS, INTERPOLATION_MS)
-        else:
-            save = save_gif if picture.endswith(".gif") else save_png
-            save(run.directory / picture, drawn)
-    return [run.directory / picture for picture in pictures]
+        pngs["digits.png"] = plot_digits(run.model, name)
+    for picture, drawn in gifs.items():
+        save_gif(run.directory / picture, *drawn)
+    for picture, figure in pngs.items():
+        save_png(run.directory / picture, figure)
+    return [run.directory / picture for picture in (*gifs, *pngs)]
 
 
 def describe(config: VAEConfig, dataset: str) -> str:
@@ -293,7 +295,7 @@ def interpolation_frames(model: VAE, originals: np.ndarray, name: str) -> list[F
     x = torch.from_numpy(originals)[:, None].to(device)
     here = Digits(x, torch.arange(len(x), device=device))
     there = Digits(x.roll(-1, 0), here.labels.roll(-1))
-    way = "along the sphere" if model.config.latent_grid == 1 else "along a straight line"
+    way = "along the sphere" if _on_sphere(model) else "along a straight line"
     columns = len(x) // 2 if len(x) % 2 == 0 else len(x)
     times = np.linspace(0, 1, INTERPOLATION_FRAMES).tolist()
     figures = [
@@ -317,13 +319,18 @@ def decode_between(model: VAE, first: Digits, second: Digits, times: list[float]
         model.encode(digits.images, digits.labels if conditional else None).mode()
         for digits in (first, second)
     )
-    between = slerp if model.config.latent_grid == 1 else torch.lerp
+    between = slerp if _on_sphere(model) else torch.lerp
     return [
         model.decode(
             between(a, b, t), (first if t < 0.5 else second).labels if conditional else None
         )
         for t in times
     ]
+
+
+def _on_sphere(model: VAE) -> bool:
+    """Whether the prior lies near a sphere: one vector, of two values or more."""
+    return model.config.latent_grid == 1 and model.config.latent_size > 1
 
 
 def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
@@ -355,10 +362,8 @@ def save_png(path: Path, figure: Figure) -> None:
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))
 
 
-def save_gif(
-    path: Path, figures: list[Figure], frame_ms: int = FRAME_MS, last_ms: int = LAST_FRAME_MS
-) -> None:
-    """Write figures as an endless GIF, in one step; the last frame is shown longest."""
+def save_gif(path: Path, figures: list[Figure], frame_ms: int, last_ms: int) -> None:
+    """Write figures as an endless GIF, in one step; each is shown so many milliseconds."""
     frames = [to_palette(figure) for figure in figures]
     durations = [frame_ms] * (len(frames) - 1) + [last_ms]
 

@@ -149,8 +149,8 @@ class VAE(nn.Module):
     `config.num_classes` is set). The prior is N(0, I).
 
     A global latent passes through an invertible map on its way to the decoder, and through its
-    inverse on its way from the encoder. The two cancel in the reconstruction, so that training can
-    move the latents towards the prior without unlearning how to reconstruct. The label has a say
+    inverse on its way from the encoder. The two cancel, but for the shape of the draw's noise, so
+    that training can move the latents towards the prior with little to unlearn. The label has a say
     in that map: each class can lie where the prior lies, so that z is free to hold the style.
     """
 
@@ -161,7 +161,7 @@ class VAE(nn.Module):
         self.decoder = Decoder(config)
         if config.num_classes:
             self.class_embedding = nn.Embedding(config.num_classes, config.channels[-1])
-        shaped = config.latent_grid == 1 and config.latent_size > 1
+        shaped = config.latent_grid == 1 and config.latent_size > 1 and config.variational
         self.couplings = nn.ModuleList(
             Coupling(config.latent_size, config.channels[-1] if config.num_classes else 0)
             for _ in range(config.couplings if shaped else 0)
@@ -232,6 +232,27 @@ class VAE(nn.Module):
         ]
         return torch.cat(images)
 
+    def marginal_nll(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """-log p of what the decoder sees of latents `z`: (B, C, 1, 1), for the couplings: (B,).
+
+        It sees u = couplings(z). By change of variables (Dinh et al. 2017, eq. 2 and 3), in nats,
+        less C/2 log(2 pi). The gradient reaches the couplings alone, as if each u stayed where it
+        is. Averaged over a data set it is that of the marginal KL(q(z) || p(z)), or, with labels y,
+        of the mean of KL(q(z|y) || p(z)): the part of the ELBO's KL that tells nothing of an image
+        (Hoffman & Johnson, "ELBO surgery", 2016).
+        """
+        token = self._class_token(labels, len(z))
+        context = None if token is None else token[:, 0].detach()
+        z = z.detach().flatten(1)
+        with torch.no_grad():
+            for coupling in self.couplings:
+                z = coupling(z, context)
+        nll = 0.0
+        for coupling in reversed(self.couplings):
+            z, log_det = coupling.inverse(z, context)
+            nll = nll - log_det
+        return nll + 0.5 * z.square().sum(1)
+
     def save_pretrained(self, directory: str | Path) -> None:
         """Write `model.safetensors` and `config.json` into `directory`, each in one step."""
         save_module(self, Path(directory) / CONFIG_NAME, Path(directory) / WEIGHTS_NAME)
@@ -250,7 +271,7 @@ class VAE(nn.Module):
         mean, logvar = self.encoder(x, token).float().chunk(2, dim=1)
         context = None if token is None else token[:, 0]
         for coupling in reversed(self.couplings):
-            mean = coupling.inverse(mean.flatten(1), context)[..., None, None]
+            mean = coupling.inverse(mean.flatten(1), context)[0][..., None, None]
         if not self.config.variational:  # a point: no width, and an infinite rate
             return DiagonalGaussian(mean, torch.full_like(mean, -torch.inf))
         return DiagonalGaussian(mean, LOGVAR_BOUND * torch.tanh(logvar / LOGVAR_BOUND))

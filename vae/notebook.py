@@ -32,6 +32,7 @@ NO_ASSETS = "This needs `assets/` of the repository, here or one folder up: clon
 SHIPPED = {  # folder in assets/: what the model there is made of
     **{f"latent_{size}": VAEConfig(size) for size in REFERENCE},
     **{f"global_{size}": VAEConfig(size, 1) for size in REFERENCE},
+    "conditional_16": VAEConfig(16, 1, num_classes=10),
 }
 
 
@@ -77,23 +78,26 @@ def show_source(function: Callable) -> Markdown:
     return Markdown(f"```python\n{textwrap.dedent(inspect.getsource(function))}```")
 
 
-def show_plan(config: TrainConfig) -> Table:
-    """What is about to be trained, on what, and why that long."""
+def show_plan(config: TrainConfig, pretrained: bool = False) -> Table:
+    """What is about to be trained, on what, and why that long; or that a model is loaded."""
     images = f"{config.max_train_images:,}" if config.max_train_images else "all"
     how = "a GPU" if torch.accelerator.is_available() else "the CPU"
     quick = all(getattr(config, name) == value for name, value in BUDGETS["quick"].items())
     if how == "the CPU" and quick:
         how += ": the quick budget, since there is no GPU"
     epochs = "1 pass" if config.epochs == 1 else f"{config.epochs} passes"
-    return Table(
-        ("setting", "here"),
-        [
-            ("model", describe(config.model, config.dataset)),
-            ("numbers for an image", f"{config.model.latent_values} (it has {PIXELS} pixels)"),
+    rows = [
+        ("model", describe(config.model, config.dataset)),
+        ("numbers for an image", f"{config.model.latent_values} (it has {PIXELS} pixels)"),
+    ]
+    if pretrained:
+        rows += [("training", "none: the repository's model, with its own beta and seed")]
+    else:
+        rows += [
             ("weight of the KL", f"beta = {config.beta:g}"),
             ("training", f"{epochs} over {images} training images, on {how}"),
-        ],
-    )
+        ]
+    return Table(("setting", "here"), rows)
 
 
 def show_parts(model: VAE) -> Table:
@@ -156,8 +160,8 @@ def show_results(run: Run) -> Table:
         m = test[kind]
         row = (name, f"{m['mse']:.5f}", f"{m['ssim']:.4f}", f"{m['psnr']:.2f}")
         rate = f"{test['kl']:.0f}" if "kl" in test else "unbounded"
-        elbo = f"{test['neg_elbo']:.0f}" if kind == "sample" and "kl" in test else ""
-        rows.append((*row, rate, elbo))
+        elbo = f"{test['neg_elbo']:.0f}" if "kl" in test else ""
+        rows.append((*row, rate, elbo) if kind == "sample" else (*row, "", ""))  # a point: no rate
     dataset = run.metrics["config"]["dataset"]
     if dataset == "mnist" and config.latent_grid == 7 and config.latent_size in REFERENCE:
         mse, ssim, psnr = REFERENCE[config.latent_size]
@@ -248,7 +252,8 @@ def load_pretrained(config: TrainConfig) -> Run:
         raise ValueError(
             f"USE_PRETRAINED=True is not allowed for {describe(model, config.dataset)}"
             f"{', conditional' if model.num_classes else ''}: LATENT_SIZE in {tuple(REFERENCE)}, "
-            "DATASET='mnist' and CONDITIONAL=False are"
+            "DATASET='mnist' and CONDITIONAL=False are, and so is CONDITIONAL=True with "
+            "LATENT_SIZE=16 and LATENT_GRID=1"
         )
     folder = _asset(names[model])
     if folder is None:

@@ -27,7 +27,7 @@ from .model import MAP_SIZE, VAE
 from .optimizer import Muon, one_cycle, update_average
 from .options import check_options, option
 from .prior import LatentPrior, PriorConfig
-from .run import describe_environment, peak_memory_mb, read_metrics
+from .run import describe_environment, is_finished, peak_memory_mb, read_metrics
 from .training import CHECKPOINT_SECONDS, check_directory, interrupts, lock, seeded_generator
 
 METRICS_NAME = "prior_metrics.json"
@@ -77,9 +77,9 @@ def train_prior(
     What `config` leaves open is the full budget. As `train` does, it loads a prior that is
     finished there with the same settings, and goes on with one that was cut off, unless `resume`
     is False. An interrupt (Ctrl-C) saves a checkpoint and raises `KeyboardInterrupt`. Raises,
-    before any work, `ValueError` for a VAE without a 7x7 latent, other settings or settings that
-    do not fit, and `OSError` where nothing can be written. Raises `FloatingPointError` when the
-    loss is no longer finite.
+    before any work, `ValueError` for a VAE without a 7x7 latent or whose training was cut off, for
+    other settings or settings that do not fit, and `OSError` where nothing can be written. Raises
+    `FloatingPointError` when the loss is no longer finite.
     """
     directory = check_directory(Path(directory))
     vae = VAE.from_pretrained(directory)
@@ -88,6 +88,11 @@ def train_prior(
             f"latent_grid={vae.config.latent_grid} needs no learned prior: latent_grid={MAP_SIZE} "
             "is expected"
         )
+    if not is_finished(directory):
+        raise ValueError(
+            f"directory={str(directory)!r} holds a VAE whose training was cut off: finish it first "
+            "(--resume), or its latents would change under the prior"
+        )
     config = with_budget(config or PriorTrainConfig(), "full")
     config = replace(config, model=replace(config.model, latent_size=vae.config.latent_size))
     metrics_path = directory / METRICS_NAME
@@ -95,7 +100,7 @@ def train_prior(
         saved = read_json(metrics_path, "a prior's metrics")
         if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
             raise FileError(f"{metrics_path} is not a prior's metrics: it has no config")
-        place = f"{directory}, whose prior is finished,"
+        place = f"directory={directory}, whose prior is finished,"
         check_same_settings(saved["config"], config, place, f"delete {METRICS_NAME}")
         return LatentPrior.from_pretrained(directory)
     with lock(directory, True):
@@ -276,7 +281,7 @@ class PriorTrainer:
     def restore(self, path: Path) -> None:
         """Go back to a checkpoint. Raises `ValueError` for other settings or a damaged file."""
         tensors, state = load_checkpoint(path)
-        place = f"{self.directory}, whose prior was cut off,"
+        place = f"directory={self.directory}, whose prior was cut off,"
         saved = state["metrics"]["config"]
         check_same_settings(saved, self.config, place, f"delete {CHECKPOINT_NAME}")
         if state["step"] > self.total_steps:

@@ -76,7 +76,7 @@ def train(config: TrainConfig, run_dir: str | Path, *, resume: bool = True) -> R
     config, directory = with_budget(config), check_directory(Path(run_dir))
     if is_finished(directory):
         run = Run.load(directory)
-        check_same_settings(run.metrics["config"], config, f"{directory}, which is finished,")
+        check_same_settings(run.metrics["config"], config, f"run_dir={directory}, finished,")
         return run
     trainer = Trainer(config, directory)
     with lock(directory, trainer.accelerator.is_main_process):
@@ -157,11 +157,13 @@ class Trainer:
         """One step of both optimisers on images `x`: (B, 1, 28, 28) in [-1, 1].
 
         loss = -log p(x|z) + beta * KL + w_adversarial * adaptive weight * generator's loss, where
-        the distortion in p is MSE + w_perceptual * LPIPS. The terms that depend on the
-        reconstruction alone are differentiated there first, since the adaptive weight needs their
-        gradients apart; then everything passes backward through the model once. LPIPS is computed
-        on every `lazy`-th step with as many times the gradient (lazy regularisation: Karras et
-        al., "StyleGAN2", 2020, app. B); its value counts as constant in between.
+        the distortion in p is MSE + w_perceptual * LPIPS. The couplings of a global latent,
+        and they alone, heed beta * w_marginal * the marginal KL besides: within the loss it is a
+        few nats among hundreds. The terms that depend on the reconstruction alone are
+        differentiated there first, since the adaptive weight needs their gradients apart; then
+        everything passes backward through the model once. LPIPS is computed on every `lazy`-th step
+        with as many times the gradient (lazy regularisation: Karras et al., "StyleGAN2", 2020, app.
+        B); its value counts as constant in between.
         """
         config, terms = self.config, {}
         reconstruction, posterior = self.model(x, labels, noise)
@@ -197,6 +199,10 @@ class Trainer:
         if config.beta:
             terms["kl"] = posterior.kl().mean()
             objective = objective + config.beta * terms["kl"]
+            if config.w_marginal and self.unwrap(self.model).couplings:
+                marginal = self.unwrap(self.model).marginal_nll(posterior.sample(noise), labels)
+                terms["marginal"] = marginal.mean()
+                objective = objective + config.beta * config.w_marginal * terms["marginal"]
         self.accelerator.backward(objective / PIXELS)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         if self.accelerator.mixed_precision != "fp16":  # there it may overflow: a step is skipped
@@ -377,7 +383,8 @@ class Trainer:
         """
         path = self.directory / CHECKPOINT_NAME
         tensors, state = load_checkpoint(path)
-        check_same_settings(state["metrics"]["config"], self.config, f"{self.directory}, cut off,")
+        place = f"run_dir={self.directory}, cut off,"
+        check_same_settings(state["metrics"]["config"], self.config, place)
         if state["step"] > self.total_steps:
             raise FileError(f"{path}: step {state['step']} of {self.total_steps} is not possible")
         try:
