@@ -321,7 +321,7 @@ class Trainer:
                 raise FloatingPointError(
                     f"{name} is {values[row, names.index(name)].item()} at step {step}; the last "
                     f"checkpoint is in {self.directory}. Try a lower learning_rate, or "
-                    "mixed_precision='no'."
+                    "mixed_precision='no', in another run_dir."
                 )
         elapsed = time.perf_counter() - self.clock
         self.training_seconds += elapsed
