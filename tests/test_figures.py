@@ -6,6 +6,7 @@ import torch
 
 import vae
 from vae import figures
+from vae.frames import Frames
 from vae.prior import LatentPrior, PriorConfig
 
 
@@ -60,14 +61,37 @@ def test_between_two_images_a_conditional_model_is_given_the_nearer_label(digits
 
 def test_an_interpolation_gif_goes_to_the_next_digit_and_back(digits):
     model = make(latent_size=3)
-    frames = figures.interpolation_frames(model, digits[:10, 0].numpy(), "name")
+    ten = vae.Digits(digits[:10], torch.arange(10))
+    frames = figures.interpolation_frames(model, ten, "name")
     assert len(frames) == 2 * figures.INTERPOLATION_FRAMES - 2
     ends = [drawn(frames[k], 5) for k in (0, figures.INTERPOLATION_FRAMES - 1)]
     with torch.no_grad():
         expected = model.decode(model.encode(digits[:10]).mean)[:, 0]
     assert torch.allclose(ends[0], expected, atol=1e-5)
     assert torch.allclose(ends[1], expected.roll(-1, 0), atol=1e-5)
-    assert figures.interpolation_frames(model, digits[:9, 0].numpy(), "of a tiny test set")
+
+
+def test_a_conditional_interpolation_of_a_test_set_that_lacks_a_class_is_given_its_own_labels(
+    tmp_path,
+):
+    images, labels = (part[:100] for part in vae.load_digits("test"))
+    there = labels != 3
+    frames = Frames(vae.Digits(images[there], labels[there]), 50)
+    assert frames.classes.tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    frames.record(make(num_classes=10), vae.Digits(images[there], labels[there]), 0.0)
+    frames.save(tmp_path / "frames.npz")
+    assert Frames.load(tmp_path / "frames.npz").classes.tolist() == frames.classes.tolist()
+    old = {name: array for name, array in frames.arrays().items() if name != "classes"}
+    frames.restore(old)
+    assert frames.classes.tolist() == list(range(9))
+
+    model = make(latent_size=3, latent_grid=1, num_classes=10)
+    torch.nn.init.normal_(model.decoder.up_blocks[0].cross_attention.to_out.weight)
+    digits = vae.Digits(vae.scale_images(images[:9]), labels[:9])
+    start = drawn(figures.interpolation_frames(model, digits, "name")[0], 9)
+    with torch.no_grad():
+        z = model.encode(digits.images, digits.labels).mean
+        assert torch.allclose(start, model.decode(z, digits.labels)[:, 0], atol=1e-5)
 
 
 def test_the_manifold_is_the_plane_of_two_values_with_the_second_upwards():

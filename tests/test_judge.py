@@ -6,7 +6,7 @@ import scipy.linalg
 import torch
 
 import vae
-from vae.judge import FOLDER, Judge, frechet_distance, nearest_mse
+from vae.judge import FOLDER, Judge, JudgeConfig, frechet_distance, nearest_mse
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,18 @@ def test_the_fid_is_that_of_the_layer_before_the_last(test_set):
     assert vae.judge_images(x, reference=-x)["fid"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_recognised_means_more_than_nine_tenths_for_one_class(digits):
+    judge = Judge()
+    torch.nn.init.zeros_(judge.classify.weight)
+    for share, expected in ((0.89, 0), (0.91, 1)):
+        bias = torch.full((10,), (1 - share) / 9)
+        bias[4] = share
+        judge.classify.bias.data = bias.log()
+        scores = vae.judge_images(digits, reference=digits, judge=judge)
+        assert scores["recognised"] == expected
+        assert scores["classes"] == [0, 0, 0, 0, 1, 0, 0, 0, 0, 0]
+
+
 def test_the_nearest_neighbour_is_the_nearest(test_set):
     x = vae.scale_images(test_set.images[:40])
     others = test_set.images[100:700]
@@ -71,9 +83,24 @@ def test_the_nearest_neighbour_is_the_nearest(test_set):
 
 
 def test_what_cannot_be_scored_is_refused(digits):
-    with pytest.raises(ValueError, match=r"labels are \(3,\); \(64,\) is expected"):
-        vae.judge_images(digits, torch.zeros(3, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"\[-1, 1\] is expected"):
+    zeros = torch.zeros(64, dtype=torch.int64)
+    for options, message in (
+        ({"labels": zeros[:3]}, r"labels are torch.int64 \(3,\); int64 \(64,\) is expected"),
+        ({"labels": zeros.float()}, "labels are torch.float32"),
+        ({"labels": zeros + 10}, "labels from 0 to 9"),
+        ({"reference": digits + 1}, r"reference has values .* \[-1, 1\] is expected"),
+        ({"reference": digits[:, 0]}, "reference has shape"),
+        ({"neighbours": digits[:0]}, "neighbours has shape"),
+        ({"neighbours": 255 * digits.abs()}, "neighbours has values"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            vae.judge_images(digits, **options)
+    with pytest.raises(ValueError, match=r"images has values .* \[-1, 1\] is expected"):
         vae.judge_images(digits + 1)
+    with pytest.raises(ValueError, match="images has 1 image"):
+        vae.judge_images(digits[:1])
+    for channels in ((24, 48), (12, 48, 80)):
+        with pytest.raises(ValueError, match=r"channels=.* three multiples of 8"):
+            JudgeConfig(channels=channels)
     with pytest.raises(ValueError, match="features are"):
         frechet_distance(torch.zeros(1, 3), torch.zeros(5, 3))

@@ -94,3 +94,25 @@ def test_active_units_are_those_whose_mean_differs_between_images(digits):
     model.encoder.conv_out.weight.data[[1, 4]] = 0
     model.encoder.conv_out.bias.data[[1, 4]] = 3  # a mean that is the same for all
     assert vae.active_units(model, digits) == 4
+
+
+def test_labels_are_asked_for_and_used_batch_by_batch(digits):
+    torch.manual_seed(0)
+    model = vae.VAE(vae.VAEConfig(2, 1, channels=(8, 16, 16), num_classes=10)).eval()
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.3)
+    labels = torch.arange(64) % 10
+    with torch.no_grad():
+        expected = model.encode(digits, labels).kl().mean().item()
+    measured = vae.evaluate(model, digits, labels, lpips_images=0, batch_size=10)
+    assert measured["kl"] == pytest.approx(expected, rel=1e-4)
+    for measure in (
+        lambda given: vae.evaluate(model, digits, given, lpips_images=0),
+        lambda given: vae.active_units(model, digits, given),
+        lambda given: vae.importance_weighted_bound(model, digits, 0.1, given, samples=2),
+    ):
+        with pytest.raises(ValueError, match="labels=None, but num_classes=10"):
+            measure(None)
+        with pytest.raises(ValueError, match=r"labels are torch.int64 \(50,\); int64 \(64,\)"):
+            measure(labels[:50])

@@ -86,6 +86,28 @@ def test_a_seed_decides_the_draw_and_labels_change_it():
     assert not torch.equal(draw(1, zeros), draw(1, zeros + 1))
 
 
+def test_what_is_not_asked_for_is_drawn_and_the_config_guides():
+    torch.manual_seed(0)
+    prior = LatentPrior(PriorConfig(channels=16, blocks=1, guidance=3.0))
+    for parameter in prior.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.2)
+    noise, labels = torch.randn(5, 4, 7, 7), torch.arange(5)
+    drawn = [prior.sample(5, labels, noise=noise, guidance=w, steps=1) for w in (None, 3.0, 1.0)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.allclose(drawn[0], drawn[2], atol=1e-3)
+
+    seen = []
+    prior.forward = lambda z, t, labels: (seen.append(labels), 0 * z)[1]
+    prior.sample(2000, generator=torch.Generator().manual_seed(0), guidance=1, steps=1)
+    counts = torch.cat(seen).bincount(minlength=10)
+    assert len(counts) == 10
+    assert (counts > 300).all()  # of 400: each is asked for twice
+    seen.clear()
+    prior.sample(1200, torch.arange(1200) % 10, guidance=1, steps=1)
+    assert torch.equal(torch.cat(seen[::2]), torch.arange(1200) % 10)
+
+
 FINISHED = {  # the metrics of a run that `train_prior` reads
     "config": {"dataset": "mnist", "data_root": "data"},
     "history": {"train": [], "test": []},
@@ -151,12 +173,14 @@ def test_labels_are_withheld_as_often_as_asked(folder):
     seen = []
 
     def spy(latents, noise, t, labels):
-        seen.append((t, labels))
+        seen.append((latents, t, labels))
         return latents.sum()
 
     trainer.prior.loss = spy
     trainer.loss(trainer.prior, *trainer.train_set, torch.Generator().manual_seed(0))
-    ((t, labels),) = seen
+    ((latents, t, labels),) = seen
+    mean, std, _ = trainer.train_set
+    assert ((latents - mean) / std).std().item() == pytest.approx(1, abs=0.02)  # draws of q(z|x)
     assert 0.2 < (labels == 10).double().mean() < 0.3
     kept = labels != 10
     assert torch.equal(labels[kept], trainer.train_set[2][kept])
@@ -190,13 +214,17 @@ def test_a_prior_that_was_cut_off_goes_on_to_the_same_weights(folder, tmp_path, 
         assert torch.equal(tensor, resumed.state_dict()[name]), name
     with pytest.raises(ValueError, match=r"epochs 2 there, 3 here.*delete prior_metrics\.json"):
         vae.train_prior(folder, small(epochs=3))
+    vae.VAE(vae.VAEConfig(3, channels=(8, 16, 16))).save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"a VAE that has changed .* delete prior_metrics\.json"):
+        vae.train_prior(folder, small())
 
 
 def test_what_has_no_prior_is_refused(folder, capsys):
     with pytest.raises(ValueError, match=r"batch_size=400 is not allowed: at most the 320"):
         vae.train_prior(folder, small(batch_size=400))
-    with pytest.raises(ValueError, match="num_classes=5 is not allowed"):
-        vae.train_prior(folder, vae.PriorTrainConfig(PriorConfig(num_classes=5)))
+    for classes in (5, 20):
+        with pytest.raises(ValueError, match=rf"num_classes={classes} is not allowed.*10 classes"):
+            vae.train_prior(folder, vae.PriorTrainConfig(PriorConfig(num_classes=classes)))
     with pytest.raises(ValueError, match="channels=12 is not allowed: a multiple of 8"):
         PriorConfig(channels=12)
     vae.VAE(vae.VAEConfig(3, 1, channels=(8, 16, 16))).save_pretrained(folder)

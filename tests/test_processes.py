@@ -13,10 +13,10 @@ import torch
 import vae
 
 torch.set_num_threads(1)
-rank, folder = sys.argv[1:]
+rank, folder, grid = sys.argv[1:]
 config = vae.TrainConfig(
-    model=vae.VAEConfig(channels=(8, 16, 16)), epochs=1, max_train_images=256, batch_size=64,
-    max_test_images=50, projected_images=50, lpips_images=10, early_evaluations=0,
+    model=vae.VAEConfig(3, int(grid), channels=(8, 16, 16)), epochs=1, max_train_images=256,
+    batch_size=64, max_test_images=50, projected_images=50, lpips_images=10, early_evaluations=0,
     adversarial_start=0.25, mixed_precision="no",
 )
 trainer = vae.training.Trainer(config, f"{folder}/{rank}")
@@ -28,22 +28,27 @@ trainer.finish(0.0)
 """
 
 
-def start(folder: Path, rank: int, processes: int, port: int) -> subprocess.Popen:
+COMPARED = {"mse", "perceptual", "kl", "nll", "generator", "discriminator", "marginal"}
+
+
+def start(folder: Path, rank: int, processes: int, port: int, grid: int) -> subprocess.Popen:
     """A process of a training, as `torchrun` and `accelerate launch` start it."""
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     if processes > 1:
         environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
         environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(rank), str(folder)]
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(rank), str(folder), str(grid)]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def test_two_processes_train_as_one_and_one_of_them_writes(tmp_path):
+@pytest.mark.parametrize(("grid", "close"), [(7, 1e-4), (1, 5e-4)])  # couplings: 24 layers more
+def test_two_processes_train_as_one_and_one_of_them_writes(grid, close, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     one, two = tmp_path / "one", tmp_path / "two"
-    workers = [start(two, 0, 2, port), start(two, 1, 2, port), start(one, 0, 1, port)]
+    workers = [start(two, rank, 2, port, grid) for rank in (0, 1)]
+    workers.append(start(one, 0, 1, port, grid))
     for worker in workers:
         _, errors = worker.communicate(timeout=300)
         assert worker.returncode == 0, errors
@@ -56,6 +61,7 @@ def test_two_processes_train_as_one_and_one_of_them_writes(tmp_path):
     assert "discriminator" in rows[-1][0]
     for a, b in rows:
         assert set(a) == set(b)
-        for name in {"mse", "perceptual", "kl", "nll", "generator", "discriminator"} & set(a):
-            assert a[name] == pytest.approx(b[name], rel=1e-4, abs=1e-4), name
+        assert ("marginal" in a) == (grid == 1)
+        for name in set(a) & COMPARED:
+            assert a[name] == pytest.approx(b[name], rel=close, abs=close), name
     assert both["test"]["sample"]["mse"] == pytest.approx(alone["test"]["sample"]["mse"], rel=1e-3)

@@ -102,6 +102,33 @@ TERMS = {  # weight: what it adds to the logged terms
 }
 
 
+@pytest.mark.parametrize("classes", [0, 10])
+def test_the_couplings_and_nothing_else_heed_the_marginal_kl(classes, tiny, tmp_path, monkeypatch):
+    got = {}
+    for weight in (0.0, 10.0):
+        shape = {"latent_size": 3, "latent_grid": 1, "num_classes": classes}
+        config = tiny(shape, w_marginal=weight, beta=0.7, clip_norm=1e9)
+        trainer = Trainer(config, tmp_path / str(weight))
+        for parameter in trainer.model.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        x, labels, noise = trainer.next_batch()
+
+        def keep(model=trainer.model, weight=weight):
+            got[weight] = {n: p.grad.clone() for n, p in model.named_parameters()}
+
+        monkeypatch.setattr(trainer.optimizer, "step", keep)
+        trainer.training_step(x, labels, noise, adversarial=False)
+    model = trainer.model
+    z = model(x, labels, noise)[1].sample(noise)
+    couplings = [f"couplings.{n}" for n, _ in model.couplings.named_parameters()]
+    marginal = model.marginal_nll(z, labels).mean() * 0.7 * 10 / 784
+    wanted = torch.autograd.grad(marginal, list(model.couplings.parameters()))
+    for name, gradient in zip(couplings, wanted, strict=True):
+        torch.testing.assert_close(got[10.0][name] - got[0.0][name], gradient, rtol=1e-3, atol=1e-6)
+    for name in got[0.0].keys() - set(couplings):
+        torch.testing.assert_close(got[10.0][name], got[0.0][name], rtol=1e-4, atol=1e-7)
+
+
 @pytest.mark.parametrize("weight", TERMS)
 def test_a_term_is_computed_if_its_weight_is_above_zero(weight, tiny, tmp_path):
     for value in (0.0, 0.5):

@@ -184,6 +184,12 @@ class Coupling(nn.Module):
         return torch.tanh(log_scale), shift
 
 
+def check_widths(channels: tuple[int, ...]) -> None:
+    """Raise `ValueError` unless `channels` are three widths that group normalisation can have."""
+    if len(channels) != 3 or any(width % NORM_GROUPS for width in channels):
+        raise ValueError(f"channels={channels} is not allowed: three multiples of {NORM_GROUPS}")
+
+
 def to_tokens(x: Tensor) -> Tensor:
     """Feature map (B, C, H, W) to tokens (B, H*W, C)."""
     return x.flatten(2).transpose(1, 2)

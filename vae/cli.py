@@ -1,4 +1,4 @@
-"""The command line. Its flags are the fields of VAEConfig and TrainConfig, read from them."""
+"""The command line. Its flags are the fields of the configs, read from them."""
 
 import argparse
 import sys

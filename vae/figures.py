@@ -54,7 +54,8 @@ def render(run: Run) -> list[Path]:
     """Draw every picture of a run into its folder; returns their paths."""
     config, frames, history = run.model.config, run.frames, run.metrics["history"]
     name = describe(config, run.metrics["config"]["dataset"])
-    between = interpolation_frames(run.model, frames.originals, name)
+    examples = Digits(torch.from_numpy(frames.originals)[:, None], torch.from_numpy(frames.classes))
+    between = interpolation_frames(run.model, examples, name)
     gifs = {  # file: frames, and how long each and the last is shown
         "reconstruction.gif": (reconstruction_frames(frames, name), FRAME_MS, LAST_FRAME_MS),
         "latent.gif": (latent_frames(frames, name, config.latent_values), FRAME_MS, LAST_FRAME_MS),
@@ -272,7 +273,7 @@ def plot_interpolation(model: VAE, digits: Digits, name: str, steps: int = 9) ->
     x = scale_images(digits.images)
     first, second = (Digits(x[k::2], digits.labels[k::2]) for k in (0, 1))
     times = torch.linspace(0, 1, steps).tolist()
-    decoded = torch.stack(decode_between(model, first, second, times), 1)
+    decoded = torch.stack(decode_between(model, first, second, times), 1).cpu()
     rows = torch.cat([first.images[:, None], decoded, second.images[:, None]], dim=1)
     pairs = len(rows)
     figure = Figure(figsize=(0.75 * (steps + 2), 0.75 * pairs + 0.75), dpi=DPI)
@@ -286,17 +287,15 @@ def plot_interpolation(model: VAE, digits: Digits, name: str, steps: int = 9) ->
     return figure
 
 
-def interpolation_frames(model: VAE, originals: np.ndarray, name: str) -> list[Figure]:
-    """Figures in which each of ten digits becomes the next, and then itself again.
+def interpolation_frames(model: VAE, digits: Digits, name: str) -> list[Figure]:
+    """Figures in which each of some digits becomes the next, and then itself again.
 
-    `originals`: (10, 28, 28) in [-1, 1], one of each class in turn; fewer in a tiny test set.
+    `digits.images`: (N, 1, 28, 28) in [-1, 1].
     """
-    device = model.decoder.position.device
-    x = torch.from_numpy(originals)[:, None].to(device)
-    here = Digits(x, torch.arange(len(x), device=device))
-    there = Digits(x.roll(-1, 0), here.labels.roll(-1))
+    here, there = digits, Digits(digits.images.roll(-1, 0), digits.labels.roll(-1))
+    n = len(digits.images)
     way = "along the sphere" if _on_sphere(model) else "along a straight line"
-    columns = len(x) // 2 if len(x) % 2 == 0 else len(x)
+    columns = n // 2 if n % 2 == 0 else n
     times = np.linspace(0, 1, INTERPOLATION_FRAMES).tolist()
     figures = [
         plot_grid(images, columns, f"Each digit becomes the next, {way}\n{name}")
@@ -314,18 +313,14 @@ def decode_between(model: VAE, first: Digits, second: Digits, times: list[float]
     Networks"), or the middle would be nearer to the origin than a draw ever is. `first.images`,
     `second.images`: (B, 1, 28, 28) in [-1, 1]. A conditional model is given the nearer end's label.
     """
-    conditional = model.config.num_classes > 0
+    device, conditional = model.decoder.position.device, model.config.num_classes > 0
+    labels = [end.labels.to(device) if conditional else None for end in (first, second)]
     a, b = (
-        model.encode(digits.images, digits.labels if conditional else None).mode()
-        for digits in (first, second)
+        model.encode(end.images.to(device), given).mode()
+        for end, given in zip((first, second), labels, strict=True)
     )
     between = slerp if _on_sphere(model) else torch.lerp
-    return [
-        model.decode(
-            between(a, b, t), (first if t < 0.5 else second).labels if conditional else None
-        )
-        for t in times
-    ]
+    return [model.decode(between(a, b, t), labels[t >= 0.5]) for t in times]
 
 
 def _on_sphere(model: VAE) -> bool:

@@ -20,6 +20,7 @@ ARRAYS = {  # name: type
     "epochs": np.float64,
     "points": np.float32,
     "reconstructions": np.float32,
+    "classes": np.int64,
 }
 
 
@@ -27,8 +28,9 @@ class Frames:
     """The frames of `latent.gif` and `reconstruction.gif`, one for each of T evaluations.
 
     `labels`: (N,) of the projected images. `points`: (T, N, 2), their places in the plane.
-    `originals`: (K, 28, 28), one image of each of K classes, `reconstructions`: (T, K, 28, 28),
-    both in [-1, 1]. `epochs`: (T,), fractions of an epoch where a frame is early.
+    `originals`: (K, 28, 28), one image of each of the K `classes`, (K,), that there are;
+    `reconstructions`: (T, K, 28, 28), both in [-1, 1]. `epochs`: (T,), fractions of an epoch where
+    a frame is early.
     """
 
     def __init__(self, test_set: Digits, projected: int):
@@ -37,6 +39,7 @@ class Frames:
         first = [(labels == c).nonzero()[:1, 0] for c in range(CLASSES)]
         self.examples = torch.cat(first).to(test_set.images.device)
         self.labels = labels[:projected].numpy()
+        self.classes = test_set.labels[self.examples].cpu().numpy()
         self.originals = scale_images(test_set.images[self.examples]).cpu()[:, 0].numpy()
         self.epochs = np.zeros(0)
         self.points = np.zeros((0, len(self.labels), 2), np.float32)
@@ -82,7 +85,8 @@ class Frames:
         try:
             check_size(path)
             with zipfile.ZipFile(path) as archive:
-                frames.restore({name: _read_array(archive, f"{name}.npy") for name in ARRAYS})
+                there = [name for name in ARRAYS if f"{name}.npy" in archive.namelist()]
+                frames.restore({name: _read_array(archive, f"{name}.npy") for name in there})
             if not len(frames.epochs):
                 raise ValueError("there is no frame")
         except MemoryError:
@@ -93,6 +97,8 @@ class Frames:
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take over arrays that fit together. Raises `ValueError`, `KeyError` or `TypeError`."""
+        if "classes" not in arrays:  # older files, which had all of them
+            arrays = {**arrays, "classes": np.arange(len(arrays["originals"]))}
         given = {
             name: arrays[name].astype(kind, casting="same_kind") for name, kind in ARRAYS.items()
         }
@@ -101,14 +107,16 @@ class Frames:
             "points": (t, n, 2),
             "originals": (k, IMAGE_SIZE, IMAGE_SIZE),
             "reconstructions": (t, k, IMAGE_SIZE, IMAGE_SIZE),
+            "classes": (k,),
         }
         for name, shape in expected.items():
             if given[name].shape != shape or 0 in shape[1:]:
                 raise ValueError(f"{name} is not {shape}")
             if not np.isfinite(given[name]).all():
                 raise ValueError(f"{name} is not finite")
-        if given["labels"].min() < 0 or given["labels"].max() >= CLASSES:
-            raise ValueError("labels are not 0 to 9")
+        for name in ("labels", "classes"):
+            if given[name].min() < 0 or given[name].max() >= CLASSES:
+                raise ValueError(f"{name} are not 0 to 9")
         for name, array in given.items():
             setattr(self, name, array)
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import NORM_GROUPS
-from .data import check_images, in_unit_range, load_digits
+from .blocks import NORM_GROUPS, check_widths
+from .data import check_images, check_labels, in_unit_range, load_digits
 from .metrics import mse
 from .options import check_options, option
 from .pretrained import load_module, save_module
@@ -28,6 +28,7 @@ class JudgeConfig:
     def __post_init__(self):
         object.__setattr__(self, "channels", tuple(self.channels))  # JSON has lists
         check_options(self)
+        check_widths(self.channels)
 
 
 class Judge(nn.Module):
@@ -125,17 +126,22 @@ def judge_images(
     the MSE to the nearest of them, "nearest_least": the smallest of these}. Raises `ValueError`.
     """
     check_images(images)
-    if labels is not None and labels.shape != images.shape[:1]:
-        raise ValueError(f"labels are {tuple(labels.shape)}; ({len(images)},) is expected")
+    if len(images) < 2:
+        raise ValueError(f"images has {len(images)} image; the digit-FID needs two or more")
+    if labels is not None:
+        check_labels(labels, len(images), 10)
+    if reference is None:
+        reference = load_digits("test").images
+    for name, others in (("reference", reference), ("neighbours", neighbours)):
+        if others is not None:
+            check_images(in_unit_range(others), name)
     judge = judge or Judge.from_pretrained().to(images.device)
-    reference = load_digits("test").images if reference is None else reference
+    device = judge.classify.weight.device
     features = [
-        torch.cat(
-            [judge.features(in_unit_range(part).to(images.device)) for part in x.split(BATCH)]
-        )
+        torch.cat([judge.features(in_unit_range(part.to(device))) for part in x.split(BATCH)])
         for x in (images, reference)
     ]
-    probability, read = judge.classify(features[0]).softmax(1).max(1)
+    probability, read = (best.cpu() for best in judge.classify(features[0]).softmax(1).max(1))
     scores = {
         "images": len(images),
         "fid": frechet_distance(*(f.cpu() for f in features)),
@@ -143,7 +149,7 @@ def judge_images(
         "classes": (read.bincount(minlength=10).double() / len(images)).tolist(),
     }
     if labels is not None:
-        scores["accuracy"] = (read == labels.to(read.device)).double().mean().item()
+        scores["accuracy"] = (read == labels.cpu()).double().mean().item()
     if neighbours is not None:
         nearest = nearest_mse(images, neighbours)
         scores |= {"nearest": nearest.median().item(), "nearest_least": nearest.min().item()}

@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .data import PIXELS, check_images, in_unit_range
+from .data import PIXELS, check_images, check_labels, in_unit_range
 from .model import VAE
 from .perceptual import LPIPS
 
@@ -104,23 +105,21 @@ def evaluate(
         raise ValueError(
             f"lpips_images={lpips_images}, batch_size={batch_size}: at least 0 and 1 are allowed"
         )
+    batches = _batches(model, x, labels, batch_size)
     model.eval()
-    device = model.decoder.position.device
     lpips_images = min(lpips_images, len(x))
     if lpips_images and lpips is None:
-        lpips = LPIPS().to(device)
+        lpips = LPIPS().to(model.decoder.position.device)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(len(x), *model.config.latent_shape, generator=generator)
     kl: list[Tensor] = []
     measured = {kind: defaultdict(list) for kind in ("sample", "mean")[: 1 + mean]}
-    for start in tqdm(range(0, len(x), batch_size), "evaluating", disable=not progress):
-        rows = slice(start, start + batch_size)
-        conditional = model.config.num_classes and labels is not None
-        given = labels[rows].to(device) if conditional else None
-        batch = x[rows].to(device)
+    starts = tqdm(range(0, len(x), batch_size), "evaluating", disable=not progress)
+    for start, (batch, given) in zip(starts, batches, strict=True):
         posterior = model.encode(batch, given)
         kl.append(posterior.kl())
-        z = {"sample": posterior.sample(noise[rows].to(device)), "mean": posterior.mode()}
+        drawn = posterior.sample(noise[start : start + batch_size].to(batch.device))
+        z = {"sample": drawn, "mean": posterior.mode()}
         for kind, values in measured.items():
             y = model.decode(z[kind], given)
             for measure in (mse, ssim, psnr):
@@ -175,14 +174,11 @@ def importance_weighted_bound(
             f"samples={samples}, variance={variance}, variational={model.config.variational}: "
             "at least 1, more than 0 and True are allowed"
         )
-    device = model.decoder.position.device
     generator = torch.Generator().manual_seed(seed)
     bounds = []
-    for i in range(len(x)):
-        one = x[i : i + 1].to(device)
-        given = labels[i : i + 1].to(device) if model.config.num_classes else None
+    for one, given in _batches(model, x, labels, 1):
         posterior = model.encode(one, given)
-        noise = torch.randn(samples, *model.config.latent_shape, generator=generator).to(device)
+        noise = torch.randn(samples, *model.config.latent_shape, generator=generator).to(one.device)
         z = posterior.mean + posterior.std * noise
         y = model.decode(z, given if given is None else given.expand(samples))
         # log p(z) - log q(z|x): the constants and the noise's length cancel
@@ -200,13 +196,24 @@ def active_units(model: VAE, images: Tensor, labels: Tensor | None = None) -> in
     """
     x = in_unit_range(images)
     check_images(x, "images")
-    device = model.decoder.position.device
-    given = labels.split(500) if model.config.num_classes else [None] * len(x)
-    means = [
-        model.encode(part.to(device), one if one is None else one.to(device)).mean
-        for part, one in zip(x.split(500), given, strict=False)
-    ]
+    means = [model.encode(*batch).mean for batch in _batches(model, x, labels, 500)]
     return int((torch.cat(means).flatten(1).var(0) > ACTIVE).sum())
+
+
+def _batches(
+    model: VAE, x: Tensor, labels: Tensor | None, size: int
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """`size` images at a time and their labels, where the model is; None if it takes no labels.
+
+    Raises `ValueError` before the first for labels that are missing or do not fit.
+    """
+    device, classes = model.decoder.position.device, model.config.num_classes
+    if classes and labels is None:
+        raise ValueError(f"labels=None, but num_classes={classes}: a conditional model needs them")
+    if classes:
+        check_labels(labels, len(x), classes)
+    rows = (slice(start, start + size) for start in range(0, len(x), size))
+    return ((x[r].to(device), labels[r].to(device) if classes else None) for r in rows)
 
 
 def _mean(batches: list[Tensor]) -> float:

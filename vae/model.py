@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import NORM_GROUPS, Coupling, DownBlock, MidBlock, UpBlock, to_tokens
+from .blocks import NORM_GROUPS, Coupling, DownBlock, MidBlock, UpBlock, check_widths, to_tokens
 from .data import check_images, check_labels
 from .options import check_options, option
 from .pretrained import load_module, save_module
@@ -40,10 +40,7 @@ class VAEConfig:
     def __post_init__(self):
         object.__setattr__(self, "channels", tuple(self.channels))  # JSON has lists
         check_options(self)
-        if len(self.channels) != 3 or any(width % NORM_GROUPS for width in self.channels):
-            raise ValueError(
-                f"channels={self.channels} is not allowed: three multiples of {NORM_GROUPS}"
-            )
+        check_widths(self.channels)
         if self.num_classes and not self.cross_attention:
             raise ValueError(
                 f"num_classes={self.num_classes} needs cross_attention=True, by which labels enter"
@@ -214,17 +211,17 @@ class VAE(nn.Module):
         if n < 1:
             raise ValueError(f"n={n} is not allowed: at least 1")
         shape, device = (n, *self.config.latent_shape), self.decoder.position.device
+        asked, heard = labels, prior is None or self.config.num_classes
+        labels = asked.to(device) if heard and asked is not None else None
+        self._class_token(labels, n)  # raises for labels that do not fit
         if prior is None:
             z = torch.randn(shape, generator=generator)
         else:
-            z = prior.sample(n, labels, generator)
+            z = prior.sample(n, asked, generator)
             if z.shape != shape:
                 raise ValueError(
                     f"prior draws latents {tuple(z.shape[1:])}; {shape[1:]} is expected"
                 )
-            labels = labels if self.config.num_classes else None
-        labels = labels if labels is None else labels.to(device)
-        self._class_token(labels, n)  # raises for labels that do not fit
         chunks = [slice(start, start + SAMPLE_BATCH) for start in range(0, n, SAMPLE_BATCH)]
         images = [
             self.decode(z[rows].to(device), labels if labels is None else labels[rows])

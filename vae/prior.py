@@ -113,7 +113,8 @@ class LatentPrior(nn.Module):
         guidance = config.guidance if guidance is None else guidance
         if n < 1 or steps < 1 or not 0 <= guidance < math.inf:
             raise ValueError(
-                f"n={n}, steps={steps}, guidance={guidance}: at least 1, 1 and 0 are allowed"
+                f"n={n}, steps={steps}, guidance={guidance}: at least 1, 1 and 0, none of them "
+                "infinite, are allowed"
             )
         shape = (n, config.latent_size, MAP_SIZE, MAP_SIZE)
         if labels is None:

@@ -22,11 +22,12 @@ from .checkpoint import (
 from .config import check_same_settings, with_budget
 from .data import Digits, load_digits, scale_images
 from .figures import describe, plot_digits, save_png
-from .files import FileError, read_json, write_atomically
-from .model import MAP_SIZE, VAE
+from .files import FileError, read_json, sha256, write_atomically
+from .model import MAP_SIZE, VAE, WEIGHTS_NAME
 from .optimizer import Muon, one_cycle, update_average
 from .options import check_options, option
 from .prior import LatentPrior, PriorConfig
+from .run import METRICS_NAME as RUN_METRICS_NAME
 from .run import describe_environment, is_finished, peak_memory_mb, read_metrics
 from .training import CHECKPOINT_SECONDS, check_directory, interrupts, lock, seeded_generator
 
@@ -101,6 +102,7 @@ def train_prior(
         if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
             raise FileError(f"{metrics_path} is not a prior's metrics: it has no config")
         place = f"directory={directory}, whose prior is finished,"
+        check_same_vae(saved, directory, METRICS_NAME)
         check_same_settings(saved["config"], config, place, f"delete {METRICS_NAME}")
         return LatentPrior.from_pretrained(directory)
     with lock(directory, True):
@@ -112,6 +114,20 @@ def train_prior(
         return PriorTrainer(vae, directory, config).fit()
 
 
+def check_same_vae(saved: dict, directory: Path, remedy: str) -> None:
+    """Raise `ValueError` if the metrics of a prior tell of another VAE than the one there now."""
+    if saved.get("vae") not in (None, vae_checksum(directory)):  # older ones do not tell
+        raise ValueError(
+            f"directory={str(directory)!r} holds a VAE that has changed since its prior was "
+            f"trained: delete {remedy}"
+        )
+
+
+def vae_checksum(directory: Path) -> str:
+    """The SHA-256 of the VAE's weights, in hexadecimal."""
+    return sha256((directory / WEIGHTS_NAME).read_bytes())
+
+
 class PriorTrainer:
     """One training of a prior."""
 
@@ -120,14 +136,16 @@ class PriorTrainer:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.vae = vae.to(self.device)
         of_vae = read_metrics(directory)["config"]
+        if not {"dataset", "data_root"} <= of_vae.keys():
+            raise FileError(f"{directory / RUN_METRICS_NAME} does not name the data set")
         self.dataset = of_vae["dataset"]
-        of_data = self.dataset, of_vae["data_root"]
         train_set, test_set = (
-            Digits(*(tensor[:most] for tensor in load_digits(split, *of_data)))
-            for split, most in (("train", config.max_train_images), ("test", TEST_IMAGES))
+            load_digits(split, self.dataset, of_vae["data_root"]) for split in ("train", "test")
         )
-        count, classes = len(train_set.images), int(train_set.labels.max()) + 1
-        if config.model.num_classes < classes:
+        classes = int(train_set.labels.max()) + 1
+        train_set = Digits(*(tensor[: config.max_train_images] for tensor in train_set))
+        test_set, count = Digits(*(tensor[:TEST_IMAGES] for tensor in test_set)), len(train_set[0])
+        if config.model.num_classes != classes:  # a class that is not there would not be learned
             raise ValueError(
                 f"num_classes={config.model.num_classes} is not allowed: dataset="
                 f"{self.dataset!r} has {classes} classes"
@@ -155,6 +173,7 @@ class PriorTrainer:
         self.metrics = {
             "config": asdict(config),
             "environment": describe_environment(self.device, "no", 1),
+            "vae": vae_checksum(directory),
             "parameters": sum(p.numel() for p in self.prior.parameters()),
             "history": {"train": [], "test": []},
         }
@@ -196,10 +215,10 @@ class PriorTrainer:
                 clock = time.perf_counter()
         self.metrics |= {"seconds": self.seconds, "peak_memory_mb": peak_memory_mb(self.device)}
         text = json.dumps(self.metrics, indent=1) + "\n"
+        self.ema.save_pretrained(self.directory)
         name = describe(self.vae.config, self.dataset)
         figure = plot_digits(self.vae, name, self.ema)
         save_png(self.directory / PICTURE_NAME, figure)
-        self.ema.save_pretrained(self.directory)
         write_atomically(self.directory / METRICS_NAME, lambda file: file.write_text(text))
         path.unlink(missing_ok=True)
         return self.ema.cpu()
@@ -282,8 +301,9 @@ class PriorTrainer:
         """Go back to a checkpoint. Raises `ValueError` for other settings or a damaged file."""
         tensors, state = load_checkpoint(path)
         place = f"directory={self.directory}, whose prior was cut off,"
-        saved = state["metrics"]["config"]
-        check_same_settings(saved, self.config, place, f"delete {CHECKPOINT_NAME}")
+        saved = state["metrics"]
+        check_same_vae(saved, self.directory, CHECKPOINT_NAME)
+        check_same_settings(saved["config"], self.config, place, f"delete {CHECKPOINT_NAME}")
         if state["step"] > self.total_steps:
             raise FileError(f"{path}: step {state['step']} of {self.total_steps} is not possible")
         try:
