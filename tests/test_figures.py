@@ -1,5 +1,7 @@
 """The pictures of generation: each shows what its title says."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -72,7 +74,7 @@ def test_an_interpolation_gif_goes_to_the_next_digit_and_back(digits):
 
 
 def test_a_conditional_interpolation_of_a_test_set_that_lacks_a_class_is_given_its_own_labels(
-    tmp_path,
+    tmp_path, monkeypatch
 ):
     images, labels = (part[:100] for part in vae.load_digits("test"))
     there = labels != 3
@@ -81,6 +83,19 @@ def test_a_conditional_interpolation_of_a_test_set_that_lacks_a_class_is_given_i
     frames.record(make(num_classes=10), vae.Digits(images[there], labels[there]), 0.0)
     frames.save(tmp_path / "frames.npz")
     assert Frames.load(tmp_path / "frames.npz").classes.tolist() == frames.classes.tolist()
+    labels_given = []
+
+    def spy(model, digits, name):
+        labels_given.extend(digits.labels.tolist())
+        raise InterruptedError
+
+    about = {"config": {"dataset": "mnist"}, "history": {}}
+    run = SimpleNamespace(model=make(num_classes=10), frames=frames, metrics=about)
+    with monkeypatch.context() as patched:
+        patched.setattr(figures, "interpolation_frames", spy)
+        with pytest.raises(InterruptedError):
+            figures.render(run)
+    assert labels_given == frames.classes.tolist()
     old = {name: array for name, array in frames.arrays().items() if name != "classes"}
     frames.restore(old)
     assert frames.classes.tolist() == list(range(9))

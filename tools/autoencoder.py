@@ -3,13 +3,14 @@
     python tools/autoencoder.py
 
 Reads the plain ones from `runs/results/autoencoder` (`tools/results.py` trains them), the others
-from `assets/`. Writes `assets/autoencoder.json` and `assets/autoencoder.png`.
+from `assets/`. Writes `assets/autoencoder.json` and `assets/autoencoder.png`. A pair of the same
+weights is not measured again.
 """
 
 import matplotlib.pyplot as plt
 import torch
 from latents import CHUNK, decode, encode
-from results import ASSETS, AUTOENCODERS, RUNS, read_json, write_json
+from results import ASSETS, AUTOENCODERS, RUNS, fingerprint, read_json, write_json
 from torch import Tensor
 
 from vae import VAE, Judge, judge_images, load_digits, mse, scale_images
@@ -17,6 +18,8 @@ from vae.figures import tile
 from vae.run import is_finished, read_metrics
 
 DRAWS, DRAWN = 10_000, 40  # scored, and shown
+DRAWN_PAIR = "16 on 1x1"
+ABOUT = ("config", "environment", "test")  # kept of a run's metrics
 MOVED = 2000  # test digits whose codes are moved
 NOISE = (0.1, 0.2, 0.5, 1.0, 2.0)  # standard deviations of the codes
 RESULT, PICTURE = ASSETS / "autoencoder.json", ASSETS / "autoencoder.png"
@@ -97,8 +100,8 @@ def draw(rows: dict) -> None:
         axis.set_xticks(NOISE, [f"{share:g}" for share in NOISE], minor=False)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
-    plain, variational = (VAE.from_pretrained(folder) for folder in folders()["16 on 1x1"])
+    axis.legend(fontsize=8, loc="lower left")
+    plain, variational = (VAE.from_pretrained(folder) for folder in folders()[DRAWN_PAIR])
     generator = torch.Generator().manual_seed(0)
     unit = torch.randn(DRAWN, *plain.config.latent_shape, generator=generator)
     fitted = fitted_draws(encode(plain, load_digits("train").images[:DRAWS]), generator)[:DRAWN]
@@ -118,16 +121,17 @@ def draw(rows: dict) -> None:
 def main() -> None:
     rows = read_json(RESULT)
     for name, pair in folders().items():
-        if name in rows or not all(is_finished(folder) for folder in pair):
-            continue
-        rows[name] = {
-            kind: measure(VAE.from_pretrained(folder))
-            | {part: read_metrics(folder)[part] for part in ("config", "test")}
-            for kind, folder in zip(("plain", "variational"), pair, strict=True)
-        }
-        write_json(RESULT, rows)
-        print(name, rows[name], flush=True)
-    if len(rows) == len(AUTOENCODERS):
+        for kind, folder in zip(("plain", "variational"), pair, strict=True):
+            if not is_finished(folder):  # the plain ones are not shipped
+                continue
+            row, of = rows.setdefault(name, {}), fingerprint(folder / "model.safetensors")
+            if row.get(kind, {}).get("weights") == of:
+                continue
+            about = {part: read_metrics(folder)[part] for part in ABOUT}
+            row[kind] = measure(VAE.from_pretrained(folder)) | about | {"weights": of}
+            write_json(RESULT, {there: rows[there] for there in folders() if there in rows})
+            print(name, kind, {k: v for k, v in row[kind].items() if k not in ABOUT}, flush=True)
+    if all(len(row) == 2 for row in rows.values()) and all(map(is_finished, folders()[DRAWN_PAIR])):
         draw(rows)
 
 

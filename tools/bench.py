@@ -20,7 +20,8 @@ from results import ASSETS, REFERENCE, time_to_reference
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from vae import TrainConfig, evaluate, scale_images
+from vae import VAE, TrainConfig, evaluate, scale_images
+from vae.notebook import latent_sliders
 from vae.run import describe_environment, is_finished, peak_memory_mb, read_metrics
 from vae.training import RUNNING_LPIPS_IMAGES, Trainer
 
@@ -92,6 +93,12 @@ def running_lpips(trainer: Trainer) -> None:
             trainer.lpips(part, part.flip(0))
 
 
+def redraws(slider) -> None:
+    """STEPS moves of a notebook's slider, each of which decodes and draws a digit."""
+    for _ in range(STEPS):
+        slider.value = 1 - slider.value
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=int, default=TrainConfig.batch_size)
@@ -113,6 +120,8 @@ def main() -> None:
     work["optimiser"] = lambda: optimiser_steps(full)
     work["evaluation"] = lambda: running_evaluation(full, EVALUATED)
     work["LPIPS"] = lambda: running_lpips(full)
+    slider = latent_sliders(VAE.from_pretrained(ASSETS / "global_16")).children[1].children[0]
+    work["redraw"] = lambda: redraws(slider)
     flops = {name: gflop(task) for name, task in work.items()}  # a warm-up too
     taken = {name: [] for name in work}
     for _ in range(options.rounds):
@@ -151,6 +160,9 @@ def main() -> None:
     counted = flops["evaluation"] / EVALUATED + flops["LPIPS"] / TEST_IMAGES
     print(f"\na running evaluation of 10,000 digits takes {one / epoch:.1%} of an epoch of 60,000"
           f" ({counted:.3f} GFLOP/image)")  # fmt: skip
+
+    redraw = median["redraw"] / STEPS * 1e3
+    print(f"a slider of the notebook's redraws its digit in {redraw:.0f} ms on the CPU")
 
     print(f"\n{'latent':<8}{'seconds':>10}{'times faster':>18}{'epoch':>10}   "
           "to the reference's MSE, SSIM and PSNR (24,000 s); measured on")  # fmt: skip

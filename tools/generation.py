@@ -2,17 +2,18 @@
 
     python tools/generation.py [--only "latent_4, prior" ...]
 
-10,000 draws of each, and reconstructions and training digits as floors. A row that is there is
-not measured again: delete it first. The bounds of the global models go to `assets/bounds.json`.
+10,000 draws of each, and reconstructions and training digits as floors. A row of the same weights
+is not measured again. The bounds of the global models go to `assets/bounds.json`.
 """
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
 from latents import decode, encode
-from results import ASSETS, CONDITIONAL, REFERENCE, read_json, write_json
+from results import ASSETS, CONDITIONAL, REFERENCE, fingerprint, read_json, write_json
 from torch import Tensor
 
 from vae import (
@@ -83,6 +84,15 @@ def sources() -> dict[str, Callable[[], tuple[Tensor, Tensor | None]]]:
     return rows
 
 
+def weights(row: str) -> list[Path]:
+    """The files of weights that a row of either file is measured with, beside the judge's."""
+    if row.endswith(" digits"):
+        return []
+    name, _, source = row.partition(", ")
+    files = ["model.safetensors"] + ["prior.safetensors"] * source.startswith("prior")
+    return [ASSETS / name / file for file in files]
+
+
 def bound(name: str) -> dict:
     """The importance-weighted bound on some test digits, beside the ELBO on the same."""
     model, metrics = VAE.from_pretrained(ASSETS / name), read_metrics(ASSETS / name)
@@ -106,11 +116,8 @@ def bound(name: str) -> dict:
 def draw_generation(columns: int = 8, rows: int = 5) -> None:
     """`assets/generation.png`: draws of each size from N(0, I), from its learned prior, on 1x1."""
     n = columns * rows
-    sizes = [size for size in SIZES if (ASSETS / f"latent_{size}" / "prior.json").is_file()]
-    figure, axes = plt.subplots(
-        len(sizes), 3, figsize=(11, 2.9 * len(sizes)), layout="constrained", squeeze=False
-    )
-    for line, size in zip(axes, sizes, strict=True):
+    figure, axes = plt.subplots(len(SIZES), 3, figsize=(11, 7.2), layout="constrained")
+    for line, size in zip(axes, SIZES, strict=True):
         grid, whole = (VAE.from_pretrained(ASSETS / f"{k}_{size}") for k in ("latent", "global"))
         prior = LatentPrior.from_pretrained(ASSETS / f"latent_{size}")
         panels = {
@@ -133,26 +140,25 @@ def main() -> None:
     options = parser.parse_args()
     neighbours = load_digits("train").images
     for name, source in rows.items():
-        there = read_json(GENERATION)
-        if name in there or (options.only and name not in options.only):
+        of = fingerprint(*weights(name))
+        if options.only and name not in options.only:
             continue
-        folder = ASSETS / name.partition(",")[0]
-        missing = folder / ("prior.safetensors" if ", prior" in name else "model.safetensors")
-        if "digits" not in name and not missing.is_file():
-            print(f"{name}: {missing} is not there")
+        if read_json(GENERATION).get(name, {}).get("weights") == of:
             continue
         images, labels = source()
         own = None if name == "training digits" else neighbours  # each is its own neighbour
-        there[name] = judge_images(images, labels, neighbours=own)
+        scores = judge_images(images, labels, neighbours=own)
+        there = read_json(GENERATION)
+        there[name] = scores | {"weights": of}
         write_json(GENERATION, {row: there[row] for row in rows if row in there})
         print(name, {k: v for k, v in there[name].items() if k != "classes"}, flush=True)
     if options.only:
         return
     draw_generation()
     for name in [*(f"global_{size}" for size in SIZES), CONDITIONAL]:
-        there = read_json(BOUNDS)
-        if name not in there and (ASSETS / name).is_dir():
-            there[name] = bound(name)
+        there, of = read_json(BOUNDS), fingerprint(*weights(name))
+        if there.get(name, {}).get("weights") != of:
+            there[name] = bound(name) | {"weights": of}
             write_json(BOUNDS, there)
             print(name, there[name], flush=True)
 

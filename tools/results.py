@@ -18,7 +18,8 @@ import matplotlib.pyplot as plt
 
 from vae import LPIPS, TrainConfig, evaluate, load_digits
 from vae.cli import print_table
-from vae.files import FileError, write_atomically
+from vae.files import FileError, sha256, write_atomically
+from vae.judge import FOLDER as JUDGE
 from vae.notebook import REFERENCE
 from vae.prior_training import METRICS_NAME as PRIOR_METRICS
 from vae.run import Run, is_finished, read_metrics
@@ -144,6 +145,12 @@ def read_json(path: Path) -> dict:
 def write_json(path: Path, content: dict) -> None:
     text = json.dumps(content, indent=1) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+def fingerprint(*weights: Path) -> str:
+    """Of the judge and the weights that were measured: where it differs, a row is out of date."""
+    files = [JUDGE / "model.safetensors", *weights]
+    return sha256(b"".join(path.read_bytes() for path in files))[:16]
 
 
 def second_lpips(directory: Path) -> float | None:
