@@ -73,7 +73,7 @@ def test_a_committed_notebook_ran_from_top_to_bottom_with_the_recipe_of_the_resu
     pictures = [
         base64.b64decode(o.data["image/png"]) for o in outputs if "image/png" in o.get("data", {})
     ]
-    assert sum(picture.startswith(b"GIF8") for picture in pictures) == 2
+    assert sum(picture.startswith(b"GIF8") for picture in pictures) == 3
     assert all(picture[:4] in (b"GIF8", b"\x89PNG") for picture in pictures)
     sample = read_metrics(ASSETS / f"latent_{size}")["test"]["sample"]
     (table,) = (o.data["text/html"] for o in outputs if "the reference" in str(o.get("data")))
