@@ -83,24 +83,24 @@ def measure(model: VAE) -> dict:
 
 def draw(rows: dict) -> None:
     """The curves over the noise, and draws of the largest global pair."""
-    figure = plt.figure(figsize=(11, 5.9), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(2, 1))
+    figure = plt.figure(figsize=(11, 6.3), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(2.2, 1))
     for axis, key, title in zip(
         top.subplots(1, 2),
         ("mse", "accuracy"),
         ("MSE of the reconstruction", "share read as the digit it was"),
         strict=True,
     ):
-        for colour, (name, pair) in enumerate(rows.items()):
+        for colour, name in enumerate(folders()):
             for kind, style in (("plain", "--"), ("variational", "-")):
-                values = [pair[kind]["noise"][str(share)][key] for share in NOISE]
+                values = [rows[name][kind]["noise"][str(share)][key] for share in NOISE]
                 label = f"{name.replace('x', '×')}, {kind}"
                 axis.plot(NOISE, values, f"o{style}", color=f"C{colour}", label=label, ms=4)
         axis.set(xscale="log", xlabel="noise on the code, in its standard deviations", title=title)
         axis.set_xticks(NOISE, [f"{share:g}" for share in NOISE], minor=False)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, loc="lower left")
+    top.legend(*axis.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
     plain, variational = (VAE.from_pretrained(folder) for folder in folders()[DRAWN_PAIR])
     generator = torch.Generator().manual_seed(0)
     unit = torch.randn(DRAWN, *plain.config.latent_shape, generator=generator)
