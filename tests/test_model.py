@@ -269,9 +269,10 @@ def test_the_marginal_nll_is_a_change_of_variables_and_moves_the_couplings_alone
 
 
 def test_the_marginal_nll_makes_latents_of_any_shape_normal():
+    torch.manual_seed(0)
     model = vae.VAE(vae.VAEConfig(2, 1, channels=(8, 16, 16)))
-    u = torch.randn(2000, 2) @ torch.tensor([[1.0, 0.9], [0.0, 0.2]]) + torch.tensor([2.0, 0.0])
-    optimizer = torch.optim.Adam(model.couplings.parameters(), 0.01)
+    u = torch.randn(500, 2) @ torch.tensor([[1.0, 0.9], [0.0, 0.2]]) + torch.tensor([2.0, 0.0])
+    optimizer = torch.optim.Adam(model.couplings.parameters(), 0.003)
     for _ in range(200):
         z = u
         with torch.no_grad():

@@ -92,28 +92,33 @@ def time_to_reference() -> str:
 
 def latent_sizes() -> str:
     """The same sizes as one vector and as a 7x7 map of vectors."""
-    drawn, rows = read_json(ASSETS / "generation.json"), []
+    drawn, bounds = (read_json(ASSETS / f"{name}.json") for name in ("generation", "bounds"))
+    rows = []
     for size in GALLERY:
         for kind, grid in (("global", "1×1"), ("latent", "7×7")):
             name = f"{kind}_{size}"
             metrics = read_metrics(ASSETS / name)
             test, sample = metrics["test"], metrics["test"]["sample"]
-            draws = drawn[f"{name}, N(0, I)"]
+            draws, bound = drawn[f"{name}, N(0, I)"], bounds.get(name)
             rows.append(
                 [f"{size} on {grid}", f"{test['latent_values']}", f"{metrics['config']['beta']:g}",
                  f"{sample['mse']:.4f}", f"{sample['ssim']:.4f}", f"{sample['psnr']:.2f}",
                  f"{test['kl']:.0f}", f"{test['neg_elbo']:.0f}",
+                 f"{bound['neg_bound']:.0f} ({bound['neg_elbo_one_draw']:.0f})" if bound else "–",
+                 f"{bound['active_units']}" if bound else "–",
                  f"{draws['fid']:.1f}", f"{draws['recognised']:.0%}"]
             )  # fmt: skip
     header = ["latent size", "numbers", "β", "MSE", "SSIM", "PSNR, dB", "KL, nats",
-              "−ELBO, nats", "digit-FID of N(0, I)", "recognised"]  # fmt: skip
+              "−ELBO, nats", "−bound of K = 500 (of 1)", "values in use", "digit-FID of N(0, I)",
+              "recognised"]  # fmt: skip
     return table(header, rows)
 
 
 def generation() -> str:
-    """What the judge makes of draws, reconstructions and real digits."""
-    rows = []
-    for name, row in read_json(ASSETS / "generation.json").items():
+    """What the judge makes of draws, reconstructions, real digits, and another project's draws."""
+    rows, scored = [], read_json(ASSETS / "generation.json")
+    scored["pythae's VAE, 16 numbers, N(0, I)"] = read_json(ASSETS / "pythae.json")["scores"]
+    for name, row in scored.items():
         rows.append(
             [name.replace("_", " "), f"{row['fid']:.2f}", f"{row['recognised']:.1%}",
              f"{row['accuracy']:.1%}" if "accuracy" in row else "–",
@@ -125,7 +130,28 @@ def generation() -> str:
     return table(header, rows)
 
 
-BLOCKS = (gallery, results, ablation, rates, time_to_reference, latent_sizes, generation)
+def autoencoder() -> str:
+    """Each plain autoencoder beside the variational one with the same network."""
+    rows = []
+    for name, pair in read_json(ASSETS / "autoencoder.json").items():
+        for kind in ("plain", "variational"):
+            row = pair[kind]
+            drawn = [row[source] for source in ("N(0, I)", "fitted Gaussian")]
+            rows.append(
+                [name.replace("x", "×"), kind, f"{row['mse']:.4f}",
+                 *(f"{scores['fid']:.1f}, {scores['recognised']:.0%}" for scores in drawn),
+                 *(f"{row['noise'][share]['accuracy']:.0%}" for share in ("0.2", "0.5", "1.0")),
+                 f"{row['midpoints']:.0%}"]
+            )  # fmt: skip
+    header = ["latent size", "autoencoder", "MSE", "draws from N(0, I): digit-FID, recognised",
+              "draws from a Gaussian fitted to its codes", "digits still right after noise of 0.2",
+              "0.5", "1 standard deviation", "midpoints recognised"]  # fmt: skip
+    return table(header, rows)
+
+
+BLOCKS = (
+    gallery, results, ablation, rates, time_to_reference, latent_sizes, generation, autoencoder,
+)  # fmt: skip
 
 
 def filled(text: str) -> str:
