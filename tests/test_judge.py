@@ -91,6 +91,8 @@ def test_what_cannot_be_scored_is_refused(digits):
         ({"reference": digits + 1}, r"reference has values .* \[-1, 1\] is expected"),
         ({"reference": digits[:, 0]}, "reference has shape"),
         ({"neighbours": digits[:0]}, "neighbours has shape"),
+        ({"neighbours": digits[:, 0].byte()}, "neighbours has shape"),
+        ({"neighbours": digits.long()}, "neighbours is torch.int64"),
         ({"neighbours": 255 * digits.abs()}, "neighbours has values"),
     ):
         with pytest.raises(ValueError, match=message):

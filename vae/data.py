@@ -75,9 +75,13 @@ def check_labels(labels: Tensor, n: int, classes: int | None = None) -> None:
         )
 
 
-def check_images(images: Tensor, name: str = "images") -> None:
-    """Raise `ValueError` unless `images` is floating point, (N >= 1, 1, 28, 28), in [-1, 1]."""
-    if not isinstance(images, Tensor) or not images.is_floating_point():
+def check_images(images: Tensor, name: str = "images", raw: bool = False) -> None:
+    """Raise `ValueError` unless `images` is floating point, (N >= 1, 1, 28, 28), in [-1, 1].
+
+    `raw`: uint8, whatever its values, will do as well.
+    """
+    raw = raw and isinstance(images, Tensor) and images.dtype == torch.uint8
+    if not raw and (not isinstance(images, Tensor) or not images.is_floating_point()):
         kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise ValueError(
             f"{name} is {kind}; a floating-point tensor in [-1, 1] is expected "
@@ -85,6 +89,8 @@ def check_images(images: Tensor, name: str = "images") -> None:
         )
     if images.ndim != 4 or images.shape[1:] != (1, IMAGE_SIZE, IMAGE_SIZE) or not len(images):
         raise ValueError(f"{name} has shape {tuple(images.shape)}; (N, 1, 28, 28) is expected")
+    if raw:
+        return
     low, high = (value.item() for value in images.aminmax())
     if not (low >= -1 and high <= 1):  # written so that NaN fails too
         raise ValueError(f"{name} has values from {low:.4g} to {high:.4g}; [-1, 1] is expected")

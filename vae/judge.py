@@ -134,7 +134,7 @@ def judge_images(
         reference = load_digits("test").images
     for name, others in (("reference", reference), ("neighbours", neighbours)):
         if others is not None:
-            check_images(in_unit_range(others), name)
+            check_images(others, name, raw=True)
     judge = judge or Judge.from_pretrained().to(images.device)
     device = judge.classify.weight.device
     features = [
