@@ -3,8 +3,8 @@
     python tools/autoencoder.py
 
 Reads the plain ones from `runs/results/autoencoder` (`tools/results.py` trains them), the others
-from `assets/`. Writes `assets/autoencoder.json` and `assets/autoencoder.png`. A pair of the same
-weights is not measured again.
+from `assets/`. Writes `assets/autoencoder.json` and `assets/autoencoder.png`. A model of the
+same weights is not measured again.
 """
 
 import matplotlib.pyplot as plt

@@ -162,7 +162,7 @@ def main() -> None:
           f" ({counted:.3f} GFLOP/image)")  # fmt: skip
 
     redraw = median["redraw"] / STEPS * 1e3
-    print(f"a slider of the notebook's redraws its digit in {redraw:.0f} ms on the CPU")
+    print(f"moving a notebook's slider redraws the digit in {redraw:.0f} ms, on the CPU")
 
     print(f"\n{'latent':<8}{'seconds':>10}{'times faster':>18}{'epoch':>10}   "
           "to the reference's MSE, SSIM and PSNR (24,000 s); measured on")  # fmt: skip

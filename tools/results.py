@@ -85,7 +85,7 @@ def runs() -> dict[str, str]:
                 commands[f"rate_distortion/{size}, beta {beta}"] = short
     for size in sorted(REFERENCE, reverse=True):
         commands[f"global_{size}"] = f"--latent-size {size} {GLOBAL}"
-    commands[CONDITIONAL] = f"--latent-size 16 {GLOBAL} --num-classes 10 --w-marginal 10"
+    commands[CONDITIONAL] = f"--latent-size 16 {GLOBAL} --num-classes 10"
     for size, grid in AUTOENCODERS:  # as the variational one that it is compared with
         recipe = GLOBAL if grid == 1 else "--budget full"
         plain = f"--latent-size {size} {recipe} --no-variational --beta 0"
