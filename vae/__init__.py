@@ -1,47 +1,37 @@
-"""Variational autoencoders with latent sizes 2, 4 and 16 on MNIST."""
+"""Variational autoencoders with latent sizes 2, 4 and 16 on MNIST.
 
-from .config import TrainConfig, run_name, with_budget
-from .data import DATASETS, Digits, load_digits, scale_images
-from .discriminator import PatchDiscriminator
-from .figures import render
-from .files import FileError
-from .judge import Judge, judge_images
-from .metrics import active_units, evaluate, importance_weighted_bound, mse, psnr, ssim
-from .model import VAE, DiagonalGaussian, VAEConfig
-from .perceptual import LPIPS
-from .prior import LatentPrior, PriorConfig
-from .prior_training import PriorTrainConfig, train_prior
-from .run import Run
-from .training import Trainer, train
+Nothing is imported before it is used: a model is loaded without the pictures' or the training's
+libraries.
+"""
 
-__all__ = [
-    "DATASETS",
-    "LPIPS",
-    "VAE",
-    "DiagonalGaussian",
-    "Digits",
-    "FileError",
-    "Judge",
-    "LatentPrior",
-    "PatchDiscriminator",
-    "PriorConfig",
-    "PriorTrainConfig",
-    "Run",
-    "TrainConfig",
-    "Trainer",
-    "VAEConfig",
-    "active_units",
-    "evaluate",
-    "importance_weighted_bound",
-    "judge_images",
-    "load_digits",
-    "mse",
-    "psnr",
-    "render",
-    "run_name",
-    "scale_images",
-    "ssim",
-    "train",
-    "train_prior",
-    "with_budget",
-]
+from importlib import import_module
+
+_HOMES = {  # where each public name is defined
+    "data": ("DATASETS", "Digits", "load_digits", "scale_images"),
+    "model": ("VAE", "DiagonalGaussian", "VAEConfig"),
+    "discriminator": ("PatchDiscriminator",),
+    "perceptual": ("LPIPS",),
+    "prior": ("LatentPrior", "PriorConfig"),
+    "metrics": ("active_units", "evaluate", "importance_weighted_bound", "mse", "psnr", "ssim"),
+    "judge": ("Judge", "judge_images"),
+    "store.files": ("FileError",),
+    "training.config": ("PriorTrainConfig", "TrainConfig", "run_name", "with_budget"),
+    "training.vae": ("Trainer", "train"),
+    "training.prior": ("train_prior",),
+    "show.run": ("Run",),
+    "show.render": ("render",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> object:
+    if name == "figures":  # where the notebooks look for pictures
+        return import_module(".show.figures", __name__)
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

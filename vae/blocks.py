@@ -5,7 +5,6 @@ residual branch starts at zero, so that a new network is the sum of its skips (Z
 "Fixup Initialization", 2019; ControlNet's and DiT's zero layers).
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -131,57 +130,6 @@ class UpBlock(nn.Module):
         if self.cross_attention is not None:
             x = self.cross_attention(x, context)
         return self.up(x)
-
-
-class Coupling(nn.Module):
-    """An invertible map of vectors: scale, shift and turn them, then one half moves the other.
-
-    Affine coupling (Dinh, Sohl-Dickstein & Bengio, "Real NVP", 2017, eq. 7 and 8) after a fixed
-    rotation. It starts as the rotation alone. With `context_channels`, a vector of context has a
-    say in the move. Autocast does not reach it: in half precision, map and inverse would not
-    cancel.
-    """
-
-    def __init__(self, size: int, context_channels: int = 0, hidden: int = 128):
-        super().__init__()
-        self.half = size // 2
-        self.log_scale = nn.Parameter(torch.zeros(size))
-        self.shift = nn.Parameter(torch.zeros(size))
-        self.register_buffer("rotation", nn.init.orthogonal_(torch.empty(size, size)))
-        self.network = nn.Sequential(
-            nn.Linear(self.half + context_channels, hidden),
-            nn.SiLU(),
-            nn.Linear(hidden, hidden),
-            nn.SiLU(),
-            zero(nn.Linear(hidden, 2 * (size - self.half))),
-        )
-
-    def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """`z`: (B, size); `context`: (B, context_channels). Returns (B, size)."""
-        with torch.autocast(z.device.type, enabled=False):
-            z = z.to(self.shift.dtype) * self.log_scale.exp() + self.shift
-            still, moved = self._split(z @ self.rotation)
-            log_scale, shift = self._move(still, context)
-            return torch.cat([still, moved * log_scale.exp() + shift], dim=1)
-
-    def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The vectors z that `forward` turns into `u`, and log |det dz/du|, (B,)."""
-        with torch.autocast(u.device.type, enabled=False):
-            still, moved = self._split(u.to(self.shift.dtype))
-            log_scale, shift = self._move(still, context)
-            moved = (moved - shift) * (-log_scale).exp()
-            z = torch.cat([still, moved], dim=1) @ self.rotation.T
-            z = (z - self.shift) * (-self.log_scale).exp()
-            return z, -log_scale.sum(1) - self.log_scale.sum()
-
-    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x[:, : self.half], x[:, self.half :]
-
-    def _move(self, still: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Logarithm of the scale, between -1 and 1, and shift, for the other half."""
-        known = still if context is None else torch.cat([still, context.to(still.dtype)], dim=1)
-        log_scale, shift = self.network(known).chunk(2, dim=1)
-        return torch.tanh(log_scale), shift
 
 
 def check_widths(channels: tuple[int, ...]) -> None:

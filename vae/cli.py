@@ -6,18 +6,15 @@ from pathlib import Path
 
 import torch
 
-from .config import BUDGETS, TrainConfig, run_name, with_budget
 from .data import load_digits
-from .figures import render
-from .files import FileError
 from .metrics import evaluate
 from .model import VAE, VAEConfig
-from .options import options_of
 from .perceptual import LPIPS
 from .prior import PriorConfig
-from .prior_training import PriorTrainConfig, train_prior
-from .run import METRICS_NAME, Run, is_finished, read_metrics
-from .training import train
+from .store.files import FileError
+from .store.folder import METRICS_NAME, is_finished, read_metrics
+from .store.settings import from_saved, options_of
+from .training.config import BUDGETS, PriorTrainConfig, TrainConfig, run_name, with_budget
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -91,6 +88,8 @@ def from_flags(config: type, flags: argparse.Namespace, **extra):
 
 
 def run_train(flags: argparse.Namespace) -> None:
+    from .training.vae import train  # accelerate, which no other command needs
+
     config = from_flags(TrainConfig, flags, model=from_flags(VAEConfig, flags))
     directory = flags.run_dir or Path("runs") / run_name(config)
     finished = is_finished(directory)
@@ -105,6 +104,8 @@ def run_train(flags: argparse.Namespace) -> None:
 
 
 def run_train_prior(flags: argparse.Namespace) -> None:
+    from .training.prior import train_prior
+
     config = from_flags(PriorTrainConfig, flags, model=from_flags(PriorConfig, flags))
     train_prior(flags.directory, with_budget(config, flags.budget), resume=flags.resume)
     print(f"The prior and its pictures are in {flags.directory}/")
@@ -113,8 +114,8 @@ def run_train_prior(flags: argparse.Namespace) -> None:
 def run_evaluate(flags: argparse.Namespace) -> None:
     model, saved = VAE.from_pretrained(flags.directory), read_metrics(flags.directory)
     try:
-        config = TrainConfig(**saved["config"])
-    except TypeError as error:
+        config = from_saved(TrainConfig, saved["config"])
+    except (TypeError, ValueError) as error:
         raise FileError(f"{flags.directory / METRICS_NAME}: {error}") from error
     test_set = load_digits("test", config.dataset, config.data_root)
     images, labels = (tensor[: config.max_test_images] for tensor in test_set)
@@ -140,6 +141,9 @@ def run_evaluate(flags: argparse.Namespace) -> None:
 
 
 def run_render(flags: argparse.Namespace) -> None:
+    from .show.render import render  # matplotlib
+    from .show.run import Run
+
     for path in render(Run.load(flags.directory)):
         print(path)
 

@@ -1,22 +1,20 @@
 """The variational autoencoder: config, posterior, encoder, decoder, and the two together."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import NORM_GROUPS, Coupling, DownBlock, MidBlock, UpBlock, check_widths, to_tokens
+from .blocks import NORM_GROUPS, DownBlock, MidBlock, UpBlock, check_widths, to_tokens
+from .couplings import Coupling, Couplings
 from .data import check_images, check_labels
-from .options import check_options, option
-from .pretrained import load_module, save_module
+from .store.modules import Pretrained
+from .store.settings import check_options, option
 
 MAP_SIZE = 7  # the smallest feature map, after two halvings of 28
 SAMPLE_BATCH = 500  # images that are decoded at once when many are drawn
 LOGVAR_BOUND = 15.0  # keeps exp(logvar / 2) between 5.5e-4 and 1.8e3: representable in fp16
-WEIGHTS_NAME = "model.safetensors"
-CONFIG_NAME = "config.json"
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,6 @@ class VAEConfig:
     variational: bool = option(True, "or a plain autoencoder: no draw, z is the mean; beta 0")
 
     def __post_init__(self):
-        object.__setattr__(self, "channels", tuple(self.channels))  # JSON has lists
         check_options(self)
         check_widths(self.channels)
         if self.num_classes and not self.cross_attention:
@@ -139,17 +136,17 @@ class Decoder(nn.Module):
         return torch.tanh(self.conv_out(F.silu(self.norm(x))))
 
 
-class VAE(nn.Module):
+class VAE(Pretrained):
     """Variational autoencoder for 28x28 grey images (Kingma & Welling 2014; Rezende et al. 2014).
 
     The only path from an image to its reconstruction is the latent z (and the label, where
     `config.num_classes` is set). The prior is N(0, I).
 
-    A global latent passes through an invertible map on its way to the decoder, and through its
-    inverse on its way from the encoder. The two cancel, but for the shape of the draw's noise, so
-    that training can move the latents towards the prior with little to unlearn. The label has a say
-    in that map: each class can lie where the prior lies, so that z is free to hold the style.
+    A global latent passes through `couplings` on its way to the decoder, and through their inverse
+    on its way from the encoder: see `vae/couplings.py`.
     """
+
+    config_type = VAEConfig
 
     def __init__(self, config: VAEConfig | None = None):
         super().__init__()
@@ -159,7 +156,7 @@ class VAE(nn.Module):
         if config.num_classes:
             self.class_embedding = nn.Embedding(config.num_classes, config.channels[-1])
         shaped = config.latent_grid == 1 and config.latent_size > 1 and config.variational
-        self.couplings = nn.ModuleList(
+        self.couplings = Couplings(
             Coupling(config.latent_size, config.channels[-1] if config.num_classes else 0)
             for _ in range(config.couplings if shaped else 0)
         )
@@ -230,54 +227,18 @@ class VAE(nn.Module):
         return torch.cat(images)
 
     def marginal_nll(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """-log p of what the decoder sees of latents `z`: (B, C, 1, 1), for the couplings: (B,).
-
-        It sees u = couplings(z). By change of variables (Dinh et al. 2017, eq. 2 and 3), in nats,
-        less C/2 log(2 pi). The gradient reaches the couplings alone, as if each u stayed where it
-        is. Averaged over a data set it is that of the marginal KL(q(z) || p(z)), or, with labels y,
-        of the mean of KL(q(z|y) || p(z)): the part of the ELBO's KL that tells nothing of an image
-        (Hoffman & Johnson, "ELBO surgery", 2016).
-        """
-        token = self._class_token(labels, len(z))
-        context = None if token is None else token[:, 0].detach()
-        z = z.detach().flatten(1)
-        with torch.no_grad():
-            for coupling in self.couplings:
-                z = coupling(z, context)
-        nll = 0.0
-        for coupling in reversed(self.couplings):
-            z, log_det = coupling.inverse(z, context)
-            nll = nll - log_det
-        return nll + 0.5 * z.square().sum(1)
-
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write `model.safetensors` and `config.json` into `directory`, each in one step."""
-        save_module(self, Path(directory) / CONFIG_NAME, Path(directory) / WEIGHTS_NAME)
-
-    @classmethod
-    def from_pretrained(cls, directory: str | Path) -> "VAE":
-        """The model that `save_pretrained` wrote, on the CPU, in evaluation mode.
-
-        Raises `FileError` (a `ValueError`) that names the file when one is missing, truncated,
-        altered since it was written, or belongs to another model. No code is unpickled.
-        """
-        directory = Path(directory)
-        return load_module(cls, VAEConfig, directory / CONFIG_NAME, directory / WEIGHTS_NAME)
+        """`Couplings.marginal_nll` of latents `z`: (B, C, 1, 1), in nats: (B,)."""
+        return self.couplings.marginal_nll(z, self._class_token(labels, len(z)))
 
     def _posterior(self, x: Tensor, token: Tensor | None) -> DiagonalGaussian:
         mean, logvar = self.encoder(x, token).float().chunk(2, dim=1)
-        context = None if token is None else token[:, 0]
-        for coupling in reversed(self.couplings):
-            mean = coupling.inverse(mean.flatten(1), context)[0][..., None, None]
+        mean = self.couplings.inverse(mean, token)
         if not self.config.variational:  # a point: no width, and an infinite rate
             return DiagonalGaussian(mean, torch.full_like(mean, -torch.inf))
         return DiagonalGaussian(mean, LOGVAR_BOUND * torch.tanh(logvar / LOGVAR_BOUND))
 
     def _decode(self, z: Tensor, token: Tensor | None) -> Tensor:
-        context = None if token is None else token[:, 0]
-        for coupling in self.couplings:
-            z = coupling(z.flatten(1), context)[..., None, None]
-        return self.decoder(z, token)
+        return self.decoder(self.couplings(z, token), token)
 
     def _class_token(self, labels: Tensor | None, batch: int) -> Tensor | None:
         """(B, 1, channels[-1]), or None for a model that is not conditional."""

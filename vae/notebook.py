@@ -13,27 +13,14 @@ from IPython.display import Image, Markdown
 from matplotlib.figure import Figure
 from torch import nn
 
-from .config import BUDGETS, TrainConfig
 from .data import PIXELS
-from .figures import describe, plot_digits, plot_manifold, plot_samples
 from .judge import judge_images
 from .model import VAE, VAEConfig
 from .prior import LatentPrior
-from .run import Run, is_finished
-
-# Published MSE, SSIM and PSNR (dB) of the system to beat, on a 7x7 grid: see the README.
-REFERENCE = {
-    16: (0.0013, 0.9919, 35.5396),
-    4: (0.0025, 0.9847, 32.8133),
-    2: (0.0040, 0.9803, 30.5386),
-}
-
-NO_ASSETS = "This needs `assets/` of the repository, here or one folder up: clone it to see this."
-SHIPPED = {  # folder in assets/: what the model there is made of
-    **{f"latent_{size}": VAEConfig(size) for size in REFERENCE},
-    **{f"global_{size}": VAEConfig(size, 1) for size in REFERENCE},
-    "conditional_16": VAEConfig(16, 1, num_classes=10),
-}
+from .show.figures import describe, plot_digits, plot_manifold, plot_samples
+from .show.run import Run
+from .show.showcase import NO_ASSETS, REFERENCE, SHIPPED, asset
+from .training.config import BUDGETS, TrainConfig
 
 
 class Table:
@@ -255,7 +242,7 @@ def load_pretrained(config: TrainConfig) -> Run:
             "DATASET='mnist' and CONDITIONAL=False are, and so is CONDITIONAL=True with "
             "LATENT_SIZE=16 and LATENT_GRID=1"
         )
-    folder = _asset(names[model])
+    folder = asset(names[model])
     if folder is None:
         raise ValueError(
             f"USE_PRETRAINED=True needs assets/{names[model]} of the repository, here, one folder "
@@ -272,7 +259,7 @@ def global_model(run: Run) -> VAE | None:
     size = run.model.config.latent_size
     if run.model.config.latent_grid == 1:
         return run.model
-    folder = _asset(f"global_{size if size in REFERENCE else 2}")
+    folder = asset(f"global_{size if size in REFERENCE else 2}")
     return VAE.from_pretrained(folder) if folder else None
 
 
@@ -291,13 +278,6 @@ def show_digits(model: VAE, name: str, prior: LatentPrior | None) -> Image | Mar
     if prior is None and not model.config.num_classes:
         return Markdown("Digits can be asked for with `CONDITIONAL = True` or `LATENT_GRID = 7`.")
     return show(plot_digits(model, name, prior))
-
-
-def _asset(name: str) -> Path | None:
-    """The folder of a shipped run: from `assets/` here, above, in Colab's clone or the checkout."""
-    places = [Path(), Path(".."), Path("vae-mnist"), Path(__file__).parent.parent]
-    folders = [place / "assets" / name for place in places]
-    return next((folder for folder in folders if is_finished(folder)), None)
 
 
 def _parameters(module: nn.Module) -> int:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data import IMAGE_SIZE
-from .files import FileError, sha256
+from .store.files import FileError, sha256
 
 VARIANTS = ("shift_tolerant", "v0.1")
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # VGG16's

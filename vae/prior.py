@@ -7,7 +7,6 @@ follow it from t = 0, N(0, I), to t = 1 (Lipman et al., "Flow Matching for Gener
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +15,9 @@ from torch import Tensor, nn
 from .blocks import NORM_GROUPS, MidBlock, zero
 from .data import check_labels
 from .model import MAP_SIZE
-from .options import check_options, option
-from .pretrained import load_module, save_module
+from .store.modules import Pretrained
+from .store.settings import check_options, option
 
-WEIGHTS_NAME = "prior.safetensors"
-CONFIG_NAME = "prior.json"
 FREQUENCIES = 32  # of the time's sines and cosines
 BATCH = 500  # latents that are sampled at once
 
@@ -42,11 +39,16 @@ class PriorConfig:
             raise ValueError(f"channels={self.channels} is not allowed: a multiple of 8")
 
 
-class LatentPrior(nn.Module):
+class LatentPrior(Pretrained):
     """p(z | label): draws latents (C, 7, 7) for the decoder of the VAE that it was trained on.
 
-    Latents are standardised inside, a mean and a standard deviation for each channel.
+    Latents are standardised inside, a mean and a standard deviation for each channel. It lies in
+    its VAE's folder, as `prior.safetensors` and `prior.json`.
     """
+
+    config_type = PriorConfig
+    config_name = "prior.json"
+    weights_name = "prior.safetensors"
 
     def __init__(self, config: PriorConfig | None = None):
         super().__init__()
@@ -79,15 +81,24 @@ class LatentPrior(nn.Module):
             x = block(x, embedding)
         return self.conv_out(F.silu(self.norm(x)))
 
-    def loss(self, latents: Tensor, noise: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+    def loss(
+        self,
+        latents: Tensor,
+        noise: Tensor,
+        t: Tensor,
+        labels: Tensor,
+        network: nn.Module | None = None,
+    ) -> Tensor:
         """Mean squared error of the velocity, of which E[latent - noise | z_t] is the minimum.
 
         `latents`, `noise`: (B, C, 7, 7), the former as the encoder has them; z_t is the point at
         `t`: (B,) on the line from noise to latent (Lipman et al. 2023, eq. 23 with sigma_min 0).
+        `network`: this prior as several processes share it, or None.
         """
+        network = network or self
         latents = (latents - self.mean) / self.std
         at = torch.lerp(noise, latents, t[:, None, None, None])
-        return F.mse_loss(self(at, t, labels), latents - noise)
+        return F.mse_loss(network(at, t, labels), latents - noise)
 
     @torch.no_grad()
     def sample(
@@ -145,16 +156,6 @@ class LatentPrior(nn.Module):
             v_there = velocity(z + v / steps, there)
             z = z + (v + v_there) / (2 * steps)
         return z
-
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write `prior.safetensors` and `prior.json` into `directory`, each in one step."""
-        save_module(self, Path(directory) / CONFIG_NAME, Path(directory) / WEIGHTS_NAME)
-
-    @classmethod
-    def from_pretrained(cls, directory: str | Path) -> "LatentPrior":
-        """The prior in a folder of a VAE, on the CPU. Raises `FileError` naming the file."""
-        directory = Path(directory)
-        return load_module(cls, PriorConfig, directory / CONFIG_NAME, directory / WEIGHTS_NAME)
 
 
 def time_waves(t: Tensor) -> Tensor:

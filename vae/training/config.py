@@ -1,15 +1,15 @@
-"""The settings of a training, its budgets, and how two settings differ."""
+"""The settings of the trainings, and their budgets."""
 
-import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
 
-from .data import DATASETS
-from .model import VAEConfig
-from .options import check_options, option
-from .perceptual import VARIANTS
+from ..data import DATASETS
+from ..model import VAEConfig
+from ..perceptual import VARIANTS
+from ..prior import PriorConfig
+from ..store.settings import check_options, option
 
 BUDGETS = {  # what TrainConfig leaves open; times are for two CPU cores and all four loss terms
     "full": {"epochs": 3},  # 20 minutes; a few on a GPU
@@ -46,7 +46,7 @@ class TrainConfig:
     lpips_variant: str = option("shift_tolerant", "weights of LPIPS", choices=VARIANTS)
     beta: float = option(1.0, "weight of the KL: 1 is the true ELBO; less is sharper, at a rate", 0)
     w_marginal: float = option(
-        10.0, "how many times more the couplings heed the marginal KL, beside beta", 0
+        10.0, "of the marginal KL's gradient at the couplings, beside beta", 0
     )
     w_adversarial: float = option(0.1, "weight of the generator's loss, beside its adaptive one", 0)
     adversarial_start: float = option(0.25, "share of the steps before the discriminator", 0, 1)
@@ -71,6 +71,38 @@ class TrainConfig:
             )
         if self.w_mse == self.w_perceptual == 0:
             raise ValueError("w_mse=0 and w_perceptual=0 leave no distortion: one must be above 0")
+
+
+PRIOR_BUDGETS = {  # what PriorTrainConfig leaves open; times are for two CPU cores
+    "full": {"epochs": 16},  # 23 minutes; a few on a GPU
+    "quick": {"epochs": 2},  # 4 minutes
+    "tiny": {"epochs": 1, "max_train_images": 320},  # to see that it runs
+}
+
+
+@dataclass(frozen=True)
+class PriorTrainConfig:
+    """Everything that decides a prior's result, beside the VAE."""
+
+    budgets: ClassVar = PRIOR_BUDGETS
+
+    model: PriorConfig = field(default_factory=PriorConfig)
+    epochs: int | None = option(None, "default: 16 (see --budget)", 1)
+    max_train_images: int | None = option(None, "train on the first so many; default: all", 1)
+    batch_size: int = option(64, "latents in a step, over all processes", 1)
+    learning_rate: float = option(6e-3, "Muon's, at the peak of the one-cycle schedule", 1e-9)
+    weight_decay: float = option(1e-2, "decoupled, in proportion to the learning rate", 0)
+    warmup: float = option(0.05, "share of the steps in which the learning rate rises", 0.01, 0.99)
+    clip_norm: float = option(1.0, "a gradient longer than this is shortened to it", 1e-9)
+    ema_decay: float = option(0.999, "of the average of the weights, the result", 0, 0.999999)
+    label_dropout: float = option(0.1, "share of labels that are withheld, for guidance", 0, 1)
+    mixed_precision: str = option("no", "of the prior", choices=("auto", "no", "bf16", "fp16"))
+    seed: int = option(0, "of the weights, the order and the noise", 0, 2**32 - 1)
+
+    def __post_init__(self):
+        if isinstance(self.model, dict):  # as it comes from JSON
+            object.__setattr__(self, "model", PriorConfig(**self.model))
+        check_options(self)
 
 
 def with_budget(config, budget: str = "auto"):
@@ -108,32 +140,3 @@ def run_name(config: TrainConfig) -> str:
         f"_seed_{config.seed}": config.seed != TrainConfig.seed,
     }
     return "".join(part for part, differs in parts.items() if differs)
-
-
-def check_same_settings(
-    saved: dict, config, place: str, remedy: str = "name another folder, or delete it"
-) -> None:
-    """Raise `ValueError`, listing the differences, unless `saved` is the dict of `config`.
-
-    `place`: the argument and its value, such as "run_dir=runs/latent_2".
-    """
-    differences = config_differences(saved, config)
-    if differences:
-        raise ValueError(f"{place} has other settings ({'; '.join(differences)}): {remedy}")
-
-
-def config_differences(saved: dict, config) -> list[str]:
-    """Each setting in which a saved config, as a dict, differs from `config`, in words.
-
-    A setting that did not exist when `saved` was written counts as its default.
-    """
-
-    def flat(settings: dict) -> dict:
-        return settings | settings.get("model", {})
-
-    wanted, saved = flat(asdict(config)), flat(asdict(type(config)())) | flat(saved)
-    return [
-        f"{name} {saved[name]!r} there, {value!r} here"
-        for name, value in wanted.items()
-        if name != "model" and json.dumps(saved[name]) != json.dumps(value)  # tuples are lists
-    ]

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .files import FileError, load_tensors, save_tensors
 
@@ -41,6 +41,37 @@ def under(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose names start with `part` and a dot, without that."""
     start = f"{part}."
     return {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
+
+
+def gather(
+    modules: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Optimizer],
+    recent: list[dict[str, Tensor]],
+) -> dict[str, Tensor]:
+    """All weights, the optimisers' states, and the terms of the last steps, each by its name."""
+    parts = {name: module.state_dict() for name, module in modules.items()}
+    parts |= {name: optimizer_tensors(optimizer) for name, optimizer in optimizers.items()}
+    terms = recent[0] if recent else {}
+    parts["recent"] = {name: torch.stack([row[name] for row in recent]) for name in terms}
+    return {f"{part}.{k}": t for part, tensors in parts.items() for k, t in tensors.items()}
+
+
+def scatter(
+    tensors: dict[str, Tensor],
+    modules: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Optimizer],
+    terms: list[str],
+) -> list[dict[str, Tensor]]:
+    """Put back what `gather` took; returns the last steps' `terms`. Raises what misfits lead to.
+
+    The order of the terms matters: on it depends the last bit of their mean.
+    """
+    for name, module in modules.items():
+        module.load_state_dict(under(name, tensors))
+    for name, optimizer in optimizers.items():
+        restore_optimizer(optimizer, under(name, tensors))
+    columns = [tensors[f"recent.{name}"] for name in terms]
+    return [dict(zip(terms, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

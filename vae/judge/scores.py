@@ -1,85 +1,14 @@
-"""The judge: a classifier of digits by which generated ones are scored. It trains no model."""
-
-from dataclasses import dataclass
-from pathlib import Path
+"""What the judge makes of generated digits: digit-FID, recognised, read as asked for, nearest."""
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from .blocks import NORM_GROUPS, check_widths
-from .data import check_images, check_labels, in_unit_range, load_digits
-from .metrics import mse
-from .options import check_options, option
-from .pretrained import load_module, save_module
+from ..data import check_images, check_labels, in_unit_range, load_digits
+from ..metrics import mse
+from .classifier import Judge
 
-FOLDER = Path(__file__).parent / "judge_weights"
 CONFIDENT = 0.9  # a digit counts as recognised when one class has more than this probability
 BATCH = 500
-
-
-@dataclass(frozen=True)
-class JudgeConfig:
-    """What the classifier is made of."""
-
-    channels: tuple[int, ...] = option((24, 48, 80), "widths at 28x28, 14x14 and 7x7", 1, 1024)
-    features: int = option(64, "width of the layer before the last", 1, 1024)
-
-    def __post_init__(self):
-        object.__setattr__(self, "channels", tuple(self.channels))  # JSON has lists
-        check_options(self)
-        check_widths(self.channels)
-
-
-class Judge(nn.Module):
-    """A convolutional network that names the digit on an image, trained on MNIST's 60,000.
-
-    `tools/train_judge.py` trains it again; its test accuracy stands in `judge_weights/`.
-    """
-
-    def __init__(self, config: JudgeConfig | None = None):
-        super().__init__()
-        self.config = config = config or JudgeConfig()
-        narrow, middle, wide = config.channels
-        self.layers = nn.Sequential(
-            *_convolution(1, narrow),
-            nn.MaxPool2d(2),  # 14
-            *_convolution(narrow, middle),
-            *_convolution(middle, middle),
-            nn.MaxPool2d(2),  # 7
-            *_convolution(middle, wide),
-            *_convolution(wide, wide),
-            nn.MaxPool2d(2),  # 3
-            nn.Flatten(),
-            nn.Linear(9 * wide, config.features),
-        )
-        self.classify = nn.Linear(config.features, 10)
-        self.to(memory_format=torch.channels_last)
-
-    def features(self, x: Tensor) -> Tensor:
-        """What the last layer sees, (B, features), for images `x`: (B, 1, 28, 28) in [-1, 1]."""
-        return F.silu(self.layers(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of the ten digits, (B, 10), for images `x`: (B, 1, 28, 28) in [-1, 1]."""
-        return self.classify(self.features(x))
-
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write `model.safetensors` and `config.json` into `directory`, each in one step."""
-        directory = Path(directory)
-        save_module(self, directory / "config.json", directory / "model.safetensors")
-
-    @classmethod
-    def from_pretrained(cls, directory: str | Path = FOLDER) -> "Judge":
-        """The judge that ships with the package, or another. Raises `FileError` naming a file."""
-        directory = Path(directory)
-        config, weights = directory / "config.json", directory / "model.safetensors"
-        return load_module(cls, JudgeConfig, config, weights)
-
-
-def _convolution(channels: int, out_channels: int) -> tuple[nn.Module, ...]:
-    norm = nn.GroupNorm(NORM_GROUPS, out_channels)
-    return nn.Conv2d(channels, out_channels, 3, padding=1, bias=False), norm, nn.SiLU()
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:

@@ -51,6 +51,12 @@ def remove_leftovers(directory: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def write_json(path: Path, content: object, indent: int = 1) -> None:
+    """Write `content` as JSON, in one step."""
+    text = json.dumps(content, indent=indent) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
 def read_json(path: Path, kind: str) -> object:
     """What a JSON file holds. Raises `FileError` naming it, and that it is not a `kind`."""
     try:

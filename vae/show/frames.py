@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import IMAGE_SIZE, Digits, scale_images
-from .files import LARGEST, FileError, check_size, write_atomically
-from .model import VAE
+from ..data import IMAGE_SIZE, Digits, scale_images
+from ..model import VAE
+from ..store.files import LARGEST, FileError, check_size, write_atomically
 
 CLASSES = 10
 ARRAYS = {  # name: type

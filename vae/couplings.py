@@ -1,0 +1,122 @@
+"""The couplings of a global latent, and the gradient that shapes them.
+
+A VAE draws digits from N(0, I) only if its codes, of all images together, look like N(0, I). On a
+1x1 grid they do not by themselves: each class is a cluster of its own, with gaps in between, from
+which N(0, I) draws as well. The ELBO pays for closing them, but only a few nats among hundreds, and
+whatever moves the codes makes the decoder learn them anew.
+
+So an invertible map stands between latent and decoder, and its inverse at the end of the encoder:
+
+    encoder -> u -> inverse map -> mean of z        z -> map -> u -> decoder
+
+The two cancel for a mean, so that the map can carry codes to where the prior lies while the decoder
+still sees the same u. (The noise of a draw is what the map shapes.) It is made of affine couplings
+(Dinh, Sohl-Dickstein & Bengio, "Real NVP", 2017), whose inverse and volume are known exactly. A
+label, if there is one, enters the map: each class can then lie where the prior lies, and z is free
+to hold the style.
+
+Within the ELBO the couplings hardly move. They get one more gradient, and nothing else does: that
+of the marginal KL(q(z) || p(z)), the part of the ELBO's KL that tells nothing of an image (Hoffman
+& Johnson, "ELBO surgery", 2016). It is the likelihood of u under the map, `Couplings.marginal_nll`.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import zero
+
+
+class Coupling(nn.Module):
+    """An invertible map of vectors: scale, shift and turn them, then one half moves the other.
+
+    Affine coupling (Dinh et al. 2017, eq. 7 and 8) after a fixed rotation. It starts as the
+    rotation alone. With `context_channels`, a vector of context takes part in the move. Autocast
+    does not reach it: in half precision, map and inverse would not cancel.
+    """
+
+    def __init__(self, size: int, context_channels: int = 0, hidden: int = 128):
+        super().__init__()
+        self.half = size // 2
+        self.log_scale = nn.Parameter(torch.zeros(size))
+        self.shift = nn.Parameter(torch.zeros(size))
+        self.register_buffer("rotation", nn.init.orthogonal_(torch.empty(size, size)))
+        self.network = nn.Sequential(
+            nn.Linear(self.half + context_channels, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            zero(nn.Linear(hidden, 2 * (size - self.half))),
+        )
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """`z`: (B, size); `context`: (B, context_channels). Returns u: (B, size)."""
+        with torch.autocast(z.device.type, enabled=False):
+            z = z.to(self.shift.dtype) * self.log_scale.exp() + self.shift
+            still, moved = self._split(z @ self.rotation)
+            log_scale, shift = self._move(still, context)
+            return torch.cat([still, moved * log_scale.exp() + shift], dim=1)
+
+    def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The vectors z that `forward` turns into `u`, and log |det dz/du|, (B,)."""
+        with torch.autocast(u.device.type, enabled=False):
+            still, moved = self._split(u.to(self.shift.dtype))
+            log_scale, shift = self._move(still, context)
+            moved = (moved - shift) * (-log_scale).exp()
+            z = torch.cat([still, moved], dim=1) @ self.rotation.T
+            z = (z - self.shift) * (-self.log_scale).exp()
+            return z, -log_scale.sum(1) - self.log_scale.sum()
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x[:, : self.half], x[:, self.half :]
+
+    def _move(self, still: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logarithm of the scale, between -1 and 1, and shift, for the other half."""
+        known = still if context is None else torch.cat([still, context.to(still.dtype)], dim=1)
+        log_scale, shift = self.network(known).chunk(2, dim=1)
+        return torch.tanh(log_scale), shift
+
+
+class Couplings(nn.ModuleList):
+    """Couplings, one after the other; with none of them, the map is the identity.
+
+    Latents are (B, C, 1, 1). `class_token`: (B, 1, context_channels), the embedded label, or None.
+    """
+
+    def forward(self, z: Tensor, class_token: Tensor | None = None) -> Tensor:
+        """What the decoder sees of latents `z`: u, (B, C, 1, 1)."""
+        if not len(self):
+            return z
+        u, context = z.flatten(1), _vector(class_token)
+        for coupling in self:
+            u = coupling(u, context)
+        return u[..., None, None]
+
+    def inverse(self, u: Tensor, class_token: Tensor | None = None) -> Tensor:
+        """The latents z whose map is `u`, (B, C, 1, 1)."""
+        if not len(self):
+            return u
+        return self._inverse(u.flatten(1), _vector(class_token))[0][..., None, None]
+
+    def marginal_nll(self, z: Tensor, class_token: Tensor | None = None) -> Tensor:
+        """-log p(u) of u = map(z), in nats, less C/2 log(2 pi): (B,).
+
+        By change of variables, -log p(u) = |z|^2 / 2 - log |det dz/du| (Dinh et al. 2017, eq. 2
+        and 3). The gradient reaches the couplings alone, as if each u stayed where it is. Averaged
+        over a data set it is that of the marginal KL(q(z) || p(z)), or, with labels y, of the mean
+        of KL(q(z|y) || p(z)).
+        """
+        with torch.no_grad():
+            u, context = self(z, class_token).flatten(1), _vector(class_token)
+        z, log_det = self._inverse(u, context if context is None else context.detach())
+        return 0.5 * z.square().sum(1) - log_det
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | float]:
+        log_det = 0.0
+        for coupling in reversed(self):
+            z, one = coupling.inverse(z, context)
+            log_det = log_det + one
+        return z, log_det
+
+
+def _vector(class_token: Tensor | None) -> Tensor | None:
+    return None if class_token is None else class_token.flatten(1)

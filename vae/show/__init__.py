@@ -1,0 +1,1 @@
+"""What people look at: the frames and pictures of a run, and the tables of a notebook."""

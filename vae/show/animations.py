@@ -1,0 +1,129 @@
+"""The GIFs of a run, frame by frame: reconstructions, latents, digits that become each other."""
+
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from PIL import Image
+
+from ..data import Digits
+from ..metrics import mse, psnr, ssim
+from ..model import VAE
+from ..store.files import write_atomically
+from .figures import DPI, plot_grid
+from .frames import Frames
+from .interpolation import decode_between, on_sphere
+
+# Ten colours that stay apart for colour-blind readers on white (after Paul Tol's "muted").
+COLOURS = (
+    "#332288", "#88ccee", "#44aa99", "#117733", "#999933",
+    "#ddcc77", "#cc6677", "#882255", "#aa4499", "#555555",
+)  # fmt: skip
+FRAME_MS, LAST_FRAME_MS = 400, 2500
+INTERPOLATION_FRAMES, INTERPOLATION_MS = 13, 150  # from one digit to the next
+
+
+def reconstruction_frames(frames: Frames, name: str) -> list[Figure]:
+    """One figure an evaluation: ten images above their reconstructions, each with its metrics."""
+    originals = torch.from_numpy(frames.originals).unsqueeze(1)
+    figures = []
+    for epoch, images in zip(frames.epochs, frames.reconstructions, strict=True):
+        y = torch.from_numpy(images).unsqueeze(1)
+        measured = [measure(originals, y).tolist() for measure in (mse, ssim, psnr)]
+        figure = Figure(figsize=(10, 3.3), dpi=DPI)
+        figure.suptitle(f"Test images and reconstructions, {name}, epoch {epoch:.2f}", fontsize=15)
+        columns = len(frames.originals)
+        axes = figure.subplots(2, columns, squeeze=False)
+        for column in range(columns):
+            for row, image in enumerate((frames.originals[column], images[column])):
+                axes[row, column].imshow(image, cmap="gray", vmin=-1, vmax=1)
+                axes[row, column].set(xticks=[], yticks=[])
+            m, s, p = (values[column] for values in measured)
+            axes[1, column].set_xlabel(f"MSE {m:.4f}\nSSIM {s:.3f}\n{p:.1f} dB", fontsize=11)
+        axes[0, 0].set_ylabel("original", fontsize=12)
+        axes[1, 0].set_ylabel("from z", fontsize=12)
+        figure.subplots_adjust(0.03, 0.2, 0.995, 0.88, wspace=0.06, hspace=0.06)
+        figures.append(figure)
+    return figures
+
+
+def latent_frames(frames: Frames, name: str, latent_values: int) -> list[Figure]:
+    """One figure an evaluation: the test set's latents in the plane, coloured by class."""
+    low, high = frames.points.min((0, 1)), frames.points.max((0, 1))
+    margin = 0.04 * (high - low) + 1e-6
+    labels = {1: ("$z_1$", "index of the image"), 2: ("$z_1$", "$z_2$")}
+    label_x, label_y = labels.get(latent_values, ("t-SNE 1", "t-SNE 2"))
+    figures = []
+    for epoch, points in zip(frames.epochs, frames.points, strict=True):
+        figure = Figure(figsize=(8, 7), dpi=DPI)
+        axes = figure.add_axes((0.09, 0.08, 0.78, 0.84))
+        axes.set_title(f"Latents of {len(points):,} test images, {name}, epoch {epoch:.2f}")
+        colours = [COLOURS[label] for label in frames.labels]
+        axes.scatter(*points.T, s=9 if len(points) <= 2000 else 4, c=colours, lw=0)
+        axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
+        axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
+        axes.set_xlabel(label_x)
+        axes.set_ylabel(label_y)
+        dots = [Line2D([], [], marker="o", ls="", color=c, label=i) for i, c in enumerate(COLOURS)]
+        axes.legend(handles=dots, title="class", loc="center left", bbox_to_anchor=(1, 0.5))
+        figures.append(figure)
+    return figures
+
+
+def interpolation_frames(model: VAE, digits: Digits, name: str) -> list[Figure]:
+    """Figures in which each of some digits becomes the next, and then itself again.
+
+    `digits.images`: (N, 1, 28, 28) in [-1, 1].
+    """
+    here, there = digits, Digits(digits.images.roll(-1, 0), digits.labels.roll(-1))
+    n = len(digits.images)
+    way = "along the sphere" if on_sphere(model) else "along a straight line"
+    columns = n // 2 if n % 2 == 0 else n
+    times = np.linspace(0, 1, INTERPOLATION_FRAMES).tolist()
+    figures = [
+        plot_grid(images, columns, f"Each digit becomes the next, {way}\n{name}")
+        for images in decode_between(model, here, there, times)
+    ]
+    return figures + figures[-2:0:-1]
+
+
+def save_gif(path: Path, figures: list[Figure], frame_ms: int, last_ms: int) -> None:
+    """Write figures as an endless GIF, in one step; each is shown so many milliseconds."""
+    frames = np.stack([to_palette(figure) for figure in figures])
+    durations = [frame_ms] * (len(frames) - 1) + [last_ms]
+    options = {
+        "plugin": "pillow",
+        "mode": "P",
+        "palette": PALETTE.tobytes(),
+        "duration": durations if len(frames) > 1 else last_ms,  # Pillow takes no list for one frame
+        "loop": 0,
+    }
+    write_atomically(path, lambda temporary: iio.imwrite(temporary, frames, **options))
+
+
+def to_palette(figure: Figure) -> np.ndarray:
+    """A figure's pixels as the numbers of the nearest colours in PALETTE: uint8 (H, W)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(PALETTE.tobytes())
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    return np.asarray(image.quantize(palette=palette, dither=Image.Dither.NONE))
+
+
+def _palette() -> np.ndarray:
+    """64 colours, half the size of a GIF's 256: greys, and COLOURS in shades.
+
+    A palette that is chosen from the pixels would merge classes of few points.
+    """
+    greys = [np.full(3, grey) for grey in np.linspace(0, 255, 34)]
+    colours = [np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) for colour in COLOURS]
+    shades = [255 - (255 - colour) * share for colour in colours for share in (1, 0.65, 0.3)]
+    return np.round([*greys, *shades]).astype(np.uint8)
+
+
+PALETTE = _palette()

@@ -1,0 +1,1 @@
+"""What is on disk: whole-file writes, weights, settings, checkpoints, a run's folder."""

@@ -1,0 +1,54 @@
+"""A network in a folder: its weights as safetensors, its config as JSON, each checked when read."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+import torch
+from torch import nn
+
+from .files import FileError, load_tensors, read_json, save_tensors, write_json
+from .settings import from_saved
+
+Kind = TypeVar("Kind", bound="Pretrained")
+
+
+class Pretrained(nn.Module):
+    """A network with a `config`, a dataclass, that a folder can hold."""
+
+    config_type: ClassVar[type]
+    config_name: ClassVar[str] = "config.json"
+    weights_name: ClassVar[str] = "model.safetensors"
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write weights and config into `directory`, each file in one step."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        write_json(directory / self.config_name, asdict(self.config), indent=2)
+        save_tensors(directory / self.weights_name, self.state_dict(), {})
+
+    @classmethod
+    def from_pretrained(cls: type[Kind], directory: str | Path) -> Kind:
+        """What `save_pretrained` wrote, on the CPU, in float32, in evaluation mode.
+
+        Raises `FileError` (a `ValueError`) that names the file when one is missing, truncated,
+        altered since it was written, or belongs to another network. No code is unpickled.
+        """
+        path, weights_path = Path(directory) / cls.config_name, Path(directory) / cls.weights_name
+        if not path.is_file():
+            raise FileError(f"{path} does not exist; the config of a {cls.__name__} is expected")
+        raw = read_json(path, f"a {cls.__name__}'s config")
+        try:
+            config = from_saved(cls.config_type, raw)
+        except (TypeError, ValueError) as error:
+            raise FileError(f"{path} is not a {cls.__name__}'s config: {error}") from error
+        weights = load_tensors(weights_path)[0]
+        with torch.device("meta"):  # takes no memory, whatever the config asks for
+            module = cls(config)
+        try:
+            if not all(tensor.is_floating_point() for tensor in weights.values()):
+                raise RuntimeError("weights are not floating-point numbers")
+            module.load_state_dict({k: t.float() for k, t in weights.items()}, assign=True)
+        except RuntimeError as error:
+            raise FileError(f"{weights_path} does not fit {path}: {error}") from error
+        return module.to(memory_format=torch.channels_last).eval()

@@ -1,0 +1,1 @@
+"""How a network is trained: the steps, the one loop around them, settings, the optimiser."""

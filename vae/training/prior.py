@@ -1,0 +1,201 @@
+"""The training of a learned prior on the latents of a frozen VAE."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..data import Digits, load_digits, scale_images
+from ..model import MAP_SIZE, VAE
+from ..prior import LatentPrior
+from ..store.files import FileError, read_json, sha256, write_json
+from ..store.folder import METRICS_NAME as RUN_METRICS_NAME
+from ..store.folder import check_directory, is_finished, lock, read_metrics
+from ..store.settings import check_same_settings
+from . import step
+from .config import PriorTrainConfig, with_budget
+from .environment import peak_memory_mb
+from .loop import Loop
+from .machine import Machine, seeded_generator
+
+METRICS_NAME = "prior_metrics.json"
+PICTURE_NAME = "prior_samples.png"
+CHECKPOINT_NAME = "prior_checkpoint.safetensors"
+CHUNK = 500  # images that are encoded at once
+TEST_IMAGES = 1000  # on which the loss is measured after each pass
+
+
+def train_prior(
+    directory: str | Path, config: PriorTrainConfig | None = None, *, resume: bool = True
+) -> LatentPrior:
+    """Train a prior for the VAE in `directory`; leave it and its metrics there, and return it.
+
+    What `config` leaves open is the full budget. As `train` does, it loads a prior that is
+    finished there with the same settings, and goes on with one that was cut off, unless `resume`
+    is False. An interrupt (Ctrl-C) saves a checkpoint and raises `KeyboardInterrupt`. Raises,
+    before any work, `ValueError` for a VAE without a 7x7 latent or whose training was cut off, for
+    other settings or settings that do not fit, and `OSError` where nothing can be written. Raises
+    `FloatingPointError` when the loss is no longer finite.
+    """
+    directory = check_directory(Path(directory))
+    vae = VAE.from_pretrained(directory)
+    if vae.config.latent_grid != MAP_SIZE:
+        raise ValueError(
+            f"latent_grid={vae.config.latent_grid} needs no learned prior: latent_grid={MAP_SIZE} "
+            "is expected"
+        )
+    if not is_finished(directory):
+        raise ValueError(
+            f"directory={str(directory)!r} holds a VAE whose training was cut off: finish it first "
+            "(--resume), or its latents would change under the prior"
+        )
+    config = with_budget(config or PriorTrainConfig(), "full")
+    config = replace(config, model=replace(config.model, latent_size=vae.config.latent_size))
+    if (directory / METRICS_NAME).is_file():
+        _check_finished(directory, config)
+        return LatentPrior.from_pretrained(directory)
+    trainer = PriorTrainer(vae, directory, config)
+    with lock(directory, trainer.machine.is_main):
+        if (directory / CHECKPOINT_NAME).is_file():
+            if not resume:
+                raise ValueError(
+                    f"directory={str(directory)!r} holds a training of a prior that was cut off: "
+                    f"resume it (resume=True, --resume), or delete {CHECKPOINT_NAME}"
+                )
+            trainer.restore()
+        if not trainer.fit():
+            raise KeyboardInterrupt
+        trainer.finish()
+    return trainer.ema.cpu()
+
+
+def _check_finished(directory: Path, config: PriorTrainConfig) -> None:
+    """Raise `ValueError` unless the finished prior there is of this VAE and these settings."""
+    path = directory / METRICS_NAME
+    saved = read_json(path, "a prior's metrics")
+    if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
+        raise FileError(f"{path} is not a prior's metrics: it has no config")
+    check_same_vae(saved, directory, METRICS_NAME)
+    place = f"directory={directory}, whose prior is finished,"
+    check_same_settings(saved["config"], config, place, f"delete {METRICS_NAME}")
+
+
+def check_same_vae(saved: dict, directory: Path, remedy: str) -> None:
+    """Raise `ValueError` if the metrics of a prior tell of another VAE than the one there now."""
+    if saved.get("vae") not in (None, vae_checksum(directory)):  # older ones do not tell
+        raise ValueError(
+            f"directory={str(directory)!r} holds a VAE that has changed since its prior was "
+            f"trained: delete {remedy}"
+        )
+
+
+def vae_checksum(directory: Path) -> str:
+    """The SHA-256 of the VAE's weights, in hexadecimal."""
+    return sha256((directory / VAE.weights_name).read_bytes())
+
+
+class PriorTrainer(Loop):
+    """One training of a prior. The method is `prior_step` in `vae/training/step.py`."""
+
+    checkpoint_name = CHECKPOINT_NAME
+
+    def __init__(self, vae: VAE, directory: Path, config: PriorTrainConfig):
+        of_vae = read_metrics(directory)["config"]
+        if not {"dataset", "data_root"} <= of_vae.keys():
+            raise FileError(f"{directory / RUN_METRICS_NAME} does not name the data set")
+        dataset, root = of_vae["dataset"], of_vae["data_root"]
+        train_set, test_set = (load_digits(split, dataset, root) for split in ("train", "test"))
+        classes = int(train_set.labels.max()) + 1
+        if config.model.num_classes != classes:  # a class that is not there would not be learned
+            raise ValueError(
+                f"num_classes={config.model.num_classes} is not allowed: dataset="
+                f"{dataset!r} has {classes} classes"
+            )
+        train_set = Digits(*(part[: config.max_train_images] for part in train_set))
+        machine = Machine(config.mixed_precision)
+        super().__init__(config, directory, machine, len(train_set.images))
+        self.vae, self.dataset = vae.to(self.device), dataset
+        self.train_set = self.encode(*train_set)
+        self.test_set = self.encode(*(part[:TEST_IMAGES] for part in test_set))
+        torch.manual_seed(config.seed)
+        self.prior = LatentPrior(config.model).to(self.device)
+        self.standardise(*self.train_set[:2])
+        rates = {"optimizer": config.learning_rate}
+        self.network, self.optimizer = self.prepare({"prior": self.prior}, rates)
+        self.metrics["vae"] = vae_checksum(directory)
+        self.metrics["parameters"] = sum(p.numel() for p in self.prior.parameters())
+
+    @torch.no_grad()
+    def encode(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and standard deviation of each image's posterior, (N, C, 7, 7), and its label."""
+        means, stds = [], []
+        for x, given in zip(images.split(CHUNK), labels.split(CHUNK), strict=True):
+            given = given.to(self.device) if self.vae.config.num_classes else None
+            posterior = self.vae.encode(scale_images(x.to(self.device)), given)
+            means.append(posterior.mean)
+            stds.append(posterior.std)
+        return torch.cat(means), torch.cat(stds), labels.to(self.device)
+
+    def standardise(self, mean: Tensor, std: Tensor) -> None:
+        """Give the prior each channel's mean and standard deviation, of z ~ q(z|x)."""
+        self.prior.mean.copy_(mean.mean((0, 2, 3))[:, None, None])
+        variance = (mean - self.prior.mean).square() + std.square()
+        self.prior.std.copy_(variance.mean((0, 2, 3)).sqrt()[:, None, None])
+
+    def select(self, index: Tensor) -> tuple[Tensor, ...]:
+        """Mean and standard deviation of posteriors (B, C, 7, 7), and labels (B,)."""
+        return tuple(tensor[index] for tensor in self.train_set)
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Noise of the posterior and of the flow, (n, C, 7, 7), times, and what label to withhold.
+
+        Times favour the middle, where the velocity is hardest to tell: they are the logistic
+        function of normal draws (Esser et al., "Scaling Rectified Flow Transformers", 2024, section
+        3.1). Some labels are withheld, so that the network learns the velocity without one too.
+        """
+        shape = self.vae.config.latent_shape
+        of_posterior, noise = torch.randn(2, n, *shape, generator=generator)
+        t = torch.randn(n, generator=generator).sigmoid()
+        return (
+            of_posterior,
+            noise,
+            t,
+            torch.rand(n, generator=generator) < self.config.label_dropout,
+        )
+
+    def training_step(self, *batch: Tensor) -> dict[str, Tensor]:
+        """The step of the prior, on what `select` and `draw` give."""
+        return step.prior_step(
+            self.prior, self.network, self.optimizer, self.machine, self.config, *batch
+        )
+
+    @torch.no_grad()
+    def measure(self) -> None:
+        """The averaged weights' loss on test digits, with the same noise every time."""
+        generator, losses = seeded_generator(self.config.seed, 2), []
+        for mean, std, labels in zip(*(part.split(CHUNK) for part in self.test_set), strict=True):
+            drawn = (part.to(self.device) for part in self.draw(len(mean), generator))
+            losses.append(step.flow_loss(self.ema, self.ema, mean, std, labels, *drawn))
+        row = self.place() | {"loss": torch.stack(losses).mean().item()}
+        self.metrics["history"]["test"].append(row)
+
+    def finish(self) -> None:
+        """Write the averaged weights, a picture, and the metrics, which make it finished."""
+        if self.machine.is_main:
+            from ..show.figures import describe, plot_digits, save_png  # matplotlib, at the end
+
+            self.metrics["seconds"] = self.training_seconds
+            self.metrics["peak_memory_mb"] = peak_memory_mb(self.device)
+            self.ema.save_pretrained(self.directory)
+            figure = plot_digits(self.vae, describe(self.vae.config, self.dataset), self.ema)
+            save_png(self.directory / PICTURE_NAME, figure)
+            write_json(self.directory / METRICS_NAME, self.metrics)
+            (self.directory / CHECKPOINT_NAME).unlink(missing_ok=True)
+        self.machine.accelerator.wait_for_everyone()
+
+    def check_saved(self, metrics: dict) -> None:
+        """Raise `ValueError` for a checkpoint of another VAE or of other settings."""
+        check_same_vae(metrics, self.directory, CHECKPOINT_NAME)
+        place = f"directory={self.directory}, whose prior was cut off,"
+        check_same_settings(metrics["config"], self.config, place, f"delete {CHECKPOINT_NAME}")

@@ -1,0 +1,171 @@
+"""The training of a VAE with all four loss terms: its data, its networks, what is measured."""
+
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..data import Digits, load_digits, scale_images
+from ..discriminator import PatchDiscriminator
+from ..metrics import AGREEMENT, evaluate
+from ..model import VAE
+from ..perceptual import LPIPS
+from ..show.frames import Frames
+from ..show.run import Run
+from ..store.checkpoint import CHECKPOINT_NAME, under
+from ..store.folder import check_directory, is_finished, lock
+from ..store.settings import check_same_settings
+from . import step
+from .config import TrainConfig, with_budget
+from .environment import peak_memory_mb
+from .loop import Loop
+from .machine import Machine
+
+RUNNING_LPIPS_IMAGES = 200  # LPIPS of all 10,000 would take longer than an epoch on a CPU
+
+
+def train(config: TrainConfig, run_dir: str | Path, *, resume: bool = True) -> Run:
+    """Train a VAE; leave model, metrics and pictures in `run_dir`.
+
+    What is there already with the same settings is used: a finished run is loaded, and one that
+    was cut off goes on from its last checkpoint (on a CPU to the same weights, bit for bit).
+    `resume=False` refuses the latter. An interrupt (Ctrl-C) finishes the step, saves a checkpoint
+    and returns the run as it stands, with "interrupted" in its metrics.
+
+    Raises, before any work, `ValueError` for a `run_dir` that holds a run with other settings and
+    for settings that do not fit the data, and `OSError` when there is no space or when another
+    training is at work in `run_dir`. Raises `FloatingPointError`, naming the term and the step,
+    when a loss is no longer finite; the last checkpoint stays.
+    """
+    config, directory = with_budget(config), check_directory(Path(run_dir))
+    if is_finished(directory):
+        run = Run.load(directory)
+        check_same_settings(run.metrics["config"], config, f"run_dir={directory}, finished,")
+        return run
+    trainer = Trainer(config, directory)
+    with lock(directory, trainer.machine.is_main):
+        if (directory / CHECKPOINT_NAME).is_file():
+            if not resume:
+                raise ValueError(
+                    f"run_dir={str(directory)!r} holds a training that was cut off: "
+                    "resume it (resume=True, --resume), name another folder, or delete it"
+                )
+            trainer.restore()
+        started = time.perf_counter()
+        if trainer.fit():
+            trainer.finish(time.perf_counter() - started)
+        return trainer.run
+
+
+class Trainer(Loop):
+    """One training of a VAE. The method is `training_step` in `vae/training/step.py`."""
+
+    def __init__(self, config: TrainConfig, run_dir: str | Path):
+        config, machine = with_budget(config), Machine(config.mixed_precision)
+        self.train_set = self._load(config, machine, "train", config.max_train_images)
+        self.test_set = self._load(config, machine, "test", config.max_test_images)
+        classes = int(max(self.train_set.labels.max(), self.test_set.labels.max())) + 1
+        if 0 < config.model.num_classes < classes:
+            raise ValueError(
+                f"num_classes={config.model.num_classes} is not allowed: dataset="
+                f"{config.dataset!r} has {classes} classes (0: not conditional)"
+            )
+        super().__init__(config, Path(run_dir), machine, len(self.train_set.images))
+        self.adversarial_from = round(config.adversarial_start * self.total_steps)
+        early, per_epoch = config.early_evaluations, self.steps_per_epoch
+        self.early = {max(1, round(per_epoch * k / (early + 1))) for k in range(1, early + 1)}
+
+        torch.manual_seed(config.seed)
+        networks = {"model": VAE(config.model), "discriminator": PatchDiscriminator()}
+        rates = {"optimizer": config.learning_rate, "d_optimizer": config.discriminator_lr}
+        shared = self.prepare({k: m.to(self.device) for k, m in networks.items()}, rates)
+        needs_lpips = config.w_perceptual or config.lpips_images
+        lpips = LPIPS(config.lpips_variant).to(self.device) if needs_lpips else None
+        self.networks = step.Networks(*shared, lpips)
+        self.memory = {
+            "perceptual": torch.zeros((), device=self.device),  # as last measured
+            "penalty": torch.full((), step.PENALTY[0], device=self.device),  # R1's weight
+        }
+        every = config.model.latent_values <= 2  # drawn as they are: no t-SNE, which is slow
+        self.frames = Frames(self.test_set, 10**9 if every else config.projected_images)
+
+    @staticmethod
+    def _load(config: TrainConfig, machine: Machine, split: str, n: int | None) -> Digits:
+        with machine.accelerator.main_process_first():  # one process downloads, the others read
+            digits = load_digits(split, config.dataset, config.data_root)
+        return Digits(*(part[:n].to(machine.device) for part in digits))
+
+    def select(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images (B, 1, 28, 28) in [-1, 1], and labels (B,) for a conditional model."""
+        labels = self.train_set.labels[index] if self.config.model.num_classes else None
+        return scale_images(self.train_set.images[index]), labels
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor]:
+        """The noise of z = mean + std * noise: (n, C, G, G)."""
+        return (torch.randn(n, *self.config.model.latent_shape, generator=generator),)
+
+    def training_step(self, x: Tensor, labels: Tensor | None, noise: Tensor) -> dict[str, Tensor]:
+        """The step of the model, and from `adversarial_start` on that of the discriminator."""
+        adversarial = self.config.w_adversarial > 0 and self.step >= self.adversarial_from
+        return step.training_step(
+            self.networks,
+            self.machine,
+            self.config,
+            self.memory,
+            self.step,
+            adversarial,
+            x,
+            labels,
+            noise,
+        )
+
+    def measure(self) -> None:
+        """Evaluate the averaged weights, record a frame, and save model, metrics and frames."""
+        lpips_images = min(RUNNING_LPIPS_IMAGES, self.config.lpips_images)
+        measured = self.evaluate(mean=False, lpips_images=lpips_images)
+        rate = {k: measured[k] for k in ("kl", "neg_elbo") if k in measured}
+        row = self.place() | {"training_seconds": self.training_seconds}
+        self.metrics["history"]["test"].append(row | measured["sample"] | rate)
+        self.frames.record(self.ema, self.test_set, row["epoch"])
+        self.run.save()
+
+    def evaluate(self, **options) -> dict:
+        """`vae.evaluate` of the averaged weights on the test set."""
+        return evaluate(self.ema, *self.test_set, lpips=self.networks.lpips, **options)
+
+    def finish(self, seconds: float) -> None:
+        """Measure the final table by scikit-image, draw the pictures, mark the run as finished."""
+        if self.machine.is_main:
+            started = time.perf_counter()
+            test = self.evaluate(lpips_images=self.config.lpips_images, reference=True)
+            if test["skimage_difference"] > AGREEMENT:
+                warnings.warn(
+                    f"MSE, SSIM or PSNR differs from scikit-image's by "
+                    f"{test['skimage_difference']:.2g}, more than {AGREEMENT}",
+                    stacklevel=2,
+                )
+            seconds += time.perf_counter() - started
+            self.metrics["seconds"] = {"training": self.training_seconds, "all": seconds}
+            self.metrics["peak_memory_mb"] = peak_memory_mb(self.device)
+            from ..show.render import render  # matplotlib, at the end
+
+            render(self.run)
+            self.metrics["test"] = test  # which is what makes it finished
+            self.run.save()
+            (self.directory / CHECKPOINT_NAME).unlink(missing_ok=True)
+        self.machine.accelerator.wait_for_everyone()
+
+    def record(self) -> dict[str, Tensor]:
+        """The frames so far."""
+        return {f"frames.{k}": torch.from_numpy(v) for k, v in self.frames.arrays().items()}
+
+    def take_record(self, tensors: dict[str, Tensor]) -> None:
+        """Take back the frames."""
+        self.frames.restore({k: t.numpy() for k, t in under("frames", tensors).items()})
+
+    @property
+    def run(self) -> Run:
+        """The run as it stands: the averaged weights, the metrics and the frames so far."""
+        return Run(self.directory, self.ema, self.metrics, self.frames)
