@@ -18,8 +18,7 @@ _HOMES = {  # where each public name is defined
     "training.config": ("PriorTrainConfig", "TrainConfig", "run_name", "with_budget"),
     "training.vae": ("Trainer", "train"),
     "training.prior": ("train_prior",),
-    "show.run": ("Run",),
-    "show.render": ("render",),
+    "show.run": ("Run", "render"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)

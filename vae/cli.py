@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -35,55 +36,54 @@ def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     root = argparse.ArgumentParser(prog="python -m vae", description="VAEs on 28x28 digits.")
     commands = root.add_subparsers(required=True, metavar="COMMAND")
-    formatter = argparse.ArgumentDefaultsHelpFormatter
-    trainer = commands.add_parser("train", help="train a model", formatter_class=formatter)
-    trainer.set_defaults(command=run_train)
+
+    def command(
+        name: str, run: Callable, help: str, directory: str = ""
+    ) -> argparse.ArgumentParser:
+        how = {"help": help, "formatter_class": argparse.ArgumentDefaultsHelpFormatter}
+        one = commands.add_parser(name, **how)
+        one.set_defaults(command=run)
+        if directory:
+            one.add_argument("directory", type=Path, help=directory)
+        return one
+
+    trainer = command("train", run_train, "train a model")
     trainer.add_argument("--run-dir", type=Path, help="folder of the run; default: runs/latent_N")
-    for config in (VAEConfig, TrainConfig):
-        add_flags(trainer.add_argument_group(config.__name__), config)
-    second = commands.add_parser("train-prior", help="train a prior on a model's 7x7 latents",
-                                 formatter_class=formatter)  # fmt: skip
-    second.set_defaults(command=run_train_prior)
-    second.add_argument("directory", type=Path, help="folder of a run; the prior is put there")
-    for config in (PriorConfig, PriorTrainConfig):
-        add_flags(second.add_argument_group(config.__name__), config)
-    for command, usual in ((trainer, "auto"), (second, "full")):
-        command.add_argument(
-            "--budget",
-            choices=("auto", *BUDGETS),
-            default=usual,
-            help="decides --epochs and --max-*-images where not given; "
-            "auto: full with a GPU, or quick",
-        )
-        command.add_argument("--resume", action="store_true", help="go on if it was cut off")
-    measure = commands.add_parser("evaluate", help="measure a trained model on the test set",
-                                  formatter_class=formatter)  # fmt: skip
-    measure.set_defaults(command=run_evaluate)
-    measure.add_argument("directory", type=Path, help="folder of a run")
-    measure.add_argument(
-        "--lpips-images", type=int, help="test images for LPIPS; default: the run's"
-    )
-    draw = commands.add_parser("render", help="draw a run's pictures again")
-    draw.set_defaults(command=run_render)
-    draw.add_argument("directory", type=Path, help="folder of a run")
+    second = command("train-prior", run_train_prior, "train a prior on a model's 7x7 latents",
+                     "folder of a run; the prior is put there")  # fmt: skip
+    for one, usual, configs in (
+        (trainer, "auto", (VAEConfig, TrainConfig)),
+        (second, "full", (PriorConfig, PriorTrainConfig)),
+    ):
+        for config in configs:
+            add_flags(one.add_argument_group(config.__name__), config)
+        one.add_argument("--budget", choices=("auto", *BUDGETS), default=usual,
+                         help="decides --epochs and --max-*-images where not given; "
+                         "auto: full with a GPU, or quick")  # fmt: skip
+        one.add_argument("--resume", action="store_true", help="go on if it was cut off")
+    measure = command("evaluate", run_evaluate, "measure a trained model on the test set",
+                      "folder of a run")  # fmt: skip
+    lpips_help = "test images for LPIPS; default: the run's"
+    measure.add_argument("--lpips-images", type=int, help=lpips_help)
+    command("render", run_render, "draw a run's pictures again", "folder of a run")
     return root
 
 
 def add_flags(group: argparse._ArgumentGroup, config: type) -> None:
     """A flag for each option of a config."""
-    for field, kind, _, several in options_of(config):
-        if (config, field.name) == (PriorConfig, "latent_size"):
+    for one in options_of(config):
+        if (config, one.name) == (PriorConfig, "latent_size"):
             continue  # the VAE's
-        flag = "--" + field.name.replace("_", "-")
+        flag, kind = "--" + one.name.replace("_", "-"), one.metadata["kind"]
         how = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
-        if several:
+        if isinstance(one.default, tuple):
             how["nargs"] = "+"
-        group.add_argument(flag, default=field.default, help=field.metadata["help"], **how)
+        group.add_argument(flag, default=one.default, help=one.metadata["help"], **how)
 
 
 def from_flags(config: type, flags: argparse.Namespace, **extra):
     """An instance of `config` from the parsed flags."""
-    names = [field.name for field, *_ in options_of(config) if hasattr(flags, field.name)]
+    names = [one.name for one in options_of(config) if hasattr(flags, one.name)]
     return config(**{name: getattr(flags, name) for name in names}, **extra)
 
 
@@ -122,15 +122,8 @@ def run_evaluate(flags: argparse.Namespace) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     count = config.lpips_images if flags.lpips_images is None else flags.lpips_images
     lpips = LPIPS(config.lpips_variant).to(device) if count else None
-    test = evaluate(
-        model.to(device),
-        images,
-        labels,
-        lpips=lpips,
-        lpips_images=count,
-        reference=True,
-        progress=True,
-    )
+    counts = {"lpips_images": count, "reference": True, "progress": True}
+    test = evaluate(model.to(device), images, labels, lpips=lpips, **counts)
     print_table(test)
     if "test" in saved:
         pairs = [(test["kl"], saved["test"]["kl"])] if "kl" in test else []
@@ -141,8 +134,7 @@ def run_evaluate(flags: argparse.Namespace) -> None:
 
 
 def run_render(flags: argparse.Namespace) -> None:
-    from .show.render import render  # matplotlib
-    from .show.run import Run
+    from .show.run import Run, render
 
     for path in render(Run.load(flags.directory)):
         print(path)

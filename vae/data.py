@@ -3,6 +3,7 @@
 import gzip
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,6 +59,12 @@ def scale_images(images: Tensor) -> Tensor:
     return images.float().div_(127.5).sub_(1)
 
 
+def batches(size: int, *columns: Tensor | None) -> Iterator[tuple]:
+    """The rows of some tensors, `size` at a time; a column that is None stays None."""
+    for start in range(0, len(columns[0]), size):
+        yield tuple(c if c is None else c[start : start + size] for c in columns)
+
+
 def in_unit_range(images: Tensor) -> Tensor:
     """uint8 images scaled to [-1, 1], any others as they are."""
     return scale_images(images) if images.dtype == torch.uint8 else images
@@ -66,13 +73,11 @@ def in_unit_range(images: Tensor) -> Tensor:
 def check_labels(labels: Tensor, n: int, classes: int | None = None) -> None:
     """Raise `ValueError` unless `labels` are int64 (n,), and below `classes` if that is given."""
     if labels.shape != (n,) or labels.dtype != torch.int64:
-        raise ValueError(
-            f"labels are {labels.dtype} {tuple(labels.shape)}; int64 ({n},) is expected"
-        )
+        given = f"{labels.dtype} {tuple(labels.shape)}"
+        raise ValueError(f"labels are {given}; int64 ({n},) is expected")
     if classes is not None and not 0 <= labels.min() <= labels.max() < classes:
-        raise ValueError(
-            f"labels from 0 to {classes - 1} are expected, not {labels.min()} to {labels.max()}"
-        )
+        given = f"{labels.min()} to {labels.max()}"
+        raise ValueError(f"labels from 0 to {classes - 1} are expected, not {given}")
 
 
 def check_images(images: Tensor, name: str = "images", raw: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The terms of the loss, each as a short function. Their sum is in `training.py`."""
+"""The terms of the loss, each as a short function. Their sum is in `training/step.py`."""
 
 import math
 
@@ -41,16 +41,6 @@ def gradient_penalty(logits_real: Tensor, real: Tensor) -> Tensor:
     """
     (gradient,) = torch.autograd.grad(logits_real.mean((1, 2, 3)).sum(), real, create_graph=True)
     return gradient.square().flatten(1).sum(1).mean()
-
-
-def gradient_at(weight: Tensor, output: Tensor, output_gradient: Tensor) -> Tensor:
-    """The gradient at `weight` that `output_gradient`, at `output`, leads to.
-
-    It passes backward at unit length, so that half precision does not lose it.
-    """
-    length = torch.linalg.vector_norm(output_gradient).clamp_min(1e-20)
-    (g,) = torch.autograd.grad(output, weight, output_gradient / length, retain_graph=True)
-    return length * g
 
 
 def adaptive_weight(reconstruction_gradient: Tensor, generator_gradient: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .data import PIXELS, check_images, check_labels, in_unit_range
+from .data import PIXELS, batches, check_images, check_labels, in_unit_range
 from .model import VAE
 from .perceptual import LPIPS
 
@@ -57,11 +56,7 @@ def _precise(x: Tensor) -> Tensor:
 
 def skimage_metrics(x: Tensor, y: Tensor) -> dict[str, float]:
     """MSE, SSIM and PSNR of each pair by `skimage.metrics` itself, averaged over the pairs."""
-    from skimage.metrics import (
-        mean_squared_error,
-        peak_signal_noise_ratio,
-        structural_similarity,
-    )
+    from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
     pairs = list(zip(x[:, 0].cpu().double().numpy(), y[:, 0].cpu().double().numpy(), strict=True))
     return {
@@ -99,43 +94,32 @@ def evaluate(
     "images", "lpips_images"}; without "kl" and "neg_elbo" for a plain autoencoder, which has none.
     Raises `ValueError` for images of another shape, type or range.
     """
-    x = in_unit_range(images)
-    check_images(x, "images")
+    x = _checked(images)
     if lpips_images < 0 or batch_size < 1:
         raise ValueError(
             f"lpips_images={lpips_images}, batch_size={batch_size}: at least 0 and 1 are allowed"
         )
-    batches = _batches(model, x, labels, batch_size)
-    model.eval()
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(len(x), *model.config.latent_shape, generator=generator)
+    parts = _parts(model, batch_size, x, labels, noise)
     lpips_images = min(lpips_images, len(x))
     if lpips_images and lpips is None:
         lpips = LPIPS().to(model.decoder.position.device)
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(len(x), *model.config.latent_shape, generator=generator)
-    kl: list[Tensor] = []
-    measured = {kind: defaultdict(list) for kind in ("sample", "mean")[: 1 + mean]}
-    starts = tqdm(range(0, len(x), batch_size), "evaluating", disable=not progress)
-    for start, (batch, given) in zip(starts, batches, strict=True):
-        posterior = model.encode(batch, given)
+    model.eval()
+    kl, drawn, of_mean = [], [], []
+    for part, given, eps in tqdm(parts, "evaluating", disable=not progress):
+        posterior = model.encode(part, given)
         kl.append(posterior.kl())
-        drawn = posterior.sample(noise[start : start + batch_size].to(batch.device))
-        z = {"sample": drawn, "mean": posterior.mode()}
-        for kind, values in measured.items():
-            y = model.decode(z[kind], given)
-            for measure in (mse, ssim, psnr):
-                values[measure.__name__].append(measure(batch, y))
-            for i in range(0, min(len(batch), lpips_images - start), LPIPS_BATCH):
-                part = slice(i, min(i + LPIPS_BATCH, lpips_images - start))
-                values["lpips"].append(lpips(batch[part], y[part]))
-            if reference:
-                values["reconstruction"].append(y.cpu())
+        drawn.append(model.decode(posterior.sample(eps.to(part.device)), given))
+        if mean:
+            of_mean.append(model.decode(posterior.mode(), given))
 
     result = {}
-    for kind, values in measured.items():
-        reconstructions = values.pop("reconstruction", None)
-        result[kind] = {name: _mean(batches) for name, batches in values.items()}
+    for kind, y in (("sample", drawn), ("mean", of_mean))[: 1 + mean]:
+        y = torch.cat(y)
+        result[kind] = _measure(x, y, batch_size, lpips, lpips_images)
         if reference:
-            ours, theirs = result[kind], skimage_metrics(x, torch.cat(reconstructions))
+            ours, theirs = result[kind], skimage_metrics(x, y)
             differences = [abs(ours[name] - theirs[name]) for name in theirs]
             result["skimage_difference"] = max(result.get("skimage_difference", 0), *differences)
             ours.update(theirs)
@@ -143,11 +127,19 @@ def evaluate(
         rate = _mean(kl)
         nll = PIXELS / 2 * (math.log(2 * math.pi * max(result["sample"]["mse"], 1e-12)) + 1)
         result |= {"kl": rate, "neg_elbo": nll + rate}
-    return result | {
-        "latent_values": model.config.latent_values,
-        "images": len(x),
-        "lpips_images": lpips_images,
-    }
+    sizes = {"latent_values": model.config.latent_values, "images": len(x)}
+    return result | sizes | {"lpips_images": lpips_images}
+
+
+def _measure(x: Tensor, y: Tensor, size: int, lpips: LPIPS | None, lpips_images: int) -> dict:
+    """The metrics of reconstructions `y`: (N, 1, 28, 28), each averaged over the images."""
+    values = defaultdict(list)
+    for a, b in batches(size, x, y):
+        for measure in (mse, ssim, psnr):
+            values[measure.__name__].append(measure(a.to(b.device), b))
+    for a, b in batches(LPIPS_BATCH, x[:lpips_images], y[:lpips_images]):
+        values["lpips"].append(lpips(a.to(b.device), b))
+    return {name: _mean(parts) for name, parts in values.items()}
 
 
 @torch.no_grad()
@@ -167,8 +159,7 @@ def importance_weighted_bound(
     `variance`: of the decoder's Gaussian, one for all pixels and images; the ELBO of `evaluate`
     has the MSE over its images. Raises `ValueError`.
     """
-    x = in_unit_range(images)
-    check_images(x, "images")
+    x = _checked(images)
     if samples < 1 or not variance > 0 or not model.config.variational:
         raise ValueError(
             f"samples={samples}, variance={variance}, variational={model.config.variational}: "
@@ -176,7 +167,7 @@ def importance_weighted_bound(
         )
     generator = torch.Generator().manual_seed(seed)
     bounds = []
-    for one, given in _batches(model, x, labels, 1):
+    for one, given in _parts(model, 1, x, labels):
         posterior = model.encode(one, given)
         noise = torch.randn(samples, *model.config.latent_shape, generator=generator).to(one.device)
         z = posterior.mean + posterior.std * noise
@@ -194,26 +185,29 @@ def active_units(model: VAE, images: Tensor, labels: Tensor | None = None) -> in
 
     Burda et al. 2016, section 5.1. `images`, `labels`: as for `evaluate`.
     """
-    x = in_unit_range(images)
-    check_images(x, "images")
-    means = [model.encode(*batch).mean for batch in _batches(model, x, labels, 500)]
+    means = [model.encode(*part).mean for part in _parts(model, 500, _checked(images), labels)]
     return int((torch.cat(means).flatten(1).var(0) > ACTIVE).sum())
 
 
-def _batches(
-    model: VAE, x: Tensor, labels: Tensor | None, size: int
-) -> Iterator[tuple[Tensor, Tensor | None]]:
+def _checked(images: Tensor) -> Tensor:
+    """Images in [-1, 1], of uint8 or such ones."""
+    x = in_unit_range(images)
+    check_images(x, "images")
+    return x
+
+
+def _parts(model: VAE, size: int, x: Tensor, labels: Tensor | None, *more: Tensor) -> list[tuple]:
     """`size` images at a time and their labels, where the model is; None if it takes no labels.
 
-    Raises `ValueError` before the first for labels that are missing or do not fit.
+    Raises `ValueError` for labels that are missing or do not fit.
     """
     device, classes = model.decoder.position.device, model.config.num_classes
     if classes and labels is None:
         raise ValueError(f"labels=None, but num_classes={classes}: a conditional model needs them")
     if classes:
         check_labels(labels, len(x), classes)
-    rows = (slice(start, start + size) for start in range(0, len(x), size))
-    return ((x[r].to(device), labels[r].to(device) if classes else None) for r in rows)
+    labels = labels.to(device) if classes else None
+    return list(batches(size, x.to(device), labels, *more))
 
 
 def _mean(batches: list[Tensor]) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .blocks import NORM_GROUPS, DownBlock, MidBlock, UpBlock, check_widths, to_tokens
 from .couplings import Coupling, Couplings
-from .data import check_images, check_labels
+from .data import batches, check_images, check_labels
 from .store.modules import Pretrained
 from .store.settings import check_options, option
 
@@ -22,9 +22,8 @@ class VAEConfig:
     """What a VAE is made of. An image's latent is (latent_size, latent_grid, latent_grid)."""
 
     latent_size: int = option(2, "channels of the latent", 1, 64)
-    latent_grid: int = option(
-        7, "height and width of the latent; 1 is a global latent", choices=(1, MAP_SIZE)
-    )
+    latent_grid: int = option(7, "height and width of the latent; 1 is a global latent",
+                              choices=(1, MAP_SIZE))  # fmt: skip
     channels: tuple[int, ...] = option((16, 32, 64), "widths at 28x28, 14x14 and 7x7", 8, 1024)
     blocks: int = option(1, "residual blocks in each DownBlock and UpBlock", 1, 8)
     self_attention: bool = option(True, "self-attention at 7x7")
@@ -87,12 +86,9 @@ class Encoder(nn.Module):
         super().__init__()
         _, middle, wide = config.channels
         context = wide if config.num_classes else None
-        self.down_blocks = nn.ModuleList(
-            [
-                DownBlock(1, middle, config.blocks, context_channels=context),
-                DownBlock(middle, wide, config.blocks, config.self_attention, context),
-            ]
-        )
+        down1 = DownBlock(1, middle, config.blocks, context_channels=context)
+        down2 = DownBlock(middle, wide, config.blocks, config.self_attention, context)
+        self.down_blocks = nn.ModuleList([down1, down2])
         self.mid_block = MidBlock(wide, config.self_attention)
         self.norm = nn.GroupNorm(NORM_GROUPS, wide)
         # a 1x1 convolution for the 7x7 grid; for one global latent, one window over the whole map
@@ -116,12 +112,9 @@ class Decoder(nn.Module):
         self.conv_in = nn.ConvTranspose2d(config.latent_size, wide, kernel)
         self.position = nn.Parameter(0.02 * torch.randn(1, wide, MAP_SIZE, MAP_SIZE))
         self.mid_block = MidBlock(wide, config.self_attention)
-        self.up_blocks = nn.ModuleList(
-            [
-                UpBlock(wide, middle, config.blocks, context),
-                UpBlock(middle, narrow, config.blocks, context),
-            ]
-        )
+        up1 = UpBlock(wide, middle, config.blocks, context)
+        up2 = UpBlock(middle, narrow, config.blocks, context)
+        self.up_blocks = nn.ModuleList([up1, up2])
         self.norm = nn.GroupNorm(NORM_GROUPS, narrow)
         self.conv_out = nn.Conv2d(narrow, 1, 3, padding=1)
 
@@ -211,20 +204,12 @@ class VAE(Pretrained):
         asked, heard = labels, prior is None or self.config.num_classes
         labels = asked.to(device) if heard and asked is not None else None
         self._class_token(labels, n)  # raises for labels that do not fit
-        if prior is None:
-            z = torch.randn(shape, generator=generator)
-        else:
-            z = prior.sample(n, asked, generator)
-            if z.shape != shape:
-                raise ValueError(
-                    f"prior draws latents {tuple(z.shape[1:])}; {shape[1:]} is expected"
-                )
-        chunks = [slice(start, start + SAMPLE_BATCH) for start in range(0, n, SAMPLE_BATCH)]
-        images = [
-            self.decode(z[rows].to(device), labels if labels is None else labels[rows])
-            for rows in chunks
-        ]
-        return torch.cat(images)
+        drawn = prior is None
+        z = torch.randn(shape, generator=generator) if drawn else prior.sample(n, asked, generator)
+        if z.shape != shape:
+            raise ValueError(f"prior draws latents {tuple(z.shape[1:])}; {shape[1:]} is expected")
+        parts = batches(SAMPLE_BATCH, z.to(device), labels)
+        return torch.cat([self.decode(*part) for part in parts])
 
     def marginal_nll(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """`Couplings.marginal_nll` of latents `z`: (B, C, 1, 1), in nats: (B,)."""

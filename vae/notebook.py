@@ -1,6 +1,5 @@
 """What the notebooks display: tables, source code, pictures. Needs IPython, as a notebook has."""
 
-import html
 import inspect
 import io
 import textwrap
@@ -23,36 +22,17 @@ from .show.showcase import NO_ASSETS, REFERENCE, SHIPPED, asset
 from .training.config import BUDGETS, TrainConfig
 
 
-class Table:
-    """Rows of text, shown as HTML in a notebook and aligned in a terminal."""
-
-    def __init__(self, header: tuple[str, ...], rows: list[tuple], caption: str = ""):
-        self.header, self.caption = header, caption
-        self.rows = [tuple(map(str, row)) for row in rows]
-
-    def _repr_html_(self) -> str:
-        lines = ((tag, row) for tag, row in [("th", self.header), *(("td", r) for r in self.rows)])
-        cells = (
-            "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) for tag, row in lines
-        )
-        body = "".join(f"<tr>{line}</tr>\n" for line in cells)
-        return f"<table>\n{body}</table>\n<p>{html.escape(self.caption)}</p>"
-
-    def __repr__(self) -> str:
-        columns = list(zip(self.header, *self.rows, strict=True))
-        widths = [max(map(len, column)) for column in columns]
-        lines = (
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (self.header, *self.rows)
-        )
-        return "\n".join([*lines, *([self.caption] if self.caption else [])])
+def table(header: tuple, rows: list[tuple], caption: str = "") -> Markdown:
+    """A Markdown table, as notebooks show it, above a caption."""
+    lines = [[str(cell).replace("|", "\\|") for cell in line] for line in (header, *rows)]
+    lines.insert(1, ["---"] * len(header))
+    return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{caption}")
 
 
 def show(picture: Figure | Path) -> Image:
     """A figure, or a PNG or GIF file, as a cell's output."""
     if isinstance(picture, Figure):
-        buffer = io.BytesIO()
-        picture.savefig(buffer, format="png")
+        picture.savefig(buffer := io.BytesIO(), format="png")
         data = buffer.getvalue()
     else:
         data = Path(picture).read_bytes()
@@ -65,7 +45,7 @@ def show_source(function: Callable) -> Markdown:
     return Markdown(f"```python\n{textwrap.dedent(inspect.getsource(function))}```")
 
 
-def show_plan(config: TrainConfig, pretrained: bool = False) -> Table:
+def show_plan(config: TrainConfig, pretrained: bool = False) -> Markdown:
     """What is about to be trained, on what, and why that long; or that a model is loaded."""
     images = f"{config.max_train_images:,}" if config.max_train_images else "all"
     how = "a GPU" if torch.accelerator.is_available() else "the CPU"
@@ -73,68 +53,63 @@ def show_plan(config: TrainConfig, pretrained: bool = False) -> Table:
     if how == "the CPU" and quick:
         how += ": the quick budget, since there is no GPU"
     epochs = "1 pass" if config.epochs == 1 else f"{config.epochs} passes"
-    rows = [
-        ("model", describe(config.model, config.dataset)),
-        ("numbers for an image", f"{config.model.latent_values} (it has {PIXELS} pixels)"),
-    ]
+    values = f"{config.model.latent_values} (it has {PIXELS} pixels)"
+    rows = [("model", describe(config.model, config.dataset)), ("numbers for an image", values)]
     if pretrained:
         rows += [("training", "none: the repository's model, with its own beta and seed")]
     else:
-        rows += [
-            ("weight of the KL", f"beta = {config.beta:g}"),
-            ("training", f"{epochs} over {images} training images, on {how}"),
-        ]
-    return Table(("setting", "here"), rows)
+        rows += [("weight of the KL", f"beta = {config.beta:g}")]
+        rows += [("training", f"{epochs} over {images} training images, on {how}")]
+    return table(("setting", "here"), rows)
 
 
-def show_parts(model: VAE) -> Table:
+def show_parts(model: VAE) -> Markdown:
     """Every block of the model: what comes out of it for one image, and its parameters."""
-    rows = []
+    rows, hooks = [], []
 
-    def record(name: str, part: nn.Module):
-        def hook(_, inputs, output):
+    def row(name: str, kind: str, shape: object, part: nn.Module) -> tuple:
+        return name, kind, shape, f"{sum(p.numel() for p in part.parameters()):,}"
+
+    def watch(name: str, part: nn.Module) -> None:
+        def note(_, inputs, output):
             shape = " × ".join(map(str, output.shape[1:]))
-            rows.append((name, type(part).__name__, shape, f"{_parameters(part):,}"))
+            rows.append(row(name, type(part).__name__, shape, part))
 
-        return part.register_forward_hook(hook)
+        hooks.append(part.register_forward_hook(note))
 
-    hooks = []
     for side in ("encoder", "decoder"):
         for name, part in getattr(model, side).named_children():
-            parts = part.named_children() if isinstance(part, nn.ModuleList) else [("", part)]
-            hooks += [record(f"{side}.{name}" + (f"[{i}]" if i else ""), p) for i, p in parts]
+            if isinstance(part, nn.ModuleList):
+                for i, block in enumerate(part):
+                    watch(f"{side}.{name}[{i}]", block)
+            else:
+                watch(f"{side}.{name}", part)
+    x = torch.zeros(1, 1, 28, 28, device=model.decoder.position.device)
+    labels = torch.zeros(1, dtype=torch.int64, device=x.device)
     try:
-        device = model.decoder.position.device
-        labels = torch.zeros(1, dtype=torch.int64, device=device)
         with torch.no_grad():
-            model(
-                torch.zeros(1, 1, 28, 28, device=device),
-                labels if model.config.num_classes else None,
-            )
+            model(x, labels if model.config.num_classes else None)
     finally:
         for hook in hooks:
             hook.remove()
     if model.couplings:
-        count, values = len(model.couplings), model.config.latent_values
-        size = f"{_parameters(model.couplings):,}"
-        rows.append(("couplings", f"{count} × Coupling", f"{values}", size))
-    caption = f"{_parameters(model):,} parameters in all"
-    return Table(("part", "kind", "output for an image", "parameters"), rows, caption)
+        kind = f"{len(model.couplings)} × Coupling"
+        rows.append(row("couplings", kind, model.config.latent_values, model.couplings))
+    caption = f"{row('', '', '', model)[-1]} parameters in all"
+    return table(("part", "kind", "output for an image", "parameters"), rows, caption)
 
 
-def show_latent_sizes(sizes: tuple[int, ...] = (2, 4, 16)) -> Table:
+def show_latent_sizes(sizes: tuple[int, ...] = (2, 4, 16)) -> Markdown:
     """How many numbers a latent has, for each size and grid."""
     rows = []
-    for grid in (1, 7):
-        for size in sizes:
-            config = VAEConfig(size, grid)
-            values = config.latent_values
-            shape = " × ".join(map(str, config.latent_shape))
-            rows.append((size, f"{grid} × {grid}", shape, values, f"{values / PIXELS:.1%}"))
-    return Table(("LATENT_SIZE", "LATENT_GRID", "shape", "numbers", "of the pixels' 784"), rows)
+    for config in (VAEConfig(size, grid) for grid in (1, 7) for size in sizes):
+        size, grid, _ = config.latent_shape
+        shape, values = " × ".join(map(str, config.latent_shape)), config.latent_values
+        rows.append((size, f"{grid} × {grid}", shape, values, f"{values / PIXELS:.1%}"))
+    return table(("LATENT_SIZE", "LATENT_GRID", "shape", "numbers", "of the pixels' 784"), rows)
 
 
-def show_results(run: Run) -> Table:
+def show_results(run: Run) -> Markdown:
     """The run's metrics on its test set, beside the reference's where there is one.
 
     Raises `ValueError` for a run that was cut off.
@@ -142,23 +117,24 @@ def show_results(run: Run) -> Table:
     if "test" not in run.metrics:
         raise ValueError(f"{run.directory} is not finished: run the training cell again to go on")
     test, config = run.metrics["test"], run.model.config
+    rate, elbo = (f"{test[k]:.0f}" if k in test else "" for k in ("kl", "neg_elbo"))
     rows = []
-    for kind, name in (("sample", "z ~ q(z|x)"), ("mean", "the mean of q(z|x)")):
+    for kind, name, *beside in (
+        ("sample", "z ~ q(z|x)", rate or "unbounded", elbo),
+        ("mean", "the mean of q(z|x)", "", ""),  # a point: no rate
+    ):
         m = test[kind]
-        row = (name, f"{m['mse']:.5f}", f"{m['ssim']:.4f}", f"{m['psnr']:.2f}")
-        rate = f"{test['kl']:.0f}" if "kl" in test else "unbounded"
-        elbo = f"{test['neg_elbo']:.0f}" if "kl" in test else ""
-        rows.append((*row, rate, elbo) if kind == "sample" else (*row, "", ""))  # a point: no rate
+        rows.append((name, f"{m['mse']:.5f}", f"{m['ssim']:.4f}", f"{m['psnr']:.2f}", *beside))
     dataset = run.metrics["config"]["dataset"]
     if dataset == "mnist" and config.latent_grid == 7 and config.latent_size in REFERENCE:
         mse, ssim, psnr = REFERENCE[config.latent_size]
         rows.append(("the reference", f"{mse:.4f}", f"{ssim:.4f}", f"{psnr:.2f}", "unbounded", ""))
     caption = (
         f"{describe(config, dataset)}: {test['latent_values']} numbers for an image; "
-        f"{test['images']:,} test images in [-1, 1]"
+        f"{test['images']:,} test images in [-1, 1]. A quarter of the MSE is that in [0, 1]."
     )
     header = ("reconstruction from", "MSE", "SSIM", "PSNR, dB", "KL, nats", "−ELBO, nats")
-    return Table(header, rows, caption)
+    return table(header, rows, caption)
 
 
 def summarize(run: Run) -> str:
@@ -173,10 +149,12 @@ def summarize(run: Run) -> str:
     )
 
 
-def show_scores(model: VAE, dataset: str, prior: LatentPrior | None = None, n: int = 100) -> Table:
+def show_scores(
+    model: VAE, dataset: str, prior: LatentPrior | None = None, n: int = 100
+) -> Markdown:
     """What the judge makes of `n` draws from N(0, I), and as many from a learned prior."""
     if dataset != "mnist":
-        return Table(("the judge",), [("knows the digits of MNIST alone",)])
+        return table(("the judge",), [("knows the digits of MNIST alone",)])
     labels = torch.arange(n) % 10
     rows = []
     for source, drawn_by in [("N(0, I)", None)] + ([("the learned prior", prior)] if prior else []):
@@ -186,7 +164,7 @@ def show_scores(model: VAE, dataset: str, prior: LatentPrior | None = None, n: i
         read = f"{scores['accuracy']:.0%}" if "accuracy" in scores else ""
         rows.append((source, f"{scores['recognised']:.0%}", read))
     header = ("draws from", "recognised (> 0.9)", "read as the digit asked for")
-    return Table(header, rows, f"{n} draws of each; the README has 10,000, and their digit-FID")
+    return table(header, rows, f"{n} draws of each; docs/generation.md has 10,000 of each")
 
 
 def latent_sliders(model: VAE | None):
@@ -199,9 +177,8 @@ def latent_sliders(model: VAE | None):
     import ipywidgets  # not needed to read a notebook, nor elsewhere
 
     def slider(name: str, kind=ipywidgets.FloatSlider, low=-3, high=3, step=0.1):
-        layout = ipywidgets.Layout(width="260px")
-        style = {"description_width": "3em"}
-        return kind(0, min=low, max=high, step=step, description=name, layout=layout, style=style)
+        look = {"layout": {"width": "260px"}, "style": {"description_width": "3em"}}
+        return kind(0, min=low, max=high, step=step, description=name, **look)
 
     values = [slider(f"z{i + 1}") for i in range(model.config.latent_values)]
     classes = model.config.num_classes
@@ -214,11 +191,8 @@ def latent_sliders(model: VAE | None):
         z = torch.tensor([one.value for one in values], dtype=torch.float32, device=device)
         label = torch.tensor([digit[0].value], device=device) if digit else None
         image = model.decode(z.view(1, *model.config.latent_shape), label)[0, 0].cpu()
-        grey = ((image + 1) * 127.5).round().byte().numpy()
-        buffer = io.BytesIO()
-        PIL.Image.fromarray(grey).resize((224, 224), PIL.Image.Resampling.BICUBIC).save(
-            buffer, "png"
-        )
+        grey = PIL.Image.fromarray(((image + 1) * 127.5).round().byte().numpy())
+        grey.resize((224, 224), PIL.Image.Resampling.BICUBIC).save(buffer := io.BytesIO(), "png")
         picture.value = buffer.getvalue()
 
     for one in values + digit:
@@ -267,10 +241,9 @@ def show_one_vector(model: VAE | None) -> Image | Markdown:
     """The plane of a global latent of two numbers, or draws from N(0, I) of a larger one."""
     if model is None:
         return Markdown(NO_ASSETS)
+    plane = model.config.latent_values == 2 and not model.config.num_classes
     name = f"latent size {model.config.latent_size} on 1×1"
-    if model.config.latent_values == 2 and not model.config.num_classes:
-        return show(plot_manifold(model, name))
-    return show(plot_samples(model, name))
+    return show((plot_manifold if plane else plot_samples)(model, name))
 
 
 def show_digits(model: VAE, name: str, prior: LatentPrior | None) -> Image | Markdown:
@@ -278,7 +251,3 @@ def show_digits(model: VAE, name: str, prior: LatentPrior | None) -> Image | Mar
     if prior is None and not model.config.num_classes:
         return Markdown("Digits can be asked for with `CONDITIONAL = True` or `LATENT_GRID = 7`.")
     return show(plot_digits(model, name, prior))
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

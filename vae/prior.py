@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import NORM_GROUPS, MidBlock, zero
-from .data import check_labels
+from .data import batches, check_labels
 from .model import MAP_SIZE
 from .store.modules import Pretrained
 from .store.settings import check_options, option
@@ -135,7 +135,7 @@ class LatentPrior(Pretrained):
         if noise.shape != shape:
             raise ValueError(f"noise has shape {tuple(noise.shape)}; {shape} is expected")
         device = self.position.device
-        parts = zip(noise.to(device).split(BATCH), labels.to(device).split(BATCH), strict=True)
+        parts = batches(BATCH, noise.to(device), labels.to(device))
         z = torch.cat([self._follow(*part, steps, guidance) for part in parts])
         return z * self.std + self.mean
 

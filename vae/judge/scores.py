@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..data import check_images, check_labels, in_unit_range, load_digits
+from ..data import batches, check_images, check_labels, in_unit_range, load_digits
 from ..metrics import mse
 from .classifier import Judge
 
@@ -67,7 +67,7 @@ def judge_images(
     judge = judge or Judge.from_pretrained().to(images.device)
     device = judge.classify.weight.device
     features = [
-        torch.cat([judge.features(in_unit_range(part.to(device))) for part in x.split(BATCH)])
+        torch.cat([judge.features(in_unit_range(part.to(device))) for (part,) in batches(BATCH, x)])
         for x in (images, reference)
     ]
     probability, read = (best.cpu() for best in judge.classify(features[0]).softmax(1).max(1))
@@ -91,17 +91,15 @@ def nearest_mse(images: Tensor, neighbours: Tensor) -> Tensor:
 
     `images`: (B, 1, 28, 28) in [-1, 1]; `neighbours`: (M, 1, 28, 28), uint8 or in [-1, 1].
     """
-    places = []
-    for part in images.split(BATCH):
+    found = []
+    for (part,) in batches(BATCH, images):
         best = torch.full((len(part),), torch.inf, device=part.device)
-        place = torch.zeros(len(part), dtype=torch.int64, device=part.device)
-        for start in range(0, len(neighbours), 20 * BATCH):
-            others = (
-                in_unit_range(neighbours[start : start + 20 * BATCH]).to(part.device).flatten(1)
-            )
+        place, start = torch.zeros(len(part), dtype=torch.int64, device=part.device), 0
+        for (others,) in batches(20 * BATCH, neighbours):
+            y = in_unit_range(others).to(part.device).flatten(1)
             # |x - y|^2 = |x|^2 - 2xy + |y|^2, of which |x|^2 is the same for all y
-            distance, index = (others.square().sum(1) - 2 * part.flatten(1) @ others.T).min(1)
+            distance, index = (y.square().sum(1) - 2 * part.flatten(1) @ y.T).min(1)
             place = torch.where(distance < best, start + index, place)
-            best = torch.minimum(distance, best)
-        places.append(mse(part, in_unit_range(neighbours[place.cpu()]).to(part.device)))
-    return torch.cat(places)
+            best, start = torch.minimum(distance, best), start + len(others)
+        found.append(mse(part, in_unit_range(neighbours[place.cpu()]).to(part.device)))
+    return torch.cat(found)

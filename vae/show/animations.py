@@ -14,17 +14,15 @@ from ..data import Digits
 from ..metrics import mse, psnr, ssim
 from ..model import VAE
 from ..store.files import write_atomically
-from .figures import DPI, plot_grid
+from .figures import DPI, decode_between, on_sphere, plot_grid
 from .frames import Frames
-from .interpolation import decode_between, on_sphere
 
 # Ten colours that stay apart for colour-blind readers on white (after Paul Tol's "muted").
 COLOURS = (
     "#332288", "#88ccee", "#44aa99", "#117733", "#999933",
     "#ddcc77", "#cc6677", "#882255", "#aa4499", "#555555",
 )  # fmt: skip
-FRAME_MS, LAST_FRAME_MS = 400, 2500
-INTERPOLATION_FRAMES, INTERPOLATION_MS = 13, 150  # from one digit to the next
+INTERPOLATION_FRAMES = 13  # from one digit to the next
 
 
 def reconstruction_frames(frames: Frames, name: str) -> list[Figure]:
@@ -33,21 +31,13 @@ def reconstruction_frames(frames: Frames, name: str) -> list[Figure]:
     figures = []
     for epoch, images in zip(frames.epochs, frames.reconstructions, strict=True):
         y = torch.from_numpy(images).unsqueeze(1)
-        measured = [measure(originals, y).tolist() for measure in (mse, ssim, psnr)]
-        figure = Figure(figsize=(10, 3.3), dpi=DPI)
-        figure.suptitle(f"Test images and reconstructions, {name}, epoch {epoch:.2f}", fontsize=15)
-        columns = len(frames.originals)
-        axes = figure.subplots(2, columns, squeeze=False)
-        for column in range(columns):
-            for row, image in enumerate((frames.originals[column], images[column])):
-                axes[row, column].imshow(image, cmap="gray", vmin=-1, vmax=1)
-                axes[row, column].set(xticks=[], yticks=[])
-            m, s, p = (values[column] for values in measured)
-            axes[1, column].set_xlabel(f"MSE {m:.4f}\nSSIM {s:.3f}\n{p:.1f} dB", fontsize=11)
-        axes[0, 0].set_ylabel("original", fontsize=12)
-        axes[1, 0].set_ylabel("from z", fontsize=12)
-        figure.subplots_adjust(0.03, 0.2, 0.995, 0.88, wspace=0.06, hspace=0.06)
-        figures.append(figure)
+        measured = zip(*(measure(originals, y) for measure in (mse, ssim, psnr)), strict=True)
+        names = [f"MSE {m:.4f}\nSSIM {s:.3f}\n{p:.1f} dB" for m, s, p in measured]
+        title = f"Test images and reconstructions, {name}, epoch {epoch:.2f}"
+        figures.append(
+            plot_grid(torch.cat([originals, y]), len(y), title, 9.3, across=dict(enumerate(names)),
+                      down={0: "original", 1: "from z"})
+        )  # fmt: skip
     return figures
 
 
@@ -55,20 +45,18 @@ def latent_frames(frames: Frames, name: str, latent_values: int) -> list[Figure]
     """One figure an evaluation: the test set's latents in the plane, coloured by class."""
     low, high = frames.points.min((0, 1)), frames.points.max((0, 1))
     margin = 0.04 * (high - low) + 1e-6
-    labels = {1: ("$z_1$", "index of the image"), 2: ("$z_1$", "$z_2$")}
-    label_x, label_y = labels.get(latent_values, ("t-SNE 1", "t-SNE 2"))
+    (left, bottom), (right, top) = low - margin, high + margin
+    names = {1: ("$z_1$", "index of the image"), 2: ("$z_1$", "$z_2$")}
+    across, up = names.get(latent_values, ("t-SNE 1", "t-SNE 2"))
+    colours = [COLOURS[label] for label in frames.labels]
+    dots = [Line2D([], [], marker="o", ls="", color=c, label=i) for i, c in enumerate(COLOURS)]
     figures = []
     for epoch, points in zip(frames.epochs, frames.points, strict=True):
         figure = Figure(figsize=(8, 7), dpi=DPI)
         axes = figure.add_axes((0.09, 0.08, 0.78, 0.84))
         axes.set_title(f"Latents of {len(points):,} test images, {name}, epoch {epoch:.2f}")
-        colours = [COLOURS[label] for label in frames.labels]
         axes.scatter(*points.T, s=9 if len(points) <= 2000 else 4, c=colours, lw=0)
-        axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
-        axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
-        axes.set_xlabel(label_x)
-        axes.set_ylabel(label_y)
-        dots = [Line2D([], [], marker="o", ls="", color=c, label=i) for i, c in enumerate(COLOURS)]
+        axes.set(xlim=(left, right), ylim=(bottom, top), xlabel=across, ylabel=up)
         axes.legend(handles=dots, title="class", loc="center left", bbox_to_anchor=(1, 0.5))
         figures.append(figure)
     return figures
@@ -79,14 +67,14 @@ def interpolation_frames(model: VAE, digits: Digits, name: str) -> list[Figure]:
 
     `digits.images`: (N, 1, 28, 28) in [-1, 1].
     """
-    here, there = digits, Digits(digits.images.roll(-1, 0), digits.labels.roll(-1))
-    n = len(digits.images)
+    there = Digits(digits.images.roll(-1, 0), digits.labels.roll(-1))
     way = "along the sphere" if on_sphere(model) else "along a straight line"
+    n = len(digits.images)
     columns = n // 2 if n % 2 == 0 else n
     times = np.linspace(0, 1, INTERPOLATION_FRAMES).tolist()
     figures = [
         plot_grid(images, columns, f"Each digit becomes the next, {way}\n{name}")
-        for images in decode_between(model, here, there, times)
+        for images in decode_between(model, digits, there, times)
     ]
     return figures + figures[-2:0:-1]
 

@@ -1,5 +1,6 @@
-"""The pictures of a run: curves, samples, the latent plane, interpolations."""
+"""The pictures of a run: curves, samples, the latent plane, the way between two images."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ from ..model import VAE, VAEConfig
 from ..perceptual import LPIPS
 from ..prior import LatentPrior
 from ..store.files import write_atomically
-from .interpolation import decode_between
 
 DPI = 100
+CELL = 30  # pixels of an image and the line around it
 TITLES = {  # of the curves, with units
     "mse": "MSE, images in [-1, 1]",
     "ssim": "SSIM",
@@ -45,25 +46,21 @@ def describe(config: VAEConfig, dataset: str) -> str:
     return shape + ("" if dataset == "mnist" else f", {dataset}")
 
 
-def plot_curves(rows: list[dict], title: str) -> Figure:
+def plot_curves(rows: list[dict], title: str, columns: int = 3) -> Figure:
     """Every quantity in a history (rows with "epoch" and values) over the epochs."""
     names = [name for name in TITLES if any(name in row for row in rows)]
-    columns = 3
-    lines = -(-len(names) // columns)
+    lines = math.ceil(len(names) / columns)
     figure = Figure(figsize=(4.4 * columns, 2.9 * lines + 0.5), dpi=DPI, layout="constrained")
     figure.suptitle(title, fontsize=14)
-    for axes, name in zip(figure.subplots(lines, columns, squeeze=False).flat, names, strict=False):
+    for number, name in enumerate(names, start=1):
         points = [(row["epoch"], row[name]) for row in rows if name in row]
+        axes = figure.add_subplot(lines, columns, number)
         axes.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else "")
+        axes.set(xlabel="epoch", yscale="log" if name in LOGARITHMIC else "linear")
         axes.set_title(TITLES[name], fontsize=10)
-        axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-        if name in LOGARITHMIC:
-            axes.set_yscale("log")
         if name.startswith("accuracy"):
             axes.set_ylim(0, 1)
-    for axes in figure.axes[len(names) :]:
-        axes.remove()
     return figure
 
 
@@ -85,8 +82,8 @@ def plot_digits(
     classes = model.config.num_classes if prior is None else prior.config.num_classes
     if not classes:
         raise ValueError("model.config.num_classes=0 and prior=None: one of them must know digits")
-    shape = model.config.latent_shape
-    noise = torch.randn(columns, *shape, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(columns, *model.config.latent_shape, generator=generator)
     noise = noise.repeat(classes, 1, 1, 1)
     labels = torch.arange(classes).repeat_interleave(columns)
     device = model.decoder.position.device
@@ -114,69 +111,71 @@ def plot_manifold(model: VAE, name: str, side: int = 20) -> Figure:
     down, across = torch.meshgrid(-quantiles, quantiles, indexing="ij")
     z = torch.stack([across, down], -1).reshape(-1, *model.config.latent_shape)
     images = model.decode(z.to(model.decoder.position.device))
-    figure = plot_grid(images, side, f"The plane of z, by quantiles of N(0, I), {name}", 9)
-    (axes,) = figure.axes
-    axes.set_axis_on()
-    places = [side * 30 * (k + 0.5) / side - 0.5 for k in range(0, side, 3)]
-    names = [f"{quantiles[k]:.1f}" for k in range(0, side, 3)]
-    axes.set_xticks(places, names, fontsize=8)
-    axes.set_yticks(places, [f"{-quantiles[k]:.1f}" for k in range(0, side, 3)], fontsize=8)
-    axes.set_xlabel("$z_1$")
-    axes.set_ylabel("$z_2$")
-    axes.set_position((0.08, 0.07, 0.9, 0.86))
-    return figure
-
-
-def plot_grid(images: Tensor, columns: int, title: str, width: float = 6) -> Figure:
-    """Images (N, 1, 28, 28) in rows of `columns`, `width` inches wide, under a title."""
-    tiles = tile(images.float().cpu().numpy()[:, 0], columns)
-    picture, head = width * tiles.shape[0] / tiles.shape[1], 0.25 + 0.25 * len(title.split("\n"))
-    figure = Figure(figsize=(width, picture + head), dpi=DPI)
-    figure.suptitle(title, fontsize=13, y=1 - 0.12 / (picture + head), va="top")
-    axes = figure.add_axes((0.01, 0.01, 0.98, picture / (picture + head) - 0.01))
-    axes.imshow(tiles, cmap="gray", vmin=-1, vmax=1)
-    axes.set_axis_off()
+    names = {k: f"{quantiles[k]:.1f}" for k in range(0, side, 3)}
+    figure = plot_grid(
+        images, side, f"The plane of z, by quantiles of N(0, I), {name}", 9,
+        across=names, down={k: f"{-quantiles[k]:.1f}" for k in names},
+    )  # fmt: skip
+    figure.axes[0].set(xlabel="$z_1$", ylabel="$z_2$")
     return figure
 
 
 def plot_examples(digits: Digits, title: str, columns: int = 12) -> Figure:
     """The first images of each class, a row for each."""
     classes = digits.labels.unique().tolist()
-    rows = [digits.images[digits.labels == c][:columns, 0] for c in classes]
-    figure = Figure(figsize=(0.62 * columns, 0.62 * len(rows) + 0.4), dpi=DPI)
-    figure.suptitle(title, fontsize=12)
-    for axis, label, images in zip(figure.subplots(len(rows), 1).flat, classes, rows, strict=True):
-        axis.imshow(tile(scale_images(images).numpy(), len(images)), cmap="gray", vmin=-1, vmax=1)
-        axis.set(xticks=[], yticks=[], frame_on=False)
-        axis.set_ylabel(label, rotation=0, ha="right", va="center")
-    figure.subplots_adjust(0.06, 0.01, 0.99, 0.94, hspace=0.02)
+    rows = []
+    for label in classes:
+        own = scale_images(digits.images[digits.labels == label][:columns])
+        rows.append(F.pad(own, (0,) * 7 + (columns - len(own),), value=-0.5))
+    names = {row: str(label) for row, label in enumerate(classes)}
+    return plot_grid(torch.cat(rows), columns, title, 7.5, down=names)
+
+
+def plot_grid(
+    images: Tensor,
+    columns: int,
+    title: str,
+    width: float = 6,
+    across: dict[int, str] | None = None,
+    down: dict[int, str] | None = None,
+) -> Figure:
+    """Images (N, 1, 28, 28) in rows of `columns`, `width` inches wide, under a title.
+
+    `across`, `down`: what to write under columns and beside rows, by their number.
+    """
+    across, down = across or {}, down or {}
+    tiles = tile(images.float().cpu().numpy()[:, 0], columns)
+    left = 0.15 + 0.075 * max((len(line) for name in down.values() for line in name.split("\n")),
+                              default=-2)  # fmt: skip
+    foot = max((0.15 + 0.17 * len(name.split("\n")) for name in across.values()), default=0)
+    picture, head = width * tiles.shape[0] / tiles.shape[1], 0.25 + 0.25 * len(title.split("\n"))
+    wide, high = width + left + 0.1, picture + head + foot + 0.05
+    figure = Figure(figsize=(wide, high), dpi=DPI)
+    figure.suptitle(title, fontsize=13, y=1 - 0.12 / high, va="top")
+    axes = figure.add_axes(((left + 0.05) / wide, foot / high, width / wide, picture / high))
+    axes.imshow(tiles, cmap="gray", vmin=-1, vmax=1)
+    axes.set(frame_on=False)
+    axes.tick_params(length=0, labelsize=9)
+    for names, set_ticks in ((across, axes.set_xticks), (down, axes.set_yticks)):
+        set_ticks([CELL * (k + 0.5) - 0.5 for k in names], list(names.values()))
     return figure
 
 
 @torch.no_grad()
 def plot_distances(images: Tensor, lpips: LPIPS) -> Figure:
-    """Images (B, 1, 28, 28) in [-1, 1] beside a blur and a shift: how far MSE and LPIPS find them.
+    """How far MSE and LPIPS find a blur and a shift of images (B, 1, 28, 28) in [-1, 1].
 
     The blur is by a 3x3 window; the shift is by one pixel to the right.
     """
     edge = F.pad(images, (1, 1, 1, 1), value=-1)
-    versions = {
-        "original": images,
-        "blurred": F.avg_pool2d(edge, 3, stride=1),
-        "moved by one pixel": edge[..., 1:-1, :-2],
-    }
-    figure = Figure(figsize=(2.4 * len(versions), 1.7 * len(images) + 1.2), dpi=DPI)
-    figure.suptitle("Which is nearer to the original?", fontsize=12)
-    axes = figure.subplots(len(images), len(versions), squeeze=False)
-    for column, (version, changed) in zip(axes.T, versions.items(), strict=True):
-        column[0].set_title(version, fontsize=10)
-        distances = zip(mse(images, changed), lpips(images, changed), strict=True)
-        for axis, image, (error, distance) in zip(column, changed, distances, strict=True):
-            axis.imshow(image[0], cmap="gray", vmin=-1, vmax=1)
-            axis.set(xticks=[], yticks=[])
-            axis.set_xlabel(f"MSE {error:.3f}, LPIPS {distance:.3f}", fontsize=8)
-    figure.tight_layout(pad=0.6)
-    return figure
+    versions = {"original": images, "blurred": F.avg_pool2d(edge, 3, stride=1),
+                "moved by one pixel": edge[..., 1:-1, :-2]}  # fmt: skip
+    names = {}
+    for row, (version, changed) in enumerate(versions.items()):
+        distance, error = lpips(images, changed).mean(), mse(images, changed).mean()
+        names[row] = f"{version}\nMSE {error:.3f}\nLPIPS {distance:.3f}"
+    title = "Which is nearer to the original?"
+    return plot_grid(torch.cat(list(versions.values())), len(images), title, 4, down=names)
 
 
 @torch.no_grad()
@@ -187,19 +186,50 @@ def plot_interpolation(model: VAE, digits: Digits, name: str, steps: int = 9) ->
     """
     x = scale_images(digits.images)
     first, second = (Digits(x[k::2], digits.labels[k::2]) for k in (0, 1))
-    times = torch.linspace(0, 1, steps).tolist()
-    decoded = torch.stack(decode_between(model, first, second, times), 1).cpu()
-    rows = torch.cat([first.images[:, None], decoded, second.images[:, None]], dim=1)
-    pairs = len(rows)
-    figure = Figure(figsize=(0.75 * (steps + 2), 0.75 * pairs + 0.75), dpi=DPI)
-    figure.suptitle(f"From one image to another, {name}", fontsize=12)
-    axes = figure.add_axes((0.01, 0.3 / (0.75 * pairs + 0.75), 0.98, pairs / (pairs + 1)))
-    axes.imshow(tile(rows.flatten(0, 1)[:, 0].numpy(), steps + 2), cmap="gray", vmin=-1, vmax=1)
-    axes.set(yticks=[], frame_on=False)
-    ends = [14.5, 29.5 + 15, 30 * (steps + 1) - 15.5, 30 * (steps + 1) + 14.5]
-    axes.set_xticks(ends, ["original", "t = 0", "t = 1", "original"], fontsize=9)
-    axes.tick_params(length=0)
-    return figure
+    between = decode_between(model, first, second, torch.linspace(0, 1, steps).tolist())
+    rows = torch.stack([first.images, *(images.cpu() for images in between), second.images], 1)
+    names = {0: "original", 1: "t = 0", steps: "t = 1", steps + 1: "original"}
+    title = f"From one image to another, {name}"
+    return plot_grid(rows.flatten(0, 1), steps + 2, title, 0.75 * (steps + 2), across=names)
+
+
+@torch.no_grad()
+def decode_between(model: VAE, first: Digits, second: Digits, times: list[float]) -> list[Tensor]:
+    """Decode points on the way between the means of two batches of images, a batch for each time.
+
+    `times`: shares of the way, 0 to 1. On a grid the way is a straight line, place by place.
+    Global latents, whose prior lies near a sphere, go along it (White 2016, "Sampling Generative
+    Networks"), or the middle would be nearer to the origin than a draw ever is. `first.images`,
+    `second.images`: (B, 1, 28, 28) in [-1, 1]. A conditional model is given the nearer end's label.
+    """
+    device, conditional = model.decoder.position.device, model.config.num_classes > 0
+    labels = [end.labels.to(device) if conditional else None for end in (first, second)]
+    a, b = (
+        model.encode(end.images.to(device), given).mode()
+        for end, given in zip((first, second), labels, strict=True)
+    )
+    between = slerp if on_sphere(model) else torch.lerp
+    return [model.decode(between(a, b, t), labels[t >= 0.5]) for t in times]
+
+
+def on_sphere(model: VAE) -> bool:
+    """Whether the prior lies near a sphere: one vector, of two values or more."""
+    return model.config.latent_grid == 1 and model.config.latent_size > 1
+
+
+def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
+    """Spherical interpolation from `a` to `b`, (B, ...), each row one vector (Shoemake 1985, 3.3).
+
+    The direction goes along the arc, sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b for unit
+    vectors with the angle w between them; the length goes in proportion from one to the other.
+    """
+    shape, a, b = a.shape, a.flatten(1), b.flatten(1)
+    length = torch.lerp(a.norm(dim=1, keepdim=True), b.norm(dim=1, keepdim=True), t)
+    a, b = F.normalize(a), F.normalize(b)
+    angle = torch.acos((a * b).sum(1, keepdim=True).clamp(-1, 1))
+    along = torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b
+    along = torch.where(angle > 1e-4, along, torch.lerp(a, b, t))  # parallel: nothing to turn
+    return (length * F.normalize(along)).view(shape)
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:

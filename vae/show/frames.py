@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from ..data import IMAGE_SIZE, Digits, scale_images
+from ..data import IMAGE_SIZE, Digits, batches, scale_images
 from ..model import VAE
 from ..store.files import LARGEST, FileError, check_size, write_atomically
 
@@ -48,25 +47,19 @@ class Frames:
     @torch.no_grad()
     def record(self, model: VAE, test_set: Digits, epoch: float, seed: int = 0) -> None:
         """Add a frame: encode, project, and reconstruct through z ~ q(z|x) with the same noise."""
-        device = test_set.images.device
-        conditional = model.config.num_classes > 0
-
-        def encode(images: Tensor, labels: Tensor):
-            return model.encode(scale_images(images), labels if conditional else None)
-
-        n = len(self.labels)
-        chunks = zip(test_set.images[:n].split(500), test_set.labels[:n].split(500), strict=True)
-        latents = torch.cat([encode(*chunk).mean.flatten(1).cpu() for chunk in chunks]).numpy()
-        points = project(latents, self.points[-1] if len(self.points) else None)
-        labels = test_set.labels[self.examples]
-        posterior = encode(test_set.images[self.examples], labels)
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
-        images = model.decode(posterior.sample(noise), labels if conditional else None)
+        images, labels = test_set if model.config.num_classes else (test_set.images, None)
+        n, chosen = len(self.labels), self.examples
+        means = [
+            model.encode(scale_images(x), given).mean.flatten(1).cpu()
+            for x, given in batches(500, images[:n], labels if labels is None else labels[:n])
+        ]
+        points = project(torch.cat(means).numpy(), self.points[-1] if len(self.points) else None)
+        given = labels if labels is None else labels[chosen]
+        posterior = model.encode(scale_images(images[chosen]), given)
+        noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(seed))
+        y = model.decode(posterior.sample(noise.to(images.device)), given)[:, 0].float().cpu()
         self.points = np.append(self.points, points[None], 0)
-        self.reconstructions = np.append(
-            self.reconstructions, images[:, 0].float().cpu().numpy()[None], 0
-        )
+        self.reconstructions = np.append(self.reconstructions, y.numpy()[None], 0)
         self.epochs = np.append(self.epochs, epoch)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -110,15 +103,12 @@ class Frames:
             "classes": (k,),
         }
         for name, shape in expected.items():
-            if given[name].shape != shape or 0 in shape[1:]:
-                raise ValueError(f"{name} is not {shape}")
-            if not np.isfinite(given[name]).all():
-                raise ValueError(f"{name} is not finite")
+            if given[name].shape != shape or 0 in shape[1:] or not np.isfinite(given[name]).all():
+                raise ValueError(f"{name} is not {shape}, or not finite")
         for name in ("labels", "classes"):
             if given[name].min() < 0 or given[name].max() >= CLASSES:
                 raise ValueError(f"{name} are not 0 to 9")
-        for name, array in given.items():
-            setattr(self, name, array)
+        vars(self).update(given)
 
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
@@ -150,7 +140,7 @@ def project(latents: np.ndarray, previous: np.ndarray | None = None) -> np.ndarr
         return latents.astype(np.float32)
     if np.ptp(latents, axis=0).max() < 1e-6:  # all the same, which scikit-learn does not survive
         return np.zeros((len(latents), 2), np.float32) if previous is None else previous
-    from sklearn.manifold import TSNE  # a second that `import vae` does not need
+    from sklearn.manifold import TSNE  # a second that nothing else needs
 
     n = len(latents)
     start = {"init": "pca", "max_iter": 1000}

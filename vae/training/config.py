@@ -11,10 +11,16 @@ from ..perceptual import VARIANTS
 from ..prior import PriorConfig
 from ..store.settings import check_options, option
 
+PRECISIONS = ("auto", "no", "bf16", "fp16")
 BUDGETS = {  # what TrainConfig leaves open; times are for two CPU cores and all four loss terms
     "full": {"epochs": 3},  # 20 minutes; a few on a GPU
     "quick": {"epochs": 1, "max_train_images": 24_000},  # 3 minutes
     "tiny": {"epochs": 1, "max_train_images": 320, "max_test_images": 100},  # to see that it runs
+}
+PRIOR_BUDGETS = {  # what PriorTrainConfig leaves open
+    "full": {"epochs": 16},  # 23 minutes; a few on a GPU
+    "quick": {"epochs": 2},  # 4 minutes
+    "tiny": {"epochs": 1, "max_train_images": 320},
 }
 
 
@@ -27,12 +33,14 @@ class TrainConfig:
     model: VAEConfig = field(default_factory=VAEConfig)
     dataset: str = option("mnist", "the images", choices=DATASETS)
     data_root: str = option("data", "folder of the data sets that torchvision downloads")
-    max_train_images: int | None = option(None, "train on the first so many; default: all", 1)
-    max_test_images: int | None = option(None, "evaluate on the first so many; default: all", 10)
+    max_train_images: int | None = option(
+        None, "train on the first so many; default: all", 1, kind=int
+    )
+    max_test_images: int | None = option(
+        None, "evaluate on the first so many; default: all", 10, kind=int
+    )
     epochs: int | None = option(
-        None,
-        "default: 3; without a GPU 1, of 24,000 images (see --budget)",
-        1,
+        None, "default: 3; without a GPU 1, of 24,000 images (see --budget)", 1, kind=int
     )
     batch_size: int = option(32, "images in a step, over all processes", 1)
     learning_rate: float = option(6e-3, "Muon's, at the peak of the one-cycle schedule", 1e-9)
@@ -53,7 +61,7 @@ class TrainConfig:
     discriminator_lr: float = option(1e-2, "learning rate of the discriminator", 1e-9)
     discriminator_accuracy: float = option(0.75, "to which the R1 penalty steers it", 0.5, 1)
     lazy: int = option(4, "LPIPS and R1 count every so many-th step, so many times", 1)
-    mixed_precision: str = option("auto", "of the model", choices=("auto", "no", "bf16", "fp16"))
+    mixed_precision: str = option("auto", "of the model", choices=PRECISIONS)
     early_evaluations: int = option(5, "in the first epoch, besides the one at its end", 0, 100)
     lpips_images: int = option(1000, "test images on which LPIPS is measured", 0)
     projected_images: int = option(2000, "test images in latent.gif (two latent values: all)", 10)
@@ -73,13 +81,6 @@ class TrainConfig:
             raise ValueError("w_mse=0 and w_perceptual=0 leave no distortion: one must be above 0")
 
 
-PRIOR_BUDGETS = {  # what PriorTrainConfig leaves open; times are for two CPU cores
-    "full": {"epochs": 16},  # 23 minutes; a few on a GPU
-    "quick": {"epochs": 2},  # 4 minutes
-    "tiny": {"epochs": 1, "max_train_images": 320},  # to see that it runs
-}
-
-
 @dataclass(frozen=True)
 class PriorTrainConfig:
     """Everything that decides a prior's result, beside the VAE."""
@@ -87,16 +88,18 @@ class PriorTrainConfig:
     budgets: ClassVar = PRIOR_BUDGETS
 
     model: PriorConfig = field(default_factory=PriorConfig)
-    epochs: int | None = option(None, "default: 16 (see --budget)", 1)
-    max_train_images: int | None = option(None, "train on the first so many; default: all", 1)
+    epochs: int | None = option(None, "default: 16 (see --budget)", 1, kind=int)
+    max_train_images: int | None = option(
+        None, "train on the first so many; default: all", 1, kind=int
+    )
     batch_size: int = option(64, "latents in a step, over all processes", 1)
     learning_rate: float = option(6e-3, "Muon's, at the peak of the one-cycle schedule", 1e-9)
+    label_dropout: float = option(0.1, "share of labels that are withheld, for guidance", 0, 1)
     weight_decay: float = option(1e-2, "decoupled, in proportion to the learning rate", 0)
+    mixed_precision: str = option("no", "of the prior", choices=PRECISIONS)
     warmup: float = option(0.05, "share of the steps in which the learning rate rises", 0.01, 0.99)
     clip_norm: float = option(1.0, "a gradient longer than this is shortened to it", 1e-9)
     ema_decay: float = option(0.999, "of the average of the weights, the result", 0, 0.999999)
-    label_dropout: float = option(0.1, "share of labels that are withheld, for guidance", 0, 1)
-    mixed_precision: str = option("no", "of the prior", choices=("auto", "no", "bf16", "fp16"))
     seed: int = option(0, "of the weights, the order and the noise", 0, 2**32 - 1)
 
     def __post_init__(self):
@@ -118,8 +121,7 @@ def with_budget(config, budget: str = "auto"):
             return config
         budget = "full" if torch.accelerator.is_available() else "quick"
     decided = config.budgets[budget]
-    open_ = {name: value for name, value in decided.items() if getattr(config, name) is None}
-    return replace(config, **open_)
+    return replace(config, **{k: v for k, v in decided.items() if getattr(config, k) is None})
 
 
 def run_name(config: TrainConfig) -> str:

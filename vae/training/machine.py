@@ -1,9 +1,13 @@
 """Where a training runs: device, precision and processes, by Hugging Face's accelerate."""
 
 import contextlib
+import os
+import platform
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,35 +16,31 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 
-class Machine:
-    """A device in one of several processes, and its precision: "no", "bf16" or "fp16"."""
+class Machine(Accelerator):
+    """A device in one of several processes, and its `mixed_precision`: "no", "bf16" or "fp16"."""
 
     def __init__(self, mixed_precision: str):
         AcceleratorState._reset_state()  # or a second training could not have another precision
-        self.accelerator = Accelerator(mixed_precision=choose_precision(mixed_precision))
-        self.device = self.accelerator.device
-        self.precision = self.accelerator.mixed_precision
-        self.processes, self.index = self.accelerator.num_processes, self.accelerator.process_index
-        self.is_main = self.accelerator.is_main_process
-        self.scaler = self.accelerator.scaler  # of fp16's gradients, else None
+        super().__init__(mixed_precision=choose_precision(mixed_precision))
 
     def descend(
-        self, loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float | None = None
     ) -> dict[str, Tensor]:
-        """`loss.backward()`, clip the gradient, a step of the optimiser, forget the gradient.
+        """Clip the module's gradient, if asked to, move its weights, and forget the gradient.
 
-        Returns {"gradient_norm": the gradient's length before clipping}; nothing in fp16, where it
-        may overflow, which skips the step.
+        Returns {"gradient_norm": its length before clipping}; nothing in fp16, where it may
+        overflow, which skips the step.
         """
-        self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(module.parameters(), clip_norm)
+        terms = {}
+        if clip_norm is not None:
+            terms["gradient_norm"] = self.clip_grad_norm_(module.parameters(), clip_norm)
         optimizer.step()
         optimizer.zero_grad()
-        return {} if self.precision == "fp16" else {"gradient_norm": norm}
+        return {} if self.mixed_precision == "fp16" else terms
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of `value` over all processes, without a gradient."""
-        return self.accelerator.reduce(value.detach(), "mean")
+        return self.reduce(value.detach(), "mean")
 
     def deal(self, batch: Tensor) -> Tensor:
         """This process's part of a batch, on the device.
@@ -48,16 +48,15 @@ class Machine:
         The batch is dealt out one by one, so that what LPIPS sees, the first images of each part,
         is the first of the batch.
         """
-        return batch[self.index :: self.processes].to(self.device)
+        return batch[self.process_index :: self.num_processes].to(self.device)
 
     def unwrap(self, module: nn.Module) -> nn.Module:
         """The module without what `accelerate` put around it."""
-        return self.accelerator.unwrap_model(module, keep_fp32_wrapper=True)
+        return self.unwrap_model(module, keep_fp32_wrapper=True)
 
     def bf16(self) -> contextlib.AbstractContextManager:
         """Autocast to bf16 where that is used; fp16 would lose the small gradients of LPIPS."""
-        bf16 = self.precision == "bf16"
-        return self.accelerator.autocast() if bf16 else contextlib.nullcontext()
+        return self.autocast() if self.mixed_precision == "bf16" else contextlib.nullcontext()
 
 
 def choose_precision(requested: str) -> str:
@@ -68,10 +67,8 @@ def choose_precision(requested: str) -> str:
         return requested
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    probes = (
-        getattr(torch.cpu, f"_is_{name}_supported", bool) for name in ("avx512_bf16", "amx_tile")
-    )
-    return "bf16" if any(probe() for probe in probes) else "no"
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return "bf16" if any(getattr(torch.cpu, probe, bool)() for probe in probes) else "no"
 
 
 @contextlib.contextmanager
@@ -102,3 +99,53 @@ def seeded_generator(*key: int) -> torch.Generator:
     """A CPU generator whose stream is decided by `key`, independent of any other key's."""
     seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(seed))
+
+
+def describe_environment(machine: Machine) -> dict:
+    """The versions and the hardware that a run's numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": machine.device.type,
+        "hardware": _hardware(machine.device),
+        "threads": torch.get_num_threads(),
+        "mixed_precision": machine.mixed_precision,
+        "processes": machine.num_processes,
+        "commit": _commit(),
+    }
+
+
+def peak_memory_mb(device: torch.device) -> float | None:
+    """The most memory in use at any time, in MiB: a GPU's own, or the process's resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 2**20 if platform.system() == "Darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that holds this package, "-dirty" where the package differs."""
+
+    def git(*command: str) -> str:
+        where = ["git", "-C", str(Path(__file__).parents[1])]
+        return subprocess.run([*where, *command], check=True, capture_output=True, text=True).stdout
+
+    try:
+        git("ls-files", "--error-unmatch", __file__)
+        return git("rev-parse", "HEAD").strip() + "-dirty" * bool(git("status", "--porcelain", "."))
+    except (OSError, subprocess.CalledProcessError):  # no git, or an installed package
+        return None
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name, cpuinfo = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text().splitlines()
+        name = next((line.split(":")[1].strip() for line in lines if "model name" in line), name)
+    return f"{name}, {os.cpu_count()} cores"

@@ -6,18 +6,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..data import Digits, load_digits, scale_images
+from ..data import Digits, batches, load_digits, scale_images
 from ..model import MAP_SIZE, VAE
 from ..prior import LatentPrior
 from ..store.files import FileError, read_json, sha256, write_json
 from ..store.folder import METRICS_NAME as RUN_METRICS_NAME
-from ..store.folder import check_directory, is_finished, lock, read_metrics
+from ..store.folder import check_directory, is_finished, read_metrics
 from ..store.settings import check_same_settings
 from . import step
 from .config import PriorTrainConfig, with_budget
-from .environment import peak_memory_mb
-from .loop import Loop
-from .machine import Machine, seeded_generator
+from .loop import Loop, complete
+from .machine import Machine, peak_memory_mb, seeded_generator
 
 METRICS_NAME = "prior_metrics.json"
 PICTURE_NAME = "prior_samples.png"
@@ -56,17 +55,8 @@ def train_prior(
         _check_finished(directory, config)
         return LatentPrior.from_pretrained(directory)
     trainer = PriorTrainer(vae, directory, config)
-    with lock(directory, trainer.machine.is_main):
-        if (directory / CHECKPOINT_NAME).is_file():
-            if not resume:
-                raise ValueError(
-                    f"directory={str(directory)!r} holds a training of a prior that was cut off: "
-                    f"resume it (resume=True, --resume), or delete {CHECKPOINT_NAME}"
-                )
-            trainer.restore()
-        if not trainer.fit():
-            raise KeyboardInterrupt
-        trainer.finish()
+    if not complete(trainer, resume):
+        raise KeyboardInterrupt
     return trainer.ema.cpu()
 
 
@@ -98,6 +88,7 @@ def vae_checksum(directory: Path) -> str:
 class PriorTrainer(Loop):
     """One training of a prior. The method is `prior_step` in `vae/training/step.py`."""
 
+    what, remedy = "training of a prior", f"delete {CHECKPOINT_NAME}"
     checkpoint_name = CHECKPOINT_NAME
 
     def __init__(self, vae: VAE, directory: Path, config: PriorTrainConfig):
@@ -129,13 +120,12 @@ class PriorTrainer(Loop):
     @torch.no_grad()
     def encode(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and standard deviation of each image's posterior, (N, C, 7, 7), and its label."""
-        means, stds = [], []
-        for x, given in zip(images.split(CHUNK), labels.split(CHUNK), strict=True):
-            given = given.to(self.device) if self.vae.config.num_classes else None
-            posterior = self.vae.encode(scale_images(x.to(self.device)), given)
-            means.append(posterior.mean)
-            stds.append(posterior.std)
-        return torch.cat(means), torch.cat(stds), labels.to(self.device)
+        labels, posteriors = labels.to(self.device), []
+        for x, given in batches(CHUNK, images, labels):
+            given = given if self.vae.config.num_classes else None
+            posteriors.append(self.vae.encode(scale_images(x.to(self.device)), given))
+        mean = torch.cat([posterior.mean for posterior in posteriors])
+        return mean, torch.cat([posterior.std for posterior in posteriors]), labels
 
     def standardise(self, mean: Tensor, std: Tensor) -> None:
         """Give the prior each channel's mean and standard deviation, of z ~ q(z|x)."""
@@ -157,45 +147,35 @@ class PriorTrainer(Loop):
         shape = self.vae.config.latent_shape
         of_posterior, noise = torch.randn(2, n, *shape, generator=generator)
         t = torch.randn(n, generator=generator).sigmoid()
-        return (
-            of_posterior,
-            noise,
-            t,
-            torch.rand(n, generator=generator) < self.config.label_dropout,
-        )
+        withheld = torch.rand(n, generator=generator) < self.config.label_dropout
+        return of_posterior, noise, t, withheld
 
     def training_step(self, *batch: Tensor) -> dict[str, Tensor]:
         """The step of the prior, on what `select` and `draw` give."""
-        return step.prior_step(
-            self.prior, self.network, self.optimizer, self.machine, self.config, *batch
-        )
+        return step.prior_step(self.network, self.optimizer, self.config, self.machine, *batch)
 
     @torch.no_grad()
     def measure(self) -> None:
         """The averaged weights' loss on test digits, with the same noise every time."""
         generator, losses = seeded_generator(self.config.seed, 2), []
-        for mean, std, labels in zip(*(part.split(CHUNK) for part in self.test_set), strict=True):
+        for mean, std, labels in batches(CHUNK, *self.test_set):
             drawn = (part.to(self.device) for part in self.draw(len(mean), generator))
-            losses.append(step.flow_loss(self.ema, self.ema, mean, std, labels, *drawn))
+            losses.append(step.flow_loss(self.ema, mean, std, labels, *drawn))
         row = self.place() | {"loss": torch.stack(losses).mean().item()}
         self.metrics["history"]["test"].append(row)
 
-    def finish(self) -> None:
+    def finish(self, started: float) -> None:
         """Write the averaged weights, a picture, and the metrics, which make it finished."""
-        if self.machine.is_main:
-            from ..show.figures import describe, plot_digits, save_png  # matplotlib, at the end
+        from ..show.figures import describe, plot_digits, save_png  # matplotlib
 
-            self.metrics["seconds"] = self.training_seconds
-            self.metrics["peak_memory_mb"] = peak_memory_mb(self.device)
-            self.ema.save_pretrained(self.directory)
-            figure = plot_digits(self.vae, describe(self.vae.config, self.dataset), self.ema)
-            save_png(self.directory / PICTURE_NAME, figure)
-            write_json(self.directory / METRICS_NAME, self.metrics)
-            (self.directory / CHECKPOINT_NAME).unlink(missing_ok=True)
-        self.machine.accelerator.wait_for_everyone()
+        self.metrics["seconds"] = self.log.seconds
+        self.metrics["peak_memory_mb"] = peak_memory_mb(self.device)
+        self.ema.save_pretrained(self.directory)
+        figure = plot_digits(self.vae, describe(self.vae.config, self.dataset), self.ema)
+        save_png(self.directory / PICTURE_NAME, figure)
+        write_json(self.directory / METRICS_NAME, self.metrics)
 
     def check_saved(self, metrics: dict) -> None:
         """Raise `ValueError` for a checkpoint of another VAE or of other settings."""
         check_same_vae(metrics, self.directory, CHECKPOINT_NAME)
-        place = f"directory={self.directory}, whose prior was cut off,"
-        check_same_settings(metrics["config"], self.config, place, f"delete {CHECKPOINT_NAME}")
+        super().check_saved(metrics)

@@ -1,23 +1,20 @@
-"""stage 1: the old form of the step."""
+"""One step of each training: where the losses are put together and sent backward."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+from .. import losses
 from ..data import PIXELS
-from ..losses import (
-    adaptive_weight,
-    amplify_gradient,
-    calibrated_nll,
-    discriminator_loss,
-    generator_loss,
-    gradient_at,
-    gradient_penalty,
-)
 from ..perceptual import LPIPS
+from ..prior import LatentPrior
+from .config import PriorTrainConfig, TrainConfig
+from .machine import Machine
 
 PENALTY = (0.05, 1e-4, 1.0)  # weight of R1: at the start, least, most
 PENALTY_RATE = 0.1  # of its logarithm, for a step and an error in accuracy of 1
@@ -25,90 +22,149 @@ PENALTY_RATE = 0.1  # of its logarithm, for a step and an error in accuracy of 1
 
 @dataclass
 class Networks:
-    model: nn.Module
+    """What the step of a VAE works with."""
+
+    model: nn.Module  # the VAE and the discriminator, as several processes share them
     discriminator: nn.Module
     optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
     lpips: LPIPS | None
+    memory: dict[str, Tensor]  # "perceptual": LPIPS as last measured; "penalty": weight of R1
+    config: TrainConfig
+    machine: Machine
 
 
-def training_step(networks, machine, config, memory, step, adversarial, x, labels, noise):
-    terms = {}
-    reconstruction, posterior = networks.model(x, labels, noise)
-    image = reconstruction.detach().requires_grad_()
-    distortion = torch.zeros((), device=x.device)
+def training_step(
+    nets: Networks, step: int, adversarial: bool, x: Tensor, labels: Tensor | None, noise: Tensor
+) -> dict[str, Tensor]:
+    """One step of the VAE, and if it is `adversarial`, one of the discriminator.
+
+    loss = -log p(x|z) + beta * KL + w_adversarial * lambda * generator's loss, where the distortion
+    in p is w_mse * MSE + w_perceptual * LPIPS, and lambda gives the generator's loss the pull of
+    the distortion (Esser et al. 2021, eq. 7). The couplings of a global latent, and they alone,
+    get the gradient of beta * w_marginal * the marginal KL as well: see `vae/couplings.py`.
+
+    `x`: (B, 1, 28, 28) in [-1, 1]; `labels`: int64 (B,) or None; `noise`: (B, C, G, G). Returns
+    each term's value.
+    """
+    config, machine, model = nets.config, nets.machine, nets.machine.unwrap(nets.model)
+    y, posterior = nets.model(x, labels, noise)  # z = mean + std * noise, y = decoder(z)
+
+    terms, distortion = {}, 0.0
     if config.w_mse:
-        terms["mse"] = F.mse_loss(image, x)
+        terms["mse"] = F.mse_loss(y, x)
         distortion = distortion + config.w_mse * terms["mse"]
     if config.w_perceptual:
-        lazy = config.lazy if config.w_mse else 1
-        if step % lazy == 0:
-            share = ceil(config.perceptual_share * len(x))
-            with machine.bf16():
-                perceptual = networks.lpips(x[:share], image[:share]).mean()
-            memory["perceptual"] = perceptual.detach()
-            perceptual = amplify_gradient(perceptual, lazy)
-        else:
-            perceptual = memory["perceptual"]
-        terms["perceptual"] = perceptual
-        distortion = distortion + config.w_perceptual * perceptual
-    variance = machine.mean(distortion)
-    terms["nll"] = calibrated_nll(distortion, variance)
-    (gradient,) = torch.autograd.grad(terms["nll"], image)
+        terms["perceptual"] = lazy_lpips(nets, step, x, y)
+        distortion = distortion + config.w_perceptual * terms["perceptual"]
+    loss = terms["nll"] = losses.calibrated_nll(distortion, machine.mean(distortion))
+
     if adversarial:
-        terms["generator"] = generator_loss(machine.unwrap(networks.discriminator)(image))
-        (g_gradient,) = torch.autograd.grad(terms["generator"], image)
-        last = machine.unwrap(networks.model).decoder.conv_out.weight
-        both = [gradient_at(last, reconstruction, g) for g in (gradient, g_gradient)]
-        both = machine.mean(torch.stack(both))
-        terms["adaptive_weight"] = adaptive_weight(*both)
-        gradient = gradient + config.w_adversarial * terms["adaptive_weight"] * g_gradient
-    objective = (reconstruction * gradient).sum()
+        with frozen(machine.unwrap(nets.discriminator)) as discriminator:
+            terms["generator"] = losses.generator_loss(discriminator(y))
+        gradients = [
+            torch.autograd.grad(terms[name], model.decoder.conv_out.weight, retain_graph=True)[0]
+            for name in ("nll", "generator")
+        ]
+        weight = losses.adaptive_weight(*machine.mean(torch.stack(gradients)))
+        loss = loss + config.w_adversarial * weight * terms["generator"]
+        terms["adaptive_weight"] = weight
     if config.beta:
         terms["kl"] = posterior.kl().mean()
-        objective = objective + config.beta * terms["kl"]
-        if config.w_marginal and machine.unwrap(networks.model).couplings:
-            marginal = machine.unwrap(networks.model).marginal_nll(posterior.sample(noise), labels)
-            terms["marginal"] = marginal.mean()
-            objective = objective + config.beta * config.w_marginal * terms["marginal"]
-    terms |= machine.descend(
-        objective / PIXELS, networks.model, networks.optimizer, config.clip_norm
-    )
-    if adversarial:
-        terms |= discriminator_step(networks, machine, config, memory, step, x, image.detach())
-    return {name: value.detach() for name, value in terms.items()}
+        loss = loss + config.beta * terms["kl"]
+        if config.w_marginal and model.couplings:
+            terms["marginal"] = model.marginal_nll(posterior.sample(noise), labels).mean()
+            loss = loss + config.beta * config.w_marginal * terms["marginal"]
+
+    machine.backward(loss / PIXELS)
+    terms |= machine.descend(nets.model, nets.optimizer, config.clip_norm)
+    return terms | (discriminator_step(nets, step, x, y.detach()) if adversarial else {})
 
 
-def discriminator_step(networks, machine, config, memory, step, real, fake):
+def discriminator_step(nets: Networks, step: int, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """One step of the discriminator; `real`, `fake`: (B, 1, 28, 28), without a graph.
+
+    How far apart real and fake are falls a hundredfold in a training. The weight of the R1 penalty
+    follows: it rises while the discriminator is right too often, and falls while it is not (the
+    idea of Karras et al., "StyleGAN2-ADA", 2020, eq. 1, for their augmentations).
+    """
+    config, machine, memory = nets.config, nets.machine, nets.memory
     penalized = step % config.lazy == 0
     real = real.detach().requires_grad_(penalized)
-    logits_real, logits_fake = networks.discriminator(torch.cat([real, fake])).chunk(2)
-    hinge = discriminator_loss(logits_real, logits_fake)
+    logits_real, logits_fake = nets.discriminator(torch.cat([real, fake])).chunk(2)
+    hinge = losses.discriminator_loss(logits_real, logits_fake)
+    # Within its margins the hinge is blind to a shift of all logits: this holds them centred,
+    # so that neither real nor fake patches are right by default.
     loss = hinge + (logits_real.mean() + logits_fake.mean()).square()
     if penalized:
-        weight = 0.5 * config.lazy * memory["penalty"]
-        loss = loss + weight * gradient_penalty(logits_real, real)
-    machine.accelerator.backward(loss)
-    networks.d_optimizer.step()
-    networks.d_optimizer.zero_grad()
+        penalty = losses.gradient_penalty(logits_real, real)
+        loss = loss + 0.5 * config.lazy * memory["penalty"] * penalty
+    machine.backward(loss)
+    machine.descend(nets.discriminator, nets.d_optimizer)
     accuracy_real = (logits_real > 0).float().mean()
     accuracy_fake = (logits_fake < 0).float().mean()
-    accuracy = machine.mean((accuracy_real + accuracy_fake) / 2)
-    error = accuracy - config.discriminator_accuracy
+    error = machine.mean((accuracy_real + accuracy_fake) / 2) - config.discriminator_accuracy
     memory["penalty"] = (memory["penalty"] * torch.exp(PENALTY_RATE * error)).clamp(*PENALTY[1:])
-    return {
-        "discriminator": hinge,
-        "accuracy_real": accuracy_real,
-        "accuracy_fake": accuracy_fake,
-        "penalty_weight": memory["penalty"],
-    }
+    accuracies = {"accuracy_real": accuracy_real, "accuracy_fake": accuracy_fake}
+    return {"discriminator": hinge} | accuracies | {"penalty_weight": memory["penalty"]}
 
 
-def prior_step(prior, network, optimizer, machine, config, *batch):
-    loss = flow_loss(prior, network, *batch)
-    return {"loss": loss} | machine.descend(loss, network, optimizer, config.clip_norm)
+def lazy_lpips(nets: Networks, step: int, x: Tensor, y: Tensor) -> Tensor:
+    """LPIPS of a share of the batch on every `lazy`-th step, with as many times the gradient.
+
+    In between it is the constant last measured (lazy regularisation: Karras et al., "StyleGAN2",
+    2020, app. B). A call has a large fixed cost: the same number of images on every step would
+    take 2.5 times as long (docs/speed.md).
+    """
+    config = nets.config
+    lazy = config.lazy if config.w_mse else 1  # every step needs a gradient
+    if step % lazy:
+        return nets.memory["perceptual"]
+    share = ceil(config.perceptual_share * len(x))
+    with nets.machine.bf16():
+        perceptual = nets.lpips(x[:share], y[:share]).mean()
+    nets.memory["perceptual"] = perceptual.detach()
+    return losses.amplify_gradient(perceptual, lazy)
 
 
-def flow_loss(prior, network, mean, std, labels, of_posterior, noise, t, withheld):
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[nn.Module]:
+    """The module, whose parameters get no gradient from what is computed here."""
+    module.requires_grad_(False)
+    try:
+        yield module
+    finally:
+        module.requires_grad_(True)
+
+
+def prior_step(
+    prior: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: PriorTrainConfig,
+    machine: Machine,
+    *batch: Tensor,
+) -> dict[str, Tensor]:
+    """One step of a learned prior, on a batch as `flow_loss` takes it."""
+    loss = flow_loss(machine.unwrap(prior), *batch, network=prior)
+    machine.backward(loss)
+    return {"loss": loss} | machine.descend(prior, optimizer, config.clip_norm)
+
+
+def flow_loss(
+    prior: LatentPrior,
+    mean: Tensor,
+    std: Tensor,
+    labels: Tensor,
+    draw: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    withheld: Tensor,
+    network: nn.Module | None = None,
+) -> Tensor:
+    """Flow matching's loss, `LatentPrior.loss`, on draws of posteriors.
+
+    `mean`, `std`: of q(z|x), and `draw`, `noise`: (B, C, 7, 7); `labels`: int64 (B,); `t`: (B,);
+    `withheld`: bool (B,), the labels that the prior is not told.
+    """
     labels = labels.masked_fill(withheld, prior.config.num_classes)
-    return prior.loss(mean + std * of_posterior, noise, t, labels, network)
+    return prior.loss(mean + std * draw, noise, t, labels, network)

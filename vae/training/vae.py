@@ -13,15 +13,14 @@ from ..metrics import AGREEMENT, evaluate
 from ..model import VAE
 from ..perceptual import LPIPS
 from ..show.frames import Frames
-from ..show.run import Run
-from ..store.checkpoint import CHECKPOINT_NAME, under
-from ..store.folder import check_directory, is_finished, lock
+from ..show.run import Run, render
+from ..store.checkpoint import under
+from ..store.folder import check_directory, is_finished
 from ..store.settings import check_same_settings
 from . import step
 from .config import TrainConfig, with_budget
-from .environment import peak_memory_mb
-from .loop import Loop
-from .machine import Machine
+from .loop import Loop, complete
+from .machine import Machine, peak_memory_mb
 
 RUNNING_LPIPS_IMAGES = 200  # LPIPS of all 10,000 would take longer than an epoch on a CPU
 
@@ -45,18 +44,8 @@ def train(config: TrainConfig, run_dir: str | Path, *, resume: bool = True) -> R
         check_same_settings(run.metrics["config"], config, f"run_dir={directory}, finished,")
         return run
     trainer = Trainer(config, directory)
-    with lock(directory, trainer.machine.is_main):
-        if (directory / CHECKPOINT_NAME).is_file():
-            if not resume:
-                raise ValueError(
-                    f"run_dir={str(directory)!r} holds a training that was cut off: "
-                    "resume it (resume=True, --resume), name another folder, or delete it"
-                )
-            trainer.restore()
-        started = time.perf_counter()
-        if trainer.fit():
-            trainer.finish(time.perf_counter() - started)
-        return trainer.run
+    complete(trainer, resume)
+    return trainer.run
 
 
 class Trainer(Loop):
@@ -83,17 +72,15 @@ class Trainer(Loop):
         shared = self.prepare({k: m.to(self.device) for k, m in networks.items()}, rates)
         needs_lpips = config.w_perceptual or config.lpips_images
         lpips = LPIPS(config.lpips_variant).to(self.device) if needs_lpips else None
-        self.networks = step.Networks(*shared, lpips)
-        self.memory = {
-            "perceptual": torch.zeros((), device=self.device),  # as last measured
-            "penalty": torch.full((), step.PENALTY[0], device=self.device),  # R1's weight
-        }
+        self.memory["perceptual"] = torch.zeros((), device=self.device)
+        self.memory["penalty"] = torch.full((), step.PENALTY[0], device=self.device)
+        self.networks = step.Networks(*shared, lpips, self.memory, config, machine)
         every = config.model.latent_values <= 2  # drawn as they are: no t-SNE, which is slow
         self.frames = Frames(self.test_set, 10**9 if every else config.projected_images)
 
     @staticmethod
     def _load(config: TrainConfig, machine: Machine, split: str, n: int | None) -> Digits:
-        with machine.accelerator.main_process_first():  # one process downloads, the others read
+        with machine.main_process_first():  # one process downloads, the others read
             digits = load_digits(split, config.dataset, config.data_root)
         return Digits(*(part[:n].to(machine.device) for part in digits))
 
@@ -109,24 +96,14 @@ class Trainer(Loop):
     def training_step(self, x: Tensor, labels: Tensor | None, noise: Tensor) -> dict[str, Tensor]:
         """The step of the model, and from `adversarial_start` on that of the discriminator."""
         adversarial = self.config.w_adversarial > 0 and self.step >= self.adversarial_from
-        return step.training_step(
-            self.networks,
-            self.machine,
-            self.config,
-            self.memory,
-            self.step,
-            adversarial,
-            x,
-            labels,
-            noise,
-        )
+        return step.training_step(self.networks, self.step, adversarial, x, labels, noise)
 
     def measure(self) -> None:
         """Evaluate the averaged weights, record a frame, and save model, metrics and frames."""
         lpips_images = min(RUNNING_LPIPS_IMAGES, self.config.lpips_images)
         measured = self.evaluate(mean=False, lpips_images=lpips_images)
         rate = {k: measured[k] for k in ("kl", "neg_elbo") if k in measured}
-        row = self.place() | {"training_seconds": self.training_seconds}
+        row = self.place() | {"training_seconds": self.log.seconds}
         self.metrics["history"]["test"].append(row | measured["sample"] | rate)
         self.frames.record(self.ema, self.test_set, row["epoch"])
         self.run.save()
@@ -135,27 +112,20 @@ class Trainer(Loop):
         """`vae.evaluate` of the averaged weights on the test set."""
         return evaluate(self.ema, *self.test_set, lpips=self.networks.lpips, **options)
 
-    def finish(self, seconds: float) -> None:
+    def finish(self, started: float) -> None:
         """Measure the final table by scikit-image, draw the pictures, mark the run as finished."""
-        if self.machine.is_main:
-            started = time.perf_counter()
-            test = self.evaluate(lpips_images=self.config.lpips_images, reference=True)
-            if test["skimage_difference"] > AGREEMENT:
-                warnings.warn(
-                    f"MSE, SSIM or PSNR differs from scikit-image's by "
-                    f"{test['skimage_difference']:.2g}, more than {AGREEMENT}",
-                    stacklevel=2,
-                )
-            seconds += time.perf_counter() - started
-            self.metrics["seconds"] = {"training": self.training_seconds, "all": seconds}
-            self.metrics["peak_memory_mb"] = peak_memory_mb(self.device)
-            from ..show.render import render  # matplotlib, at the end
-
-            render(self.run)
-            self.metrics["test"] = test  # which is what makes it finished
-            self.run.save()
-            (self.directory / CHECKPOINT_NAME).unlink(missing_ok=True)
-        self.machine.accelerator.wait_for_everyone()
+        test = self.evaluate(lpips_images=self.config.lpips_images, reference=True)
+        if test["skimage_difference"] > AGREEMENT:
+            warnings.warn(
+                f"MSE, SSIM or PSNR differs from scikit-image's by "
+                f"{test['skimage_difference']:.2g}, more than {AGREEMENT}",
+                stacklevel=2,
+            )
+        seconds = {"training": self.log.seconds, "all": time.perf_counter() - started}
+        self.metrics |= {"seconds": seconds, "peak_memory_mb": peak_memory_mb(self.device)}
+        render(self.run)
+        self.metrics["test"] = test  # which is what makes it finished
+        self.run.save()
 
     def record(self) -> dict[str, Tensor]:
         """The frames so far."""
