@@ -1,19 +1,22 @@
-"""Write the README's tables and badges from the files that they come from.
+"""Write the tables and badges of the README and of docs/ from the files that they come from.
 
     python tools/readme.py
 
-Each stands between `<!-- name -->` and `<!-- /name -->`; nothing else in the README is touched.
+Each stands on one page, between `<!-- name -->` and `<!-- /name -->`; nothing else is touched.
 """
 
 import re
+from pathlib import Path
 
-from results import ASSETS, BETAS, REFERENCE, ROOT, curve_points, read_json
-from results import time_to_reference as passed_reference
+from common import ASSETS, ROOT, read_json
+from comparisons import BETAS, curve_points
+from models import time_to_reference as passed_reference
 
 from notebooks import repository
-from vae.run import read_metrics
+from vae.show.showcase import REFERENCE
+from vae.store.folder import read_metrics
 
-README = ROOT / "README.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 GALLERY = (2, 4, 16)
 
 
@@ -45,7 +48,7 @@ def results() -> str:
              f"**{sample['mse']:.5f}**", f"**{sample['ssim']:.4f}**", f"**{sample['psnr']:.2f}**",
              f"{test['kl']:.0f}", f"{mse:.4f}", f"{ssim:.4f}", f"{psnr:.2f}"]
         )  # fmt: skip
-    header = ["latent size", "latent values", "β", "MSE", "SSIM", "PSNR, dB", "KL, nats",
+    header = ["latent size", "numbers", "β", "MSE", "SSIM", "PSNR, dB", "KL, nats",
               "reference's MSE", "SSIM", "PSNR, dB"]  # fmt: skip
     return table(header, rows)
 
@@ -88,6 +91,65 @@ def time_to_reference() -> str:
         rows.append([f"{size}", f"{seconds:.0f}", f"{faster:.0f}", f"{epoch:.2f}"])
     header = ["latent size", "seconds of training", "times faster than the reference", "epoch"]
     return table(header, rows)
+
+
+def sizes() -> str:
+    """What each latent size is on both grids, in short."""
+    drawn, rows = read_json(ASSETS / "generation.json"), []
+    for grid, kind in (("7×7", "latent"), ("1×1", "global")):
+        for size in GALLERY:
+            test = read_metrics(ASSETS / f"{kind}_{size}")["test"]
+            rows.append(
+                [f"{size} on {grid}", f"{test['latent_values']}", f"{test['sample']['mse']:.4f}",
+                 f"{test['sample']['psnr']:.1f}", f"{test['kl']:.0f}",
+                 f"{drawn[f'{kind}_{size}, N(0, I)']['recognised']:.0%}"]
+            )  # fmt: skip
+    header = ["latent size", "numbers for an image", "MSE", "PSNR, dB", "KL, nats",
+              "draws recognised"]  # fmt: skip
+    return table(header, rows)
+
+
+def knobs() -> str:
+    """What to turn, on the command line and in a notebook, and what it was measured to do."""
+    points, drawn = curve_points(), read_json(ASSETS / "generation.json")
+    runs = {name: read_metrics(ASSETS / name)["test"] for name in
+            ("latent_2", "latent_4", "latent_16", "global_16", "conditional_16")}  # fmt: skip
+    terms = {
+        name: row["test"]["sample"] for name, row in read_json(ASSETS / "ablation.json").items()
+    }
+
+    def psnr(test: dict) -> str:
+        return f"{test['sample']['psnr']:.1f} dB"
+
+    def point(size: int, beta: float) -> str:
+        test = points[f"{size}, beta {beta:g}"]["test"]
+        return f"{test['kl']:.0f} nats, {psnr(test)}"
+
+    def recognised(row: str) -> str:
+        return f"{drawn[row]['recognised']:.0%}"
+
+    plain, full = terms["MSE + KL"], terms["all four"]
+    rows = [
+        ["`LATENT_SIZE`<br>`--latent-size`", "channels of the latent; fewer are blurrier",
+         "7×7: " + ", ".join(f"{size}: {psnr(runs[f'latent_{size}'])}" for size in (16, 4, 2))],
+        ["`LATENT_GRID`<br>`--latent-grid`", "7: a map of 49 vectors; 1: one vector",
+         f"size 16: {psnr(runs['latent_16'])} and {psnr(runs['global_16'])}"],
+        ["`BETA`<br>`--beta`", "weight of the KL: less is sharper, at a higher rate (the curve below)",
+         f"size 2, β = 1: {point(2, 1)}; β = 0.1: {point(2, 0.1)}"],
+        ["`EPOCHS`<br>`--epochs`", "passes over the digits",
+         f"size 2, β = 0.1: {psnr(points['2, beta 0.1']['test'])} after one over 24,000 (MSE + KL), "
+         f"{psnr(runs['latent_2'])} after three over 60,000 (all four terms)"],
+        ["`CONDITIONAL`<br>`--num-classes 10`", "the model is told the digit; you can ask for one",
+         "16 numbers: draws recognised "
+         f"{recognised('global_16, N(0, I)')} without, {recognised('conditional_16, N(0, I)')} with"],
+        ["`--w-perceptual 0`<br>`--w-adversarial 0`", "leave out LPIPS, the PatchGAN",
+         f"size 4: LPIPS {full['lpips']:.4f} with both, {plain['lpips']:.4f} without; "
+         f"{full['psnr']:.1f} and {plain['psnr']:.1f} dB"],
+        ["`train-prior`", "a learned prior: new digits on 7×7",
+         f"size 4: draws recognised {recognised('latent_4, N(0, I)')} without, "
+         f"{recognised('latent_4, prior')} with"],
+    ]  # fmt: skip
+    return table(["knob", "what it does", "measured"], rows)
 
 
 def latent_sizes() -> str:
@@ -150,21 +212,25 @@ def autoencoder() -> str:
 
 
 BLOCKS = (
-    gallery, results, ablation, rates, time_to_reference, latent_sizes, generation, autoencoder,
+    gallery, results, sizes, knobs, ablation, rates, time_to_reference, latent_sizes, generation,
+    autoencoder,
 )  # fmt: skip
 
 
-def filled(text: str) -> str:
-    """The README with every block as its source has it now."""
+def filled(pages: dict[Path, str]) -> dict[Path, str]:
+    """The pages' texts with every block as its source has it now."""
     for block in BLOCKS:
-        name = block.__name__
+        name, new = block.__name__, block().replace("\\", r"\\")
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
-        new = block().replace("\\", r"\\")
-        text, count = pattern.subn(rf"\g<1>{new}\n\g<2>", text)
-        if count != 1:
-            raise ValueError(f"README.md has {count} blocks <!-- {name} -->: one is expected")
-    return text
+        found = 0
+        for page, text in pages.items():
+            pages[page], count = pattern.subn(rf"\g<1>{new}\n\g<2>", text)
+            found += count
+        if found != 1:
+            raise ValueError(f"{found} pages have a block <!-- {name} -->: one is expected")
+    return pages
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text()))
+    for page, text in filled({page: page.read_text() for page in PAGES}).items():
+        page.write_text(text)
