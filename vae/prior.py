@@ -56,15 +56,13 @@ class LatentPrior(Pretrained):
         width = config.channels
         self.register_buffer("mean", torch.zeros(config.latent_size, 1, 1))
         self.register_buffer("std", torch.ones(config.latent_size, 1, 1))
-        self.time_embedding = nn.Sequential(
-            nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width)
-        )
+        layers = nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width)
+        self.time_embedding = nn.Sequential(*layers)
         self.class_embedding = nn.Embedding(config.num_classes + 1, width)  # the last: any class
         self.conv_in = nn.Conv2d(config.latent_size, width, 3, padding=1)
         self.position = nn.Parameter(0.02 * torch.randn(1, width, MAP_SIZE, MAP_SIZE))
-        self.blocks = nn.ModuleList(
-            MidBlock(width, embedding_channels=width) for _ in range(config.blocks)
-        )
+        blocks = (MidBlock(width, embedding_channels=width) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.GroupNorm(NORM_GROUPS, width)
         self.conv_out = zero(nn.Conv2d(width, config.latent_size, 3, padding=1))
         self.to(memory_format=torch.channels_last)
@@ -74,8 +72,7 @@ class LatentPrior(Pretrained):
 
         `labels`: int64 (B,); `num_classes` stands for any class. Returns (B, C, 7, 7).
         """
-        embedding = self.time_embedding(time_waves(t)) + self.class_embedding(labels)
-        embedding = F.silu(embedding)
+        embedding = F.silu(self.time_embedding(time_waves(t)) + self.class_embedding(labels))
         x = self.conv_in(z) + self.position
         for block in self.blocks:
             x = block(x, embedding)
@@ -119,14 +116,12 @@ class LatentPrior(Pretrained):
         v(any) + w (v(label) - v(any)) (Ho & Salimans, "Classifier-Free Diffusion Guidance", 2022);
         1 costs half as much. Raises `ValueError`.
         """
-        config = self.config
+        config, device = self.config, self.position.device
         steps = config.steps if steps is None else steps
         guidance = config.guidance if guidance is None else guidance
         if n < 1 or steps < 1 or not 0 <= guidance < math.inf:
-            raise ValueError(
-                f"n={n}, steps={steps}, guidance={guidance}: at least 1, 1 and 0, none of them "
-                "infinite, are allowed"
-            )
+            given = f"n={n}, steps={steps}, guidance={guidance}"
+            raise ValueError(f"{given}: at least 1, 1 and 0, none infinite, are allowed")
         shape = (n, config.latent_size, MAP_SIZE, MAP_SIZE)
         if labels is None:
             labels = torch.randint(config.num_classes, (n,), generator=generator)
@@ -134,7 +129,6 @@ class LatentPrior(Pretrained):
         noise = torch.randn(shape, generator=generator) if noise is None else noise
         if noise.shape != shape:
             raise ValueError(f"noise has shape {tuple(noise.shape)}; {shape} is expected")
-        device = self.position.device
         parts = batches(BATCH, noise.to(device), labels.to(device))
         z = torch.cat([self._follow(*part, steps, guidance) for part in parts])
         return z * self.std + self.mean

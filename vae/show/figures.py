@@ -111,13 +111,11 @@ def plot_manifold(model: VAE, name: str, side: int = 20) -> Figure:
     down, across = torch.meshgrid(-quantiles, quantiles, indexing="ij")
     z = torch.stack([across, down], -1).reshape(-1, *model.config.latent_shape)
     images = model.decode(z.to(model.decoder.position.device))
-    names = {k: f"{quantiles[k]:.1f}" for k in range(0, side, 3)}
-    figure = plot_grid(
-        images, side, f"The plane of z, by quantiles of N(0, I), {name}", 9,
-        across=names, down={k: f"{-quantiles[k]:.1f}" for k in names},
-    )  # fmt: skip
-    figure.axes[0].set(xlabel="$z_1$", ylabel="$z_2$")
-    return figure
+    across = {k: f"{quantiles[k]:.1f}" for k in range(0, side, 3)}
+    down = {k: f"{-quantiles[k]:.1f}" for k in across}
+    across[side // 2], down[side // 2] = "\n$z_1$", "$z_2$"
+    title = f"The plane of z, by quantiles of N(0, I), {name}"
+    return plot_grid(images, side, title, 9, across, down)
 
 
 def plot_examples(digits: Digits, title: str, columns: int = 12) -> Figure:

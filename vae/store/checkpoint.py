@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .files import FileError, load_tensors, save_tensors
 
@@ -43,11 +43,7 @@ def under(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
 
 
-def gather(
-    modules: dict[str, nn.Module],
-    optimizers: dict[str, torch.optim.Optimizer],
-    recent: list[dict[str, Tensor]],
-) -> dict[str, Tensor]:
+def gather(modules: dict, optimizers: dict, recent: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """All weights, the optimisers' states, and the terms of the last steps, each by its name."""
     parts = {name: module.state_dict() for name, module in modules.items()}
     parts |= {name: optimizer_tensors(optimizer) for name, optimizer in optimizers.items()}
@@ -57,10 +53,7 @@ def gather(
 
 
 def scatter(
-    tensors: dict[str, Tensor],
-    modules: dict[str, nn.Module],
-    optimizers: dict[str, torch.optim.Optimizer],
-    terms: list[str],
+    tensors: dict[str, Tensor], modules: dict, optimizers: dict, terms: list[str]
 ) -> list[dict[str, Tensor]]:
     """Put back what `gather` took; returns the last steps' `terms`. Raises what misfits lead to.
 

@@ -73,16 +73,12 @@ def _check_finished(directory: Path, config: PriorTrainConfig) -> None:
 
 def check_same_vae(saved: dict, directory: Path, remedy: str) -> None:
     """Raise `ValueError` if the metrics of a prior tell of another VAE than the one there now."""
-    if saved.get("vae") not in (None, vae_checksum(directory)):  # older ones do not tell
+    there = sha256((directory / VAE.weights_name).read_bytes())
+    if saved.get("vae", there) != there:  # older ones do not tell
         raise ValueError(
             f"directory={str(directory)!r} holds a VAE that has changed since its prior was "
             f"trained: delete {remedy}"
         )
-
-
-def vae_checksum(directory: Path) -> str:
-    """The SHA-256 of the VAE's weights, in hexadecimal."""
-    return sha256((directory / VAE.weights_name).read_bytes())
 
 
 class PriorTrainer(Loop):
@@ -114,7 +110,7 @@ class PriorTrainer(Loop):
         self.standardise(*self.train_set[:2])
         rates = {"optimizer": config.learning_rate}
         self.network, self.optimizer = self.prepare({"prior": self.prior}, rates)
-        self.metrics["vae"] = vae_checksum(directory)
+        self.metrics["vae"] = sha256((directory / VAE.weights_name).read_bytes())
         self.metrics["parameters"] = sum(p.numel() for p in self.prior.parameters())
 
     @torch.no_grad()
