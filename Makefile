@@ -30,10 +30,8 @@ lint: install ## check the style
 bench: install ## where a training step's time goes, and the time to the reference's quality
 	$(BIN)/python tools/bench.py
 
-results: install ## train, measure and draw all that assets/ shows, unless it is there (6 hours on 2 cores)
+results: install ## make what of assets/ is missing, after a plan with times (8 hours for all, on 2 cores)
 	$(BIN)/python tools/results.py
-	$(BIN)/python tools/generation.py
-	$(BIN)/python tools/autoencoder.py
 
 notebooks: install ## write the notebooks and the README's tables again, with the address in pyproject.toml
 	$(BIN)/python tools/notebooks.py

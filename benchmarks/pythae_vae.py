@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 import time
 import venv
 from pathlib import Path
@@ -88,7 +87,9 @@ def main() -> None:
     import torch
 
     from vae import judge_images, load_digits
-    from vae.run import describe_environment, read_metrics
+    from vae.store.files import write_json
+    from vae.store.folder import read_metrics
+    from vae.training.machine import Machine, describe_environment
 
     ours = read_metrics(ROOT / "assets" / "global_16")
     seconds = options.seconds or ours["seconds"]["training"]
@@ -104,10 +105,10 @@ def main() -> None:
     drawn = torch.from_numpy(np.load(FOLDER / "draws.npy"))
     scores = judge_images(drawn.clamp(0, 1) * 2 - 1, neighbours=train)
     report = json.loads((FOLDER / "report.json").read_text())
-    here = describe_environment(torch.device("cpu"), "no", 1)
+    here = describe_environment(Machine("no"))
     report |= {"hardware": here["hardware"], "scores": scores}
-    (ROOT / "assets" / "pythae.json").write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1), file=sys.stdout)
+    write_json(ROOT / "assets" / "pythae.json", report)
+    print(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

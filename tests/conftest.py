@@ -50,3 +50,22 @@ def tiny():
         )
 
     return make
+
+
+@pytest.fixture
+def trainer(tiny, tmp_path):
+    """A VAE's training that has not begun."""
+    from vae.training.vae import Trainer
+
+    return Trainer(tiny(), tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """The settings of a short training, and that training, left alone."""
+    config = vae.TrainConfig(
+        model=vae.VAEConfig(channels=(8, 16, 16)), epochs=2, max_train_images=192,
+        max_test_images=40, projected_images=40, lpips_images=4, batch_size=16,
+        perceptual_share=0.05, early_evaluations=1, mixed_precision="no",
+    )  # fmt: skip
+    return config, vae.train(config, tmp_path_factory.mktemp("runs") / "alone")

@@ -4,9 +4,11 @@ import struct
 
 import pytest
 import torch
+from helpers import a_gigabyte_more
 
 import vae
 from vae import data
+from vae.store.files import FileError
 
 
 def test_mnist_is_complete_and_is_the_published_one():
@@ -78,3 +80,15 @@ def test_files_put_there_by_hand_are_read_and_upright(name, folder, prefix, tmp_
 def test_scale_images_spans_minus_one_to_one():
     scaled = vae.scale_images(torch.tensor([0, 255], dtype=torch.uint8))
     assert scaled.tolist() == [-1, 1]
+
+
+def test_an_archive_that_would_expand_without_end_is_refused(tmp_path, monkeypatch, request):
+    name = "t10k-labels-idx1-ubyte.gz"
+    with gzip.open(tmp_path / name, "wb", compresslevel=9) as file:
+        for _ in range(1100):
+            file.write(b"\0" * 2**20)
+    monkeypatch.setattr(data, "MNIST_FOLDER", tmp_path)
+    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes((tmp_path / name).read_bytes())
+    a_gigabyte_more(request)
+    with pytest.raises(FileError, match="not the published file"):
+        vae.load_digits("test")

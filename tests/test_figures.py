@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import vae
-from vae import figures
-from vae.frames import Frames
 from vae.prior import LatentPrior, PriorConfig
+from vae.show import animations, figures
+from vae.show import run as run_module
+from vae.show.frames import Frames
 
 
 def make(**options) -> vae.VAE:
@@ -64,9 +65,9 @@ def test_between_two_images_a_conditional_model_is_given_the_nearer_label(digits
 def test_an_interpolation_gif_goes_to_the_next_digit_and_back(digits):
     model = make(latent_size=3)
     ten = vae.Digits(digits[:10], torch.arange(10))
-    frames = figures.interpolation_frames(model, ten, "name")
-    assert len(frames) == 2 * figures.INTERPOLATION_FRAMES - 2
-    ends = [drawn(frames[k], 5) for k in (0, figures.INTERPOLATION_FRAMES - 1)]
+    frames = animations.interpolation_frames(model, ten, "name")
+    assert len(frames) == 2 * animations.INTERPOLATION_FRAMES - 2
+    ends = [drawn(frames[k], 5) for k in (0, animations.INTERPOLATION_FRAMES - 1)]
     with torch.no_grad():
         expected = model.decode(model.encode(digits[:10]).mean)[:, 0]
     assert torch.allclose(ends[0], expected, atol=1e-5)
@@ -92,9 +93,9 @@ def test_a_conditional_interpolation_of_a_test_set_that_lacks_a_class_is_given_i
     about = {"config": {"dataset": "mnist"}, "history": {}}
     run = SimpleNamespace(model=make(num_classes=10), frames=frames, metrics=about)
     with monkeypatch.context() as patched:
-        patched.setattr(figures, "interpolation_frames", spy)
+        patched.setattr(animations, "interpolation_frames", spy)
         with pytest.raises(InterruptedError):
-            figures.render(run)
+            run_module.render(run)
     assert labels_given == frames.classes.tolist()
     old = {name: array for name, array in frames.arrays().items() if name != "classes"}
     frames.restore(old)
@@ -103,7 +104,7 @@ def test_a_conditional_interpolation_of_a_test_set_that_lacks_a_class_is_given_i
     model = make(latent_size=3, latent_grid=1, num_classes=10)
     torch.nn.init.normal_(model.decoder.up_blocks[0].cross_attention.to_out.weight)
     digits = vae.Digits(vae.scale_images(images[:9]), labels[:9])
-    start = drawn(figures.interpolation_frames(model, digits, "name")[0], 9)
+    start = drawn(animations.interpolation_frames(model, digits, "name")[0], 9)
     with torch.no_grad():
         z = model.encode(digits.images, digits.labels).mean
         assert torch.allclose(start, model.decode(z, digits.labels)[:, 0], atol=1e-5)

@@ -1,8 +1,8 @@
 import numpy as np
 
 import vae
-from vae.figures import latent_frames, reconstruction_frames, save_gif
-from vae.frames import Frames, project
+from vae.show.animations import latent_frames, reconstruction_frames, save_gif
+from vae.show.frames import Frames, project
 
 
 def test_two_values_are_drawn_as_they_are():

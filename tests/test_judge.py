@@ -6,7 +6,8 @@ import scipy.linalg
 import torch
 
 import vae
-from vae.judge import FOLDER, Judge, JudgeConfig, frechet_distance, nearest_mse
+from vae.judge import Judge, JudgeConfig, frechet_distance, nearest_mse
+from vae.judge.classifier import FOLDER
 
 
 @pytest.fixture(scope="module")

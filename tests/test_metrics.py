@@ -116,3 +116,12 @@ def test_labels_are_asked_for_and_used_batch_by_batch(digits):
             measure(None)
         with pytest.raises(ValueError, match=r"labels are torch.int64 \(50,\); int64 \(64,\)"):
             measure(labels[:50])
+
+
+def test_constant_images_have_defined_metrics():
+    black, grey, white = (torch.full((1, 1, 28, 28), level) for level in (-1.0, 0.0, 1.0))
+    for image in (black, grey, white):
+        assert vae.ssim(image, image).item() == pytest.approx(1)
+        assert vae.psnr(image, image).item() == float("inf")
+    assert vae.psnr(black, white).item() == pytest.approx(0)
+    assert -1 <= vae.ssim(black, white).item() < 0

@@ -12,16 +12,18 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from common import ASSETS, ROOT
 from IPython.core.inputtransformer2 import TransformerManager
+from models import SHIPPED_BETA
 from packaging.requirements import Requirement
 from PIL import Image
-from results import ASSETS, ROOT, SHIPPED_BETA
 
 import notebooks
 import vae
-from vae import figures, notebook
+from vae import notebook
 from vae.prior import LatentPrior, PriorConfig
-from vae.run import read_metrics
+from vae.show import figures, showcase
+from vae.store.folder import read_metrics
 
 KNOBS = [
     "LATENT_SIZE",
@@ -37,7 +39,7 @@ KNOBS = [
 COLAB = {
     "torch": "2.11.0", "torchvision": "0.26.0", "numpy": "2.1.3", "matplotlib": "3.10.0",
     "pillow": "11.3.0", "scikit-image": "0.25.2", "scikit-learn": "1.6.1", "tqdm": "4.67.3",
-    "accelerate": "1.14.0", "safetensors": "0.8.0",
+    "accelerate": "1.14.0", "safetensors": "0.8.0", "imageio": "2.37.4",
 }  # fmt: skip
 sizes = pytest.mark.parametrize("size", SHIPPED_BETA)
 
@@ -68,7 +70,7 @@ def test_a_committed_notebook_ran_from_top_to_bottom_with_the_recipe_of_the_resu
     outputs = [output for cell in cells for output in cell.outputs]
     assert {output.output_type for output in outputs} == {"stream", "execute_result"}
     assert {output.name for output in outputs if "name" in output} == {"stdout"}
-    text = str([o.get("text") or o.data.get("text/html") for o in outputs])  # no base64
+    text = str([o.get("text") or o.data.get("text/markdown") for o in outputs])  # no base64
     assert not re.search(r"/(home|root|tmp|work|usr|content)/|[A-Z]:\\\\", text)
     pictures = [
         base64.b64decode(o.data["image/png"]) for o in outputs if "image/png" in o.get("data", {})
@@ -76,8 +78,10 @@ def test_a_committed_notebook_ran_from_top_to_bottom_with_the_recipe_of_the_resu
     assert sum(picture.startswith(b"GIF8") for picture in pictures) == 3
     assert all(picture[:4] in (b"GIF8", b"\x89PNG") for picture in pictures)
     sample = read_metrics(ASSETS / f"latent_{size}")["test"]["sample"]
-    (table,) = (o.data["text/html"] for o in outputs if "the reference" in str(o.get("data")))
-    assert f"<td>{sample['mse']:.5f}</td><td>{sample['ssim']:.4f}</td>" in table
+    (shown,) = (
+        o.data["text/markdown"] for o in outputs if "| the reference |" in str(o.get("data"))
+    )
+    assert f"| {sample['mse']:.5f} | {sample['ssim']:.4f} |" in shown
 
 
 @sizes
@@ -162,7 +166,7 @@ def test_the_setup_cell_installs_the_package_in_colab(monkeypatch, tmp_path):
 
 
 def test_the_setup_cell_says_what_is_missing():
-    code = f"import sys; sys.modules['vae'] = None; sys.path.clear()\n{setup_source()}"
+    code = f"import importlib.util, pathlib, sys; sys.modules['vae'] = None\n{setup_source()}"
     code = code.replace("find_spec(name) is None", "find_spec(name) is None or name == 'vae'")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
     assert "ModuleNotFoundError: missing here: vae" in done.stderr
@@ -185,7 +189,7 @@ def test_only_shipped_models_are_loaded(tmp_path, monkeypatch):
     for name, shipped in notebook.SHIPPED.items():
         assert vae.VAE.from_pretrained(ASSETS / name).config == shipped
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(notebook, "__file__", str(tmp_path / "site-packages" / "vae" / "x.py"))
+    monkeypatch.setattr(showcase, "PACKAGE", tmp_path / "site-packages" / "vae")
     with pytest.raises(ValueError, match="needs assets/latent_2"):
         notebook.load_pretrained(vae.TrainConfig())
     run = SimpleNamespace(model=vae.VAE(vae.VAEConfig(4)))
@@ -224,34 +228,38 @@ def test_a_slider_redraws_the_digit(classes):
 
 def test_the_judge_scores_draws_of_each_source():
     model, prior = vae.VAE(vae.VAEConfig(4)).eval(), LatentPrior(PriorConfig(steps=1)).eval()
-    assert [row[0] for row in notebook.show_scores(model, "mnist").rows] == ["N(0, I)"]
-    table = notebook.show_scores(model, "mnist", prior, n=20)
-    assert [row[0] for row in table.rows] == ["N(0, I)", "the learned prior"]
-    assert [bool(row[2]) for row in table.rows] == [False, True]  # asked for, or not
-    assert "MNIST alone" in repr(notebook.show_scores(model, "kmnist", prior))
+    assert [row[0] for row in rows(notebook.show_scores(model, "mnist"))] == ["N(0, I)"]
+    table = rows(notebook.show_scores(model, "mnist", prior, n=20))
+    assert [row[0] for row in table] == ["N(0, I)", "the learned prior"]
+    assert [bool(row[2]) for row in table] == [False, True]  # asked for, or not
+    assert "MNIST alone" in notebook.show_scores(model, "kmnist", prior).data
     assert "can be asked for" in notebook.show_digits(model, "name", None).data
 
 
 def test_the_plan_says_when_the_budget_is_the_quick_one(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     plans = {name: vae.with_budget(vae.TrainConfig(), name) for name in ("auto", "full", "tiny")}
-    said = {name: "quick budget" in repr(notebook.show_plan(plan)) for name, plan in plans.items()}
+    said = {name: "quick budget" in notebook.show_plan(plan).data for name, plan in plans.items()}
     assert said == {"auto": True, "full": False, "tiny": False}
-    assert "3 passes over all training images, on the CPU" in repr(
-        notebook.show_plan(plans["full"])
-    )
+    plan = notebook.show_plan(plans["full"]).data
+    assert "3 passes over all training images, on the CPU" in plan
+
+
+def rows(table):
+    """The cells of a Markdown table's rows."""
+    lines = [line for line in table.data.splitlines() if line.startswith("|")][2:]
+    return [tuple(cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]) for line in lines]
 
 
 def test_tables_hold_every_part_and_escape_what_they_are_given():
     model = vae.VAE(vae.VAEConfig(num_classes=10, latent_grid=1))
     table = notebook.show_parts(model)
     embedding = model.class_embedding.weight.numel() + model.decoder.position.numel()
-    counted = sum(int(row[3].replace(",", "")) for row in table.rows)
+    counted = sum(int(row[3].replace(",", "")) for row in rows(table))
     assert counted + embedding == sum(p.numel() for p in model.parameters())
-    assert ("decoder.conv_out", "Conv2d", "1 × 28 × 28", "145") in table.rows
-    risky = notebook.Table(("a", "b"), [("<b>", 1)], "x & y")
-    assert "<td>&lt;b&gt;</td><td>1</td>" in risky._repr_html_()
-    assert repr(risky) == "a    b\n<b>  1\nx & y"
+    assert ("decoder.conv_out", "Conv2d", "1 × 28 × 28", "145") in rows(table)
+    risky = notebook.table(("a", "b"), [("p(x|z)", 1)], "x & y")
+    assert risky.data == "| a | b |\n| --- | --- |\n| p(x\\|z) | 1 |\n\nx & y"
 
 
 def test_an_interpolation_starts_and_ends_at_the_two_images(digits):

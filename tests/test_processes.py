@@ -11,6 +11,7 @@ SCRIPT = """
 import sys
 import torch
 import vae
+from vae.training import loop
 
 torch.set_num_threads(1)
 rank, folder, grid = sys.argv[1:]
@@ -19,15 +20,10 @@ config = vae.TrainConfig(
     batch_size=64, max_test_images=50, projected_images=50, lpips_images=10, early_evaluations=0,
     adversarial_start=0.25, mixed_precision="no",
 )
-trainer = vae.training.Trainer(config, f"{folder}/{rank}")
-while trainer.step < trainer.total_steps:
-    trainer.optimize()
-    trainer.log_losses(vae.training.tqdm(disable=True))
-trainer.measure()
-trainer.finish(0.0)
+trainer = vae.Trainer(config, f"{folder}/{rank}")
+loop.LOG_EVERY = 1
+assert loop.complete(trainer, resume=False)
 """
-
-
 COMPARED = {"mse", "perceptual", "kl", "nll", "generator", "discriminator", "marginal"}
 
 

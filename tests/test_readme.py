@@ -4,14 +4,14 @@ import re
 
 import pytest
 import readme
-from results import ROOT
+from common import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = readme.PAGES
 
 
 def test_the_tables_are_those_of_the_files_that_they_come_from():
-    text = readme.README.read_text()
-    assert readme.filled(text) == text, "run `make notebooks`"
+    pages = {page: page.read_text() for page in PAGES}
+    assert readme.filled(dict(pages)) == pages, "run `make notebooks`"
 
 
 def headings(text):
@@ -35,7 +35,8 @@ def test_links_and_images_lead_somewhere(page):
 
 def test_the_readmes_examples_run(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    examples = re.findall(r"```python\n(.*?)```", readme.README.read_text(), re.S)
+    text = "".join(page.read_text() for page in PAGES)
+    examples = re.findall(r"```python\n(.*?)```", text, re.S)
     assert len(examples) == 2
     for code in examples:
         assert len(code.strip().splitlines()) <= 11
@@ -43,3 +44,12 @@ def test_the_readmes_examples_run(monkeypatch, capsys):
     reconstructed, read = capsys.readouterr().out.strip().rsplit("\n", 1)
     assert "'sample': {'mse'" in reconstructed
     assert float(read) >= 0.8
+
+
+def test_the_readme_is_short_and_every_page_of_the_docs_is_listed():
+    text, listed = (page.read_text() for page in (ROOT / "README.md", ROOT / "docs" / "README.md"))
+    assert len(text.splitlines()) <= 250
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"({page.name})" in listed
+    words = "heed", "has a say", "have a say", "bears noise"
+    assert not [w for w in words for page in PAGES if w in page.read_text()]

@@ -3,19 +3,26 @@
 import json
 
 import autoencoder
+import common
+import comparisons
 import generation
+import models
 import pytest
 import results
 import torch
-from results import ROOT
+from common import ROOT, Part, fingerprint, read_json
+from matplotlib.figure import Figure
 
 import vae
 from vae.cli import from_flags, parser
-from vae.config import config_differences
-from vae.run import read_metrics
+from vae.show.showcase import REFERENCE
+from vae.store.folder import read_metrics
+from vae.store.settings import config_differences
+
+RUNS = models.runs() | comparisons.runs() | autoencoder.runs()
 
 
-@pytest.mark.parametrize("size", results.REFERENCE)
+@pytest.mark.parametrize("size", REFERENCE)
 def test_a_shipped_model_beats_the_reference_and_has_the_numbers_it_claims(size):
     folder = ROOT / "assets" / f"latent_{size}"
     metrics = read_metrics(folder)
@@ -24,7 +31,7 @@ def test_a_shipped_model_beats_the_reference_and_has_the_numbers_it_claims(size)
     assert all(config[w] > 0 for w in ("w_mse", "w_perceptual", "w_adversarial", "beta"))
     assert (folder / "model.safetensors").stat().st_size <= 6e6
     sample = claimed["sample"]
-    assert results.beats_reference(size, sample)
+    assert models.beats_reference(size, sample)
 
     digits = vae.load_digits("test")  # drawn for all 10,000, or the noise is not the same
     measured = vae.evaluate(
@@ -35,7 +42,7 @@ def test_a_shipped_model_beats_the_reference_and_has_the_numbers_it_claims(size)
     assert measured["kl"] == pytest.approx(claimed["kl"], rel=1e-4)
 
 
-@pytest.mark.parametrize("size", results.REFERENCE)
+@pytest.mark.parametrize("size", REFERENCE)
 def test_the_discriminator_is_alive_at_the_end(size):
     last = read_metrics(ROOT / "assets" / f"latent_{size}")["history"]["train"][-1]
     assert last["discriminator"] < 1.8
@@ -50,7 +57,7 @@ def parsed(flags):
 
 
 def test_every_command_of_the_results_is_one_that_trains():
-    for name, flags in results.runs().items():
+    for name, flags in RUNS.items():
         config = parsed(flags)
         assert (config.beta > 0) == config.model.variational
         assert (config.model.latent_grid == 1) == name.startswith(
@@ -58,20 +65,20 @@ def test_every_command_of_the_results_is_one_that_trains():
         ) or name == "autoencoder/4 on 7x7"
 
 
-@pytest.mark.parametrize("size", results.REFERENCE)
+@pytest.mark.parametrize("size", REFERENCE)
 def test_a_shipped_model_has_the_settings_of_its_command(size):
     metrics = read_metrics(ROOT / "assets" / f"latent_{size}")
-    assert not config_differences(metrics["config"], parsed(results.runs()[f"latent_{size}"]))
+    assert not config_differences(metrics["config"], parsed(RUNS[f"latent_{size}"]))
     assert "-dirty" not in metrics["environment"]["commit"]
 
 
 def test_the_curve_has_every_size_and_beta_and_less_rate_is_more_distortion():
     rows = json.loads((ROOT / "assets" / "rate_distortion.json").read_text())
-    runs = {k.partition("/")[2]: v for k, v in results.runs().items() if "rate_distortion" in k}
+    runs = {k.partition("/")[2]: v for k, v in RUNS.items() if "rate_distortion" in k}
     assert {key: row["command"] for key, row in rows.items()} == {
         key: f"python -m vae train {flags}" for key, flags in runs.items()
     }
-    for size in results.REFERENCE:
+    for size in REFERENCE:
         tests = [row["test"] for row in rows.values() if row["latent_size"] == size]
         tests.sort(key=lambda test: test["kl"])
         assert len(tests) == 4 - (size == 4)
@@ -81,8 +88,8 @@ def test_the_curve_has_every_size_and_beta_and_less_rate_is_more_distortion():
 
 def test_the_comparisons_hold_the_commands_that_made_them_and_live_discriminators():
     rows = json.loads((ROOT / "assets" / "ablation.json").read_text())
-    assert list(rows) == list(results.ABLATION)
-    commands = [f"python -m vae train {flags}" for flags in results.runs().values()]
+    assert list(rows) == list(comparisons.ABLATION)
+    commands = [f"python -m vae train {flags}" for flags in RUNS.values()]
     for key, row in rows.items():
         assert row["command"] in commands, key
         assert "-dirty" not in row["commit"], key
@@ -94,11 +101,11 @@ def test_the_comparisons_hold_the_commands_that_made_them_and_live_discriminator
             assert 0.55 <= watched["accuracy_fake"] <= 0.95, key
 
 
-@pytest.mark.parametrize("name", [f"global_{size}" for size in results.REFERENCE])
+@pytest.mark.parametrize("name", [f"global_{size}" for size in REFERENCE])
 def test_a_shipped_global_model_has_as_many_numbers_as_it_says(name):
     metrics = read_metrics(ROOT / "assets" / name)
     claimed, size = metrics["test"], int(name.partition("_")[2])
-    assert not config_differences(metrics["config"], parsed(results.runs()[name]))
+    assert not config_differences(metrics["config"], parsed(RUNS[name]))
     assert "-dirty" not in metrics["environment"]["commit"]
     assert (metrics["config"]["beta"], claimed["latent_values"]) == (1, size)
     assert metrics["config"]["w_marginal"] == 10  # not that of an older run, which had none
@@ -109,7 +116,7 @@ def test_a_shipped_global_model_has_as_many_numbers_as_it_says(name):
     assert measured["neg_elbo"] == pytest.approx(claimed["neg_elbo"], abs=0.05)
 
 
-@pytest.mark.parametrize("size", results.REFERENCE)
+@pytest.mark.parametrize("size", REFERENCE)
 def test_a_shipped_prior_draws_the_digit_that_it_is_asked_for(size):
     folder = ROOT / "assets" / f"latent_{size}"
     model, prior = vae.VAE.from_pretrained(folder), vae.LatentPrior.from_pretrained(folder)
@@ -120,51 +127,51 @@ def test_a_shipped_prior_draws_the_digit_that_it_is_asked_for(size):
 
 
 def test_the_conditional_model_draws_the_digit_that_it_is_told():
-    folder = ROOT / "assets" / results.CONDITIONAL
+    folder = ROOT / "assets" / models.CONDITIONAL
     config = read_metrics(folder)["config"]
-    assert not config_differences(config, parsed(results.runs()[results.CONDITIONAL]))
+    assert not config_differences(config, parsed(RUNS[models.CONDITIONAL]))
     model, labels = vae.VAE.from_pretrained(folder), torch.arange(200) % 10
     images = model.sample(200, labels, torch.Generator().manual_seed(1))
     assert vae.judge_images(images, labels)["accuracy"] >= 0.94  # of 10,000: the next test
 
 
 def test_what_is_generated_reaches_its_targets():
-    rows = results.read_json(ROOT / "assets" / "generation.json")
+    rows = read_json(ROOT / "assets" / "generation.json")
     assert all(row["images"] == 10_000 for row in rows.values())
     noise, floor = rows["latent_4, N(0, I)"], rows["test digits"]["nearest"]
     assert rows["latent_4, prior"]["fid"] <= 0.05 * noise["fid"]
     assert rows["latent_4, prior"]["recognised"] >= 0.93
     assert rows["global_16, N(0, I)"]["recognised"] >= 0.75
-    for size in results.REFERENCE:
+    for size in REFERENCE:
         assert rows[f"latent_{size}, prior"]["accuracy"] >= 0.97
         assert rows[f"latent_{size}, prior"]["nearest"] > 0.5 * floor  # no copies
-    assert rows[f"{results.CONDITIONAL}, N(0, I)"]["accuracy"] >= 0.97
+    assert rows[f"{models.CONDITIONAL}, N(0, I)"]["accuracy"] >= 0.97
 
 
 def test_what_was_scored_are_the_weights_that_are_shipped():
     for file in ("generation", "bounds"):
-        rows = results.read_json(ROOT / "assets" / f"{file}.json")
+        rows = read_json(ROOT / "assets" / f"{file}.json")
         for name, row in rows.items():
-            assert row["weights"] == results.fingerprint(*generation.weights(name)), name
-    pairs = results.read_json(ROOT / "assets" / "autoencoder.json")
+            assert row["weights"] == fingerprint(*generation.weights(name)), name
+    pairs = read_json(ROOT / "assets" / "autoencoder.json")
     for name, (_, folder) in autoencoder.folders().items():
-        of = results.fingerprint(folder / "model.safetensors")
+        of = fingerprint(folder / "model.safetensors")
         assert pairs[name]["variational"]["weights"] == of, name
 
 
 def test_a_global_model_is_five_times_nearer_to_digits_than_another_projects():
-    theirs = results.read_json(ROOT / "assets" / "pythae.json")
+    theirs = read_json(ROOT / "assets" / "pythae.json")
     ours = read_metrics(ROOT / "assets" / "global_16")
     assert theirs["seconds"] >= ours["seconds"]["training"]
     for key in ("hardware", "threads"):
         assert theirs[key] == ours["environment"][key]
-    drawn = results.read_json(ROOT / "assets" / "generation.json")["global_16, N(0, I)"]
+    drawn = read_json(ROOT / "assets" / "generation.json")["global_16, N(0, I)"]
     assert drawn["fid"] * 5 <= theirs["scores"]["fid"]
 
 
 def test_the_importance_weighted_bound_is_tighter_than_the_elbo():
-    rows = results.read_json(ROOT / "assets" / "bounds.json")
-    assert list(rows) == [f"global_{size}" for size in (2, 4, 16)] + [results.CONDITIONAL]
+    rows = read_json(ROOT / "assets" / "bounds.json")
+    assert list(rows) == [f"global_{size}" for size in (2, 4, 16)] + [models.CONDITIONAL]
     for name, row in rows.items():
         assert (row["samples"], row["images"]) == (500, 1000)
         assert row["neg_bound"] < row["neg_elbo_one_draw"]
@@ -172,10 +179,10 @@ def test_the_importance_weighted_bound_is_tighter_than_the_elbo():
 
 
 def test_a_plain_autoencoder_generates_worse_and_reconstructs_better_but_from_two_numbers():
-    rows = results.read_json(ROOT / "assets" / "autoencoder.json")
-    assert list(rows) == [f"{size} on {grid}x{grid}" for size, grid in results.AUTOENCODERS]
+    rows = read_json(ROOT / "assets" / "autoencoder.json")
+    assert list(rows) == list(autoencoder.PAIRS)
     for name, pair in rows.items():
-        flags = results.runs()[f"autoencoder/{name}"]
+        flags = RUNS[f"autoencoder/{name}"]
         assert not config_differences(pair["plain"]["config"], parsed(flags))
         ours, others = (pair[kind]["config"] for kind in ("variational", "plain"))
         ours, others = ({"variational": True} | c | c["model"] for c in (ours, others))
@@ -185,3 +192,97 @@ def test_a_plain_autoencoder_generates_worse_and_reconstructs_better_but_from_tw
         assert better == (name != "2 on 1x1"), name
         for source in ("N(0, I)", "fitted Gaussian"):
             assert pair["plain"][source]["fid"] > pair["variational"][source]["fid"], name
+
+
+def test_every_part_has_a_name_of_its_own_and_all_that_is_measured_is_there():
+    parts = results.all_parts()
+    names = [part.name for part in parts]
+    assert len(set(names)) == len(names)
+    assert set(RUNS) < set(names)
+    assert [part.name for part in parts if part.kind != "draw" and not part.done()] == []
+    for part in parts:
+        assert part.command.startswith("python ")
+        assert 5 < part.seconds < 3600, part.name
+
+
+def fake_parts(made: set[str]) -> list[Part]:
+    def part(name: str) -> Part:
+        return Part("train", name, 60, lambda: name in made, lambda: made.add(name))
+
+    return [part(name) for name in ("one", "group/two", "group/three")]
+
+
+def test_what_is_there_is_not_made_again_and_the_plan_says_how_long_the_rest_takes(
+    monkeypatch, capsys
+):
+    made = {"group/two"}
+    monkeypatch.setattr(results, "all_parts", lambda: fake_parts(made))
+    monkeypatch.setattr(results, "slowness", lambda: 2.0)
+    results.main(["--list"])
+    assert made == {"group/two"}
+    plan = capsys.readouterr().out
+    assert "3 parts take about 0:06:00 here; 2 are missing: 0:04:00" in plan
+    assert "python tools/results.py --only group/three" in plan
+    results.main(["--only", "one"])
+    assert made == {"one", "group/two"}
+    results.main([])
+    assert made == {"one", "group/two", "group/three"}
+    assert "[3/3] group/three: 0:00:00 so far, about 0:02:00 left" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        results.main(["--only", "four"])
+
+
+def test_a_row_is_out_of_date_with_other_weights_and_a_picture_with_another_row(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(common, "ASSETS", tmp_path)
+    monkeypatch.setattr(common, "RUNS", tmp_path / "runs")
+    weights = tmp_path / "model.safetensors"
+    row = common.measurement("table/key/inner", 1, [weights], lambda: {"value": 1})
+    drawing = common.picture("drawing", [tmp_path / "table.json"], Figure)
+    weights.write_bytes(b"first")
+    for part in (row, drawing):
+        assert not part.done()
+        part.make()
+        assert part.done()
+    assert read_json(tmp_path / "table.json")["key"]["inner"]["value"] == 1
+    weights.write_bytes(b"second")
+    assert not row.done()
+    row.make()
+    assert not drawing.done()
+    weights.unlink()
+    assert not row.done()  # a shipped model is gone
+
+
+def test_what_was_made_of_a_run_stays_where_the_run_is_not_here(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "ASSETS", tmp_path)
+    run = common.RUNS / "no such run" / "model.safetensors"
+    row = common.measurement("table/key", 1, [run], dict)
+    drawing = common.picture("drawing", [run], Figure)
+    assert not row.done()
+    assert not drawing.done()
+    common.keep_row("table/key", {"weights": "those of the run"})
+    Figure().savefig(tmp_path / "drawing.png")
+    assert row.done()
+    assert drawing.done()
+
+
+def test_a_finished_run_becomes_a_model_or_a_row(tmp_path, monkeypatch, tiny):
+    for module in (common, comparisons, models):
+        monkeypatch.setattr(module, "ASSETS", tmp_path / "assets")
+        monkeypatch.setattr(module, "RUNS", tmp_path)
+    monkeypatch.setattr(common, "ROOT", tmp_path)
+    monkeypatch.setattr(common, "run", pytest.fail)  # nothing is trained twice
+    (tmp_path / "assets").mkdir()
+    config = tiny(max_train_images=64, lpips_images=0, w_perceptual=0.0)
+    parts = {part.name: part for module in (models, comparisons) for part in module.parts()}
+    for name in ("latent_2", "ablation/+ adversarial"):
+        assert not parts[name].done()
+        vae.train(config, tmp_path / name)
+        parts[name].make()
+        assert parts[name].done()
+    assert vae.Run.load(tmp_path / "assets" / "latent_2").metrics["config"]["epochs"] == 1
+    row = read_json(tmp_path / "assets" / "ablation.json")["+ adversarial"]
+    assert row["command"] == f"python -m vae train {RUNS['ablation/+ adversarial']}"
+    assert row["discriminator"]
+    assert row["seen"]

@@ -1,39 +1,55 @@
-"""Compare each variational autoencoder with the same network as a plain one.
+"""Each variational autoencoder beside the same network as a plain one.
 
-    python tools/autoencoder.py
-
-Reads the plain ones from `runs/results/autoencoder` (`tools/results.py` trains them), the others
-from `assets/`. Writes `assets/autoencoder.json` and `assets/autoencoder.png`. A model of the
-same weights is not measured again.
+The plain ones are trained in `runs/results/autoencoder`, and not shipped; the others are those of
+`assets/`. Both are measured into `assets/autoencoder.json`.
 """
 
-import matplotlib.pyplot as plt
+import itertools
+from functools import partial
+from pathlib import Path
+
+import models
 import torch
-from latents import CHUNK, decode, encode
-from results import ASSETS, AUTOENCODERS, RUNS, fingerprint, read_json, write_json
+from common import ASSETS, FULL_SECONDS, RUNS, Part, measurement, picture, row, training
+from latents import DRAWS, decode, draw_panels, encode, seeded
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from vae import VAE, Judge, judge_images, load_digits, mse, scale_images
-from vae.figures import tile
-from vae.run import is_finished, read_metrics
+from vae import VAE, judge_images, load_digits, mse, scale_images
+from vae.store.folder import read_metrics
 
-DRAWS, DRAWN = 10_000, 40  # scored, and shown
-DRAWN_PAIR = "16 on 1x1"
+# The variational one of each pair is shipped.
+PAIRS = {"2 on 1x1": "global_2", "4 on 1x1": "global_4", "16 on 1x1": "global_16",
+         "4 on 7x7": "latent_4"}  # fmt: skip
+KINDS = {"plain": "o--", "variational": "o-"}  # and their lines
+DRAWN, DRAWN_PAIR = 40, "16 on 1x1"  # digits that are shown, and whose
 ABOUT = ("config", "environment", "test")  # kept of a run's metrics
 MOVED = 2000  # test digits whose codes are moved
 NOISE = (0.1, 0.2, 0.5, 1.0, 2.0)  # standard deviations of the codes
-RESULT, PICTURE = ASSETS / "autoencoder.json", ASSETS / "autoencoder.png"
+MEASURE_SECONDS = 100
 
 
-def folders() -> dict[str, tuple]:
+def folders() -> dict[str, tuple[Path, Path]]:
     """The two folders of each pair: the plain autoencoder and the variational one."""
-    return {
-        f"{size} on {grid}x{grid}": (
-            RUNS / "autoencoder" / f"{size} on {grid}x{grid}",
-            ASSETS / (f"global_{size}" if grid == 1 else f"latent_{size}"),
-        )
-        for size, grid in AUTOENCODERS
-    }
+    plain = RUNS / "autoencoder"
+    return {pair: (plain / pair, ASSETS / like) for pair, like in PAIRS.items()}
+
+
+def runs() -> dict[str, str]:
+    """The training of each plain one: as the other of the pair, but without the KL."""
+    flags = {pair: models.runs()[like] for pair, like in PAIRS.items()}
+    return {f"autoencoder/{k}": f"{v} --no-variational --beta 0" for k, v in flags.items()}
+
+
+def parts() -> list[Part]:
+    """The trainings, what is measured of each pair's two models, and the picture."""
+    found = [training(name, flags, FULL_SECONDS) for name, flags in runs().items()]
+    for pair, both in folders().items():
+        for kind, folder in zip(KINDS, both, strict=True):
+            name, weights = f"autoencoder/{pair}/{kind}", [folder / VAE.weights_name]
+            found.append(measurement(name, MEASURE_SECONDS, weights, partial(measure, folder)))
+    shown = [folder / VAE.weights_name for folder in folders()[DRAWN_PAIR]]
+    return [*found, picture("autoencoder", [ASSETS / "autoencoder.json", *shown], draw)]
 
 
 def fitted_draws(codes: Tensor, noise: torch.Generator) -> Tensor:
@@ -45,22 +61,16 @@ def fitted_draws(codes: Tensor, noise: torch.Generator) -> Tensor:
     return draws.float().view(-1, *codes.shape[1:])
 
 
-@torch.no_grad()
-def read_right(judge: Judge, images: Tensor, labels: Tensor) -> float:
-    read = torch.cat([judge(part).argmax(1) for part in images.split(CHUNK)])
-    return (read == labels).double().mean().item()
-
-
-def measure(model: VAE) -> dict:
+def measure(folder: Path) -> dict:
     """Everything about one model: reconstruction, generation, noise, midpoints.
 
     A code is z ~ q(z|x), as the decoder saw it in training; of a plain one, the point itself.
     """
-    generator = torch.Generator().manual_seed(0)
+    model, metrics, generator = VAE.from_pretrained(folder), read_metrics(folder), seeded()
     (images, labels), train = load_digits("test"), load_digits("train").images[:DRAWS]
-    x, judge = scale_images(images), Judge.from_pretrained()
-    codes = encode(model, images, generator=generator)
-    known = encode(model, train, generator=generator)
+    x = scale_images(images)
+    codes = encode(model, images, generator)
+    known = encode(model, train, generator)
     std = known.std(0)
     unit = torch.randn(DRAWS, *codes.shape[1:], generator=generator)
     draws = {"N(0, I)": unit, "fitted Gaussian": fitted_draws(known, generator)}
@@ -72,68 +82,39 @@ def measure(model: VAE) -> dict:
     moved = torch.randn(MOVED, *codes.shape[1:], generator=generator) * std
     for share in NOISE:
         y = decode(model, codes[:MOVED] + share * moved)
-        result["noise"][str(share)] = {
-            "mse": mse(x[:MOVED], y).mean().item(),
-            "accuracy": read_right(judge, y, labels[:MOVED]),
-        }
+        scores = judge_images(y, labels[:MOVED], reference=images[:MOVED])
+        error = mse(x[:MOVED], y).mean().item()
+        result["noise"][str(share)] = {"mse": error, "accuracy": scores["accuracy"]}
     order = torch.randperm(len(codes), generator=generator)
     middle = judge_images(decode(model, (codes + codes[order]) / 2), reference=images)
-    return result | {"midpoints": middle["recognised"]}
+    result["midpoints"] = middle["recognised"]
+    return result | {part: metrics[part] for part in ABOUT}
 
 
-def draw(rows: dict) -> None:
+def draw() -> Figure:
     """The curves over the noise, and draws of the largest global pair."""
-    figure = plt.figure(figsize=(11, 6.3), layout="constrained")
+    figure = Figure(figsize=(11, 6.3), dpi=90, layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(2.2, 1))
-    for axis, key, title in zip(
-        top.subplots(1, 2),
-        ("mse", "accuracy"),
-        ("MSE of the reconstruction", "share read as the digit it was"),
-        strict=True,
-    ):
-        for colour, name in enumerate(folders()):
-            for kind, style in (("plain", "--"), ("variational", "-")):
-                values = [rows[name][kind]["noise"][str(share)][key] for share in NOISE]
-                label = f"{name.replace('x', '×')}, {kind}"
-                axis.plot(NOISE, values, f"o{style}", color=f"C{colour}", label=label, ms=4)
+    titles = {"mse": "MSE of the reconstruction", "accuracy": "share read as the digit it was"}
+    for axis, (key, title) in zip(top.subplots(1, 2), titles.items(), strict=True):
+        for (colour, pair), kind in itertools.product(enumerate(PAIRS), KINDS):
+            noise, label = row(f"autoencoder/{pair}/{kind}")["noise"], f"{pair}, {kind}"
+            values = [noise[str(share)][key] for share in NOISE]
+            style = {"color": f"C{colour}", "label": label.replace("x", "×"), "ms": 4}
+            axis.plot(NOISE, values, KINDS[kind], **style)
         axis.set(xscale="log", xlabel="noise on the code, in its standard deviations", title=title)
         axis.set_xticks(NOISE, [f"{share:g}" for share in NOISE], minor=False)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     top.legend(*axis.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
     plain, variational = (VAE.from_pretrained(folder) for folder in folders()[DRAWN_PAIR])
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded()
     unit = torch.randn(DRAWN, *plain.config.latent_shape, generator=generator)
-    fitted = fitted_draws(encode(plain, load_digits("train").images[:DRAWS]), generator)[:DRAWN]
+    known = encode(plain, load_digits("train").images[:DRAWS], generator)
     panels = {
-        "plain, N(0, I)": decode(plain, unit),
-        "plain, fitted Gaussian": decode(plain, fitted),
-        "variational, N(0, I)": decode(variational, unit),
+        "16 on 1×1, plain, N(0, I)": decode(plain, unit),
+        "16 on 1×1, plain, fitted Gaussian": decode(plain, fitted_draws(known, generator)[:DRAWN]),
+        "16 on 1×1, variational, N(0, I)": decode(variational, unit),
     }
-    for axis, (title, images) in zip(bottom.subplots(1, 3), panels.items(), strict=True):
-        axis.imshow(tile(images[:, 0].numpy(), DRAWN // 4), cmap="gray", vmin=-1, vmax=1)
-        axis.set_title(f"16 on 1×1, {title}", fontsize=11)
-        axis.set_axis_off()
-    figure.savefig(PICTURE, dpi=90)
-    plt.close(figure)
-
-
-def main() -> None:
-    rows = read_json(RESULT)
-    for name, pair in folders().items():
-        for kind, folder in zip(("plain", "variational"), pair, strict=True):
-            if not is_finished(folder):  # the plain ones are not shipped
-                continue
-            row, of = rows.setdefault(name, {}), fingerprint(folder / "model.safetensors")
-            if row.get(kind, {}).get("weights") == of:
-                continue
-            about = {part: read_metrics(folder)[part] for part in ABOUT}
-            row[kind] = measure(VAE.from_pretrained(folder)) | about | {"weights": of}
-            write_json(RESULT, {there: rows[there] for there in folders() if there in rows})
-            print(name, kind, {k: v for k, v in row[kind].items() if k not in ABOUT}, flush=True)
-    if all(len(row) == 2 for row in rows.values()) and all(map(is_finished, folders()[DRAWN_PAIR])):
-        draw(rows)
-
-
-if __name__ == "__main__":
-    main()
+    draw_panels(bottom.subplots(1, 3), panels, DRAWN // 4)
+    return figure

@@ -16,14 +16,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
 from PIL import Image
 
 import vae
-from vae.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from vae.run import FRAMES_NAME, METRICS_NAME, Frames, is_finished, read_metrics
+from vae.show.frames import Frames
+from vae.store.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from vae.store.folder import FRAMES_NAME, METRICS_NAME, is_finished, read_metrics
 
 FLAGS = (
     "train --latent-size 2 --channels 8 16 16 --epochs 2 --batch-size 32 --max-train-images 960 "
@@ -31,8 +33,8 @@ FLAGS = (
     "--beta 0.5 --resume --run-dir"
 )
 # Checkpoints come often, so that a kill hits one, and a kill does not cost much.
-PROGRAM = "import sys; from vae import cli, training; training.CHECKPOINT_SECONDS = 0.2; "
-PROGRAM += "sys.exit(cli.main(sys.argv[1:]))"
+PROGRAM = "import sys; from vae import cli; from vae.training import loop; "
+PROGRAM += "loop.CHECKPOINT_SECONDS = 0.2; sys.exit(cli.main(sys.argv[1:]))"
 TARGETS = (None, ".checkpoint.", ".metrics.", ".reconstruction.")  # None: a random moment
 TIMED = ("training_seconds", "images_per_second")  # of a history's rows: never the same twice
 
@@ -64,10 +66,9 @@ def check_files(folder: Path) -> None:
         vae.VAE.from_pretrained(folder)
     if (folder / METRICS_NAME).exists():
         read_metrics(folder)
-    if (folder / FRAMES_NAME).exists():
-        Frames.load(folder / FRAMES_NAME)
-    if (folder / CHECKPOINT_NAME).exists():
-        load_checkpoint(folder / CHECKPOINT_NAME)
+    for name, read in ((FRAMES_NAME, Frames.load), (CHECKPOINT_NAME, load_checkpoint)):
+        if (folder / name).exists():
+            read(folder / name)
     for picture in (*folder.glob("[a-z]*.gif"), *folder.glob("[a-z]*.png")):
         with Image.open(picture) as image:
             for frame in range(getattr(image, "n_frames", 1)):
@@ -85,7 +86,7 @@ def result(folder: Path) -> tuple[dict, list]:
     return vae.VAE.from_pretrained(folder).state_dict(), history
 
 
-def run(kills: int, seed: int, parent: Path) -> dict:
+def run(kills: int, seed: int, parent: Path) -> Counter:
     """Do it; returns how many kills there were at each target. Raises on any difference."""
     moments = random.Random(seed)
     alone, killed = parent / "alone", parent / "killed"
@@ -94,13 +95,11 @@ def run(kills: int, seed: int, parent: Path) -> dict:
     if process.returncode:
         raise RuntimeError(error)
     seconds = time.monotonic() - begun
-    counts: dict[str, int] = {}
-    finished = 0
-    while sum(counts.values()) < kills:
-        target = TARGETS[sum(counts.values()) % len(TARGETS)]
+    counts, finished = Counter(), 0
+    while counts.total() < kills:
+        target = TARGETS[counts.total() % len(TARGETS)]
         if kill(start(killed), killed, target, moments.uniform(0, seconds)):
-            name = target.strip(".") if target else "random"
-            counts[name] = counts.get(name, 0) + 1
+            counts[target.strip(".") if target else "random"] += 1
             check_files(killed)
         else:  # it finished first: once more from the start
             compare(alone, killed)
@@ -131,7 +130,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as parent:
         counts = run(options.kills, options.seed, Path(parent))
-    print(f"{sum(counts.values())} kills survived, same weights and history: {json.dumps(counts)}")
+    print(f"{counts.total()} kills survived, same weights and history: {json.dumps(counts)}")
 
 
 if __name__ == "__main__":

@@ -1,37 +1,42 @@
-"""Whole data sets through an encoder or a decoder, a part at a time."""
+"""Many images through an encoder or a decoder, a part at a time, and pictures of them."""
+
+from collections.abc import Iterable
 
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from vae import VAE, scale_images
+from vae.show.figures import tile
 
+DRAWS = 10_000  # generated digits that are scored
 CHUNK = 500  # images at once
 
 
-@torch.no_grad()
-def encode(
-    model: VAE,
-    images: Tensor,
-    labels: Tensor | None = None,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """z ~ q(z|x) for images (N, 1, 28, 28), uint8; the point itself for a plain autoencoder.
+def seeded() -> torch.Generator:
+    """The generator of every measurement's noise."""
+    return torch.Generator().manual_seed(0)
 
-    `labels`: int64 (N,), for a conditional model.
-    """
+
+@torch.no_grad()
+def encode(model: VAE, images: Tensor, generator: torch.Generator) -> Tensor:
+    """z ~ q(z|x) for images (N, 1, 28, 28), uint8; the point itself for a plain autoencoder."""
     codes = []
-    for part, given in zip(images.split(CHUNK), _parts(labels, len(images)), strict=True):
-        posterior = model.encode(scale_images(part), given)
+    for part in images.split(CHUNK):
+        posterior = model.encode(scale_images(part))
         codes.append(posterior.sample(torch.randn(posterior.mean.shape, generator=generator)))
     return torch.cat(codes)
 
 
 @torch.no_grad()
-def decode(model: VAE, z: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Images (N, 1, 28, 28) in [-1, 1] of latents (N, C, G, G); `labels`: as for `encode`."""
-    parts = zip(z.split(CHUNK), _parts(labels, len(z)), strict=True)
-    return torch.cat([model.decode(part, given) for part, given in parts])
+def decode(model: VAE, z: Tensor) -> Tensor:
+    """Images (N, 1, 28, 28) in [-1, 1] of latents (N, C, G, G)."""
+    return torch.cat([model.decode(part) for part in z.split(CHUNK)])
 
 
-def _parts(labels: Tensor | None, n: int) -> list:
-    return [None] * -(-n // CHUNK) if labels is None else list(labels.split(CHUNK))
+def draw_panels(axes: Iterable[Axes], panels: dict[str, Tensor], columns: int) -> None:
+    """The images (N, 1, 28, 28) of each title, tiled, in a panel of their own."""
+    for axis, (title, images) in zip(axes, panels.items(), strict=True):
+        axis.imshow(tile(images[:, 0].numpy(), columns), cmap="gray", vmin=-1, vmax=1)
+        axis.set_title(title, fontsize=11)
+        axis.set_axis_off()

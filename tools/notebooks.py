@@ -13,10 +13,10 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+from common import ROOT
+from models import SHIPPED_BETA
 from nbclient import NotebookClient
-from results import SHIPPED_BETA
 
-ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 METADATA = {

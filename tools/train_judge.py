@@ -1,4 +1,4 @@
-"""Train the judge of `vae/judge.py` again, measure it, and put it where the package reads it.
+"""Train the judge of `vae/judge` again, measure it, and put it where the package reads it.
 
     python tools/train_judge.py [--epochs 10]
 
@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from vae import load_digits, scale_images
-from vae.files import write_atomically
-from vae.judge import FOLDER, Judge
-from vae.optimizer import Muon, one_cycle
+from vae import Judge, judge_images, load_digits, scale_images
+from vae.judge.classifier import FOLDER
+from vae.store.files import write_json
+from vae.training.optimizer import Muon, one_cycle
 
 BATCH = 64
 LEARNING_RATE, WEIGHT_DECAY, WARMUP = 5e-3, 0.05, 0.15
@@ -38,33 +38,25 @@ def move_images(x: Tensor, generator: torch.Generator) -> Tensor:
     return F.grid_sample(x + 1, grid, align_corners=False) - 1  # what moves in is background, -1
 
 
-def accuracy(judge: Judge, split: str) -> float:
-    images, labels = load_digits(split)
-    with torch.no_grad():
-        read = torch.cat([judge(scale_images(part)).argmax(1) for part in images.split(500)])
-    return (read == labels).double().mean().item()
-
-
 def train(epochs: int, seed: int) -> Judge:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    judge = Judge()
-    images, labels = load_digits("train")
-    steps = len(images) // BATCH * epochs
+    judge, (images, labels) = Judge(), load_digits("train")
     optimizer = Muon(judge, LEARNING_RATE, WEIGHT_DECAY)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, one_cycle(WARMUP, steps))
-    with tqdm(total=steps) as bar:
-        for _ in range(epochs):
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    steps_per_epoch = len(images) // BATCH
+    schedule = one_cycle(WARMUP, steps_per_epoch * epochs)
+    for step in tqdm(range(steps_per_epoch * epochs)):
+        position = step % steps_per_epoch
+        if position == 0:
             order = torch.randperm(len(images), generator=generator)
-            for index in order.split(BATCH)[: len(images) // BATCH]:
-                x = move_images(scale_images(images[index]), generator)
-                loss = F.cross_entropy(judge(x), labels[index])
-                loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                scheduler.step()
-                bar.update()
-            bar.set_postfix(loss=f"{loss.item():.3g}")
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * schedule(step)
+        index = order[position * BATCH :][:BATCH]
+        x = move_images(scale_images(images[index]), generator)
+        F.cross_entropy(judge(x), labels[index]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
     return judge.eval()
 
 
@@ -75,17 +67,16 @@ def main() -> None:
     options = parser.parse_args()
     started = time.perf_counter()
     judge = train(options.epochs, options.seed)
-    measured = {
-        "test_accuracy": accuracy(judge, "test"),
-        "train_accuracy": accuracy(judge, "train"),
-        "parameters": sum(p.numel() for p in judge.parameters()),
-        "seconds": time.perf_counter() - started,
-        **vars(options),
-    }
+    measured = {}
+    for split in ("test", "train"):
+        images, labels = load_digits(split)
+        scores = judge_images(scale_images(images), labels, judge=judge)
+        measured[f"{split}_accuracy"] = scores["accuracy"]
+    measured["parameters"] = sum(p.numel() for p in judge.parameters())
+    measured |= {"seconds": time.perf_counter() - started} | vars(options)
     judge.save_pretrained(FOLDER)
-    text = json.dumps(measured, indent=1) + "\n"
-    write_atomically(FOLDER / "metrics.json", lambda path: path.write_text(text))
-    print(text)
+    write_json(FOLDER / "metrics.json", measured)
+    print(json.dumps(measured, indent=1))
 
 
 if __name__ == "__main__":

@@ -8,17 +8,14 @@
 """
 
 import argparse
-import statistics
-import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
+from common import build_trainer, in_turns, time_steps
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vae import TrainConfig, VAEConfig
-from vae.optimizer import one_cycle
-from vae.training import Trainer
+from vae import TrainConfig, Trainer, VAEConfig
 
 PLAIN = {"w_perceptual": 0.0, "w_adversarial": 0.0, "lpips_images": 0}
 FULL = {"adversarial_start": 0.0}
@@ -28,44 +25,31 @@ STEPS = 12  # three rounds of the terms that count every fourth step
 
 def adamw(trainer: Trainer, lr: float = 2e-3, fused: bool = True) -> None:
     """AdamW for all parameters in place of Muon."""
-    optimizer = torch.optim.AdamW(
-        trainer.model.parameters(), lr, (0.9, 0.99), weight_decay=1e-2, fused=fused
-    )
-    trainer.optimizer = optimizer
-    schedule = one_cycle(trainer.config.warmup, trainer.total_steps)
-    trainer.scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+    parameters = trainer.networks.model.parameters()
+    optimizer = torch.optim.AdamW(parameters, lr, (0.9, 0.99), weight_decay=1e-2, fused=fused)
+    trainer.networks.optimizer = trainer.scheduled = optimizer
+    trainer.peaks = [lr]
 
 
 def compiled(trainer: Trainer) -> None:
     """The model through torch.compile; prints how long the first two steps take."""
-    trainer.model = torch.compile(trainer.model)
-    start = time.perf_counter()
-    trainer.optimize()
-    trainer.optimize()
-    print(f"torch.compile: the first two steps took {time.perf_counter() - start:.0f} s")
-
-
-def contiguous(trainer: Trainer) -> None:
-    """The model's weights in PyTorch's default memory format."""
-    trainer.model.to(memory_format=torch.contiguous_format)
+    trainer.networks.model = torch.compile(trainer.networks.model)
+    print(f"torch.compile: the first two steps took {2 * time_steps(trainer, 2):.0f} s")
 
 
 def plain_attention(trainer: Trainer) -> None:
     """Attention as two matrix products and a softmax, without the fused kernel."""
-    step = trainer.optimize
-
-    def optimize():
-        with sdpa_kernel(SDPBackend.MATH):
-            step()
-
-    trainer.optimize = optimize
+    trainer.optimize = sdpa_kernel(SDPBackend.MATH)(trainer.optimize)
 
 
 STEP_TRIALS: dict[str, tuple[dict, Callable | None]] = {  # settings, and what is done to a trainer
     "MSE + KL": (PLAIN, None),
     "AdamW, fused": (PLAIN, adamw),
     "AdamW, a loop over tensors": (PLAIN, lambda trainer: adamw(trainer, fused=False)),
-    "contiguous, not channels-last": (PLAIN, contiguous),
+    "contiguous, not channels-last": (
+        PLAIN,
+        lambda trainer: trainer.networks.model.to(memory_format=torch.contiguous_format),
+    ),
     "attention without the fused kernel": (PLAIN, plain_attention),
     "torch.compile": (PLAIN, compiled),
     "bf16 autocast": (PLAIN | {"mixed_precision": "bf16"}, None),
@@ -92,39 +76,23 @@ QUALITY_TRIALS: dict[str, tuple[dict, Callable | None]] = {
 def build(settings: dict, change: Callable | None, images: int | None = None) -> Trainer:
     """A trainer of latent size 2 with `settings`, some of which are the model's."""
     model = {k: v for k, v in settings.items() if k in VAEConfig.__dataclass_fields__}
-    rest = {k: v for k, v in settings.items() if k not in model}
-    config = TrainConfig(
-        VAEConfig(**model), **{"epochs": 1, "beta": BETA, "max_train_images": images} | rest
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(config, folder)
+    rest = {"epochs": 1, "beta": BETA, "max_train_images": images}
+    rest |= {k: v for k, v in settings.items() if k not in model}
+    trainer = build_trainer(TrainConfig(VAEConfig(**model), **rest))
     if change:
         change(trainer)
     return trainer
 
 
-def time_steps(trainer: Trainer, steps: int = STEPS) -> float:
-    """Seconds for one step, averaged over `steps`."""
-    start = time.perf_counter()
-    for _ in range(steps):
-        trainer.optimize()
-    float(trainer.recent[-1]["mse"])  # waits for a GPU
-    trainer.recent.clear()
-    return (time.perf_counter() - start) / steps
-
-
 def step_trials(names: list[str], rounds: int = 5) -> None:
+    """The time of a step of each, in turns."""
     trainers = {name: build(*STEP_TRIALS[name]) for name in names}
-    for trainer in trainers.values():
-        time_steps(trainer)
-    taken = {name: [] for name in names}
-    for _ in range(rounds):
-        for name, trainer in trainers.items():
-            taken[name].append(time_steps(trainer))
+    work = {name: partial(time_steps, trainer, STEPS) for name, trainer in trainers.items()}
+    in_turns(work, 1)  # a warm-up
+    medians = in_turns(work, rounds)
     print(f"{'step':<36}{'ms':>8}{'of MSE + KL':>13}")
-    base = statistics.median(taken.get("MSE + KL", taken[names[0]]))
-    for name, times in taken.items():
-        median = statistics.median(times)
+    base = medians.get("MSE + KL", medians[names[0]])
+    for name, median in medians.items():
         print(f"{name:<36}{median * 1e3:>8.1f}{median / base:>13.2f}")
 
 
@@ -133,7 +101,8 @@ def quality_trials(names: list[str], images: int) -> None:
     print(f"latent 2, MSE + KL, beta {BETA}, one pass over {images:,} digits")
     print(f"{'variant':<20}{'seconds':>9}{'MSE':>9}{'SSIM':>8}{'PSNR':>7}{'KL':>7}")
     for name in names:
-        trainer = build(PLAIN | QUALITY_TRIALS[name][0], QUALITY_TRIALS[name][1], images)
+        settings, change = QUALITY_TRIALS[name]
+        trainer = build(PLAIN | settings, change, images)
         seconds = trainer.total_steps * time_steps(trainer, trainer.total_steps)
         test = trainer.evaluate(mean=False, lpips_images=0)
         row = test["sample"]

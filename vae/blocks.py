@@ -67,28 +67,18 @@ class Attention(nn.Module):
 class DownBlock(nn.Module):
     """Halve the map, then residual convolutions, then optional self- and cross-attention."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        blocks: int,
-        self_attention: bool = False,
-        context_channels: int | None = None,
-    ):
+    def __init__(self, in_channels: int, channels: int, blocks: int,
+                 self_attention: bool = False, context_channels: int | None = None):  # fmt: skip
         super().__init__()
         self.down = nn.Conv2d(in_channels, channels, 2, stride=2)  # space-to-depth, then 1x1
         self.residual = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
-        self.self_attention = Attention(channels) if self_attention else None
+        self.self_attention = Attention(channels) if self_attention else nn.Identity()
         self.cross_attention = Attention(channels, context_channels) if context_channels else None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(B, in_channels, H, W) to (B, channels, H / 2, W / 2); `context`: (B, T, ...)."""
-        x = self.residual(self.down(x))
-        if self.self_attention is not None:
-            x = self.self_attention(x)
-        if self.cross_attention is not None:
-            x = self.cross_attention(x, context)
-        return x
+        x = self.self_attention(self.residual(self.down(x)))
+        return x if self.cross_attention is None else self.cross_attention(x, context)
 
 
 class MidBlock(nn.Module):
@@ -104,16 +94,14 @@ class MidBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         """`x`: (B, C, H, W); `embedding`: (B, embedding_channels). Returns (B, C, H, W)."""
-        x = self.self_attention(self.residual1(x, embedding))
-        return self.residual2(x, embedding)
+        return self.residual2(self.self_attention(self.residual1(x, embedding)), embedding)
 
 
 class UpBlock(nn.Module):
     """Residual convolutions, cross-attention to the latent's tokens, then doubling of the map.
 
-    Cross-attention stands where a U-Net has its skip connection from the encoder: the block
-    looks again at the latent, never at the encoder's features, which would carry the image
-    around the latent.
+    Cross-attention stands where a U-Net has its skip connection from the encoder, which would
+    carry the image around the latent.
     """
 
     def __init__(
@@ -127,9 +115,7 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(B, channels, H, W) to (B, out_channels, 2H, 2W); `context`: (B, T, ...)."""
         x = self.residual(x)
-        if self.cross_attention is not None:
-            x = self.cross_attention(x, context)
-        return self.up(x)
+        return self.up(x if self.cross_attention is None else self.cross_attention(x, context))
 
 
 def check_widths(channels: tuple[int, ...]) -> None:

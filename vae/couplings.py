@@ -1,23 +1,21 @@
 """The couplings of a global latent, and the gradient that shapes them.
 
 A VAE draws digits from N(0, I) only if its codes, of all images together, look like N(0, I). On a
-1x1 grid they do not by themselves: each class is a cluster of its own, with gaps in between, from
-which N(0, I) draws as well. The ELBO pays for closing them, but only a few nats among hundreds, and
-whatever moves the codes makes the decoder learn them anew.
+1x1 grid each class is a cluster of its own, with gaps in between, from which N(0, I) draws as well.
+The ELBO pays only a few nats for closing them, and the decoder has to learn a moved code anew.
 
 So an invertible map stands between latent and decoder, and its inverse at the end of the encoder:
 
     encoder -> u -> inverse map -> mean of z        z -> map -> u -> decoder
 
-The two cancel for a mean, so that the map can carry codes to where the prior lies while the decoder
-still sees the same u. (The noise of a draw is what the map shapes.) It is made of affine couplings
-(Dinh, Sohl-Dickstein & Bengio, "Real NVP", 2017), whose inverse and volume are known exactly. A
-label, if there is one, enters the map: each class can then lie where the prior lies, and z is free
-to hold the style.
+The two cancel for a mean: the map can carry codes to where the prior lies while the decoder sees
+the same u. It is made of affine couplings (Dinh, Sohl-Dickstein & Bengio, "Real NVP", 2017), whose
+inverse and volume are known exactly. A label, if there is one, enters the map, so that each class
+can lie where the prior lies, and z is free to hold the style.
 
-Within the ELBO the couplings hardly move. They get one more gradient, and nothing else does: that
-of the marginal KL(q(z) || p(z)), the part of the ELBO's KL that tells nothing of an image (Hoffman
-& Johnson, "ELBO surgery", 2016). It is the likelihood of u under the map, `Couplings.marginal_nll`.
+Within the ELBO the couplings hardly move. They alone get one more gradient, that of the marginal
+KL(q(z) || p(z)), the part of the ELBO's KL that tells nothing of an image (Hoffman & Johnson, "ELBO
+surgery", 2016). It is the likelihood of u under the map, `Couplings.marginal_nll`.
 """
 
 import torch
@@ -29,9 +27,8 @@ from .blocks import zero
 class Coupling(nn.Module):
     """An invertible map of vectors: scale, shift and turn them, then one half moves the other.
 
-    Affine coupling (Dinh et al. 2017, eq. 7 and 8) after a fixed rotation. It starts as the
-    rotation alone. With `context_channels`, a vector of context takes part in the move. Autocast
-    does not reach it: in half precision, map and inverse would not cancel.
+    Affine coupling (Dinh et al. 2017, eq. 7 and 8) after a fixed rotation, as which it starts.
+    Always in float32: in half precision, map and inverse would not cancel.
     """
 
     def __init__(self, size: int, context_channels: int = 0, hidden: int = 128):
@@ -41,10 +38,8 @@ class Coupling(nn.Module):
         self.shift = nn.Parameter(torch.zeros(size))
         self.register_buffer("rotation", nn.init.orthogonal_(torch.empty(size, size)))
         self.network = nn.Sequential(
-            nn.Linear(self.half + context_channels, hidden),
-            nn.SiLU(),
-            nn.Linear(hidden, hidden),
-            nn.SiLU(),
+            *(nn.Linear(self.half + context_channels, hidden), nn.SiLU()),
+            *(nn.Linear(hidden, hidden), nn.SiLU()),
             zero(nn.Linear(hidden, 2 * (size - self.half))),
         )
 
@@ -101,9 +96,8 @@ class Couplings(nn.ModuleList):
         """-log p(u) of u = map(z), in nats, less C/2 log(2 pi): (B,).
 
         By change of variables, -log p(u) = |z|^2 / 2 - log |det dz/du| (Dinh et al. 2017, eq. 2
-        and 3). The gradient reaches the couplings alone, as if each u stayed where it is. Averaged
-        over a data set it is that of the marginal KL(q(z) || p(z)), or, with labels y, of the mean
-        of KL(q(z|y) || p(z)).
+        and 3). The gradient reaches the couplings alone. Averaged over a data set it is that of
+        KL(q(z) || p(z)), or, with labels y, of the mean of KL(q(z|y) || p(z)).
         """
         with torch.no_grad():
             u, context = self(z, class_token).flatten(1), _vector(class_token)

@@ -1,7 +1,6 @@
 """Digits as tensors. MNIST ships with the package; the others come through torchvision."""
 
 import gzip
-import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,16 +15,14 @@ IMAGE_SIZE = 28
 PIXELS = IMAGE_SIZE * IMAGE_SIZE
 DATASETS = ("mnist", "fashion_mnist", "kmnist", "emnist_digits")
 SPLITS = {"train": "train", "test": "t10k"}
-
-# SHA-256 of the four uncompressed IDX files, as published; a test holds the archives to them.
-MNIST_SHA256 = {
+MNIST_FOLDER = Path(__file__).parent / "mnist"
+LARGEST_IDX = 16 + 60_000 * PIXELS  # bytes
+MNIST_SHA256 = {  # of the four uncompressed IDX files, as published
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-LARGEST_IDX = 16 + 60_000 * PIXELS  # bytes
-MNIST_FOLDER = Path(__file__).parent / "mnist"
 
 
 class Digits(NamedTuple):
@@ -36,12 +33,11 @@ class Digits(NamedTuple):
 
 
 def load_digits(split: str, dataset: str = "mnist", root: str | Path = "data") -> Digits:
-    """Load one split of a data set of 28x28 grey images, whole, into memory.
+    """Load one split of a data set, "train" (60,000 images of MNIST) or "test" (10,000).
 
-    `split`: "train" (60,000 images of MNIST) or "test" (10,000). `dataset`: one of `DATASETS`.
-    `root`: the folder for the data sets that torchvision downloads; MNIST does not need it.
-    Raises `ValueError` for an unknown split or data set, `FileError` (a `ValueError`) for an
-    archive that is missing or not the published one, and for a download that cannot be done.
+    `dataset`: one of `DATASETS`. `root`: the folder of those that torchvision downloads. Raises
+    `ValueError` for an unknown split or data set, and `FileError` (a `ValueError`) for an archive
+    that is missing or not the published one, or a download that cannot be done.
     """
     if split not in SPLITS:
         raise ValueError(f"split={split!r} is not one of {tuple(SPLITS)}")
@@ -51,7 +47,7 @@ def load_digits(split: str, dataset: str = "mnist", root: str | Path = "data") -
         return _load_from_torchvision(split, dataset, Path(root))
     images = _read_idx(MNIST_FOLDER / f"{SPLITS[split]}-images-idx3-ubyte.gz")
     labels = _read_idx(MNIST_FOLDER / f"{SPLITS[split]}-labels-idx1-ubyte.gz")
-    return Digits(images.unsqueeze(1), labels.long())
+    return Digits(images.view(-1, 1, IMAGE_SIZE, IMAGE_SIZE), labels.long())
 
 
 def scale_images(images: Tensor) -> Tensor:
@@ -81,28 +77,23 @@ def check_labels(labels: Tensor, n: int, classes: int | None = None) -> None:
 
 
 def check_images(images: Tensor, name: str = "images", raw: bool = False) -> None:
-    """Raise `ValueError` unless `images` is floating point, (N >= 1, 1, 28, 28), in [-1, 1].
-
-    `raw`: uint8, whatever its values, will do as well.
-    """
-    raw = raw and isinstance(images, Tensor) and images.dtype == torch.uint8
-    if not raw and (not isinstance(images, Tensor) or not images.is_floating_point()):
-        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+    """Raise `ValueError` unless `images` is (N >= 1, 1, 28, 28), float in [-1, 1] or, `raw`, uint8."""
+    kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+    raw = raw and kind == torch.uint8
+    if not raw and (isinstance(kind, str) or not kind.is_floating_point):
         raise ValueError(
             f"{name} is {kind}; a floating-point tensor in [-1, 1] is expected "
             "(vae.scale_images turns uint8 into that)"
         )
     if images.ndim != 4 or images.shape[1:] != (1, IMAGE_SIZE, IMAGE_SIZE) or not len(images):
         raise ValueError(f"{name} has shape {tuple(images.shape)}; (N, 1, 28, 28) is expected")
-    if raw:
-        return
     low, high = (value.item() for value in images.aminmax())
-    if not (low >= -1 and high <= 1):  # written so that NaN fails too
+    if not raw and not (low >= -1 and high <= 1):  # written so that NaN fails too
         raise ValueError(f"{name} has values from {low:.4g} to {high:.4g}; [-1, 1] is expected")
 
 
 def _read_idx(path: Path) -> Tensor:
-    """Read one gzip-compressed IDX file of bytes and hold it to its published checksum."""
+    """The bytes of a gzip-compressed IDX file, (N,), if it has the published checksum."""
     try:
         with gzip.open(path) as file:
             data = file.read(LARGEST_IDX)  # no more, whatever the archive would expand to
@@ -110,9 +101,8 @@ def _read_idx(path: Path) -> Tensor:
         raise FileError(f"{path} cannot be read ({error}); reinstall the package") from error
     if sha256(data) != MNIST_SHA256[path.stem]:
         raise FileError(f"{path} is not the published file (SHA-256); reinstall the package")
-    rank = data[3]
-    shape = struct.unpack(f">{rank}I", data[4 : 4 + 4 * rank])
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=4 + 4 * rank).view(shape)
+    header = 4 + 4 * data[3]  # the number of dimensions, then each as four bytes
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=header)
 
 
 def _load_from_torchvision(split: str, dataset: str, root: Path) -> Digits:

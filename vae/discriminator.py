@@ -11,11 +11,10 @@ STRETCH = 0.98  # artanh(0.98) = 2.3; tuned with the R1 penalty, which bounds wh
 class PatchDiscriminator(nn.Module):
     """One logit for each of 7x7 overlapping patches of 18x18 pixels: a stroke and its surroundings.
 
-    pix2pix's 70x70 patches would each see the whole digit. There is no normalisation layer: a
-    logit depends on its patch alone, and what keeps the discriminator in bounds is its penalty.
-    Brightness enters as artanh(0.98 x), about what stands before the decoder's tanh: most pixels
-    of a digit are exactly black or white, reconstructions only nearly so, and that is where they
-    can be told apart when all else is right.
+    pix2pix's 70x70 patches would each see the whole digit. Without normalisation layers a logit
+    depends on its patch alone; the penalty keeps the discriminator in bounds. Brightness enters as
+    artanh(0.98 x), about what stands before the decoder's tanh: most pixels of a digit are exactly
+    black or white, reconstructions only nearly so.
     """
 
     def __init__(self, width: int = 32):

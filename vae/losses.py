@@ -36,7 +36,6 @@ def generator_loss(logits_fake: Tensor) -> Tensor:
 def gradient_penalty(logits_real: Tensor, real: Tensor) -> Tensor:
     """R1: squared length of D's gradient at real images (Mescheder et al. 2018, eq. 9).
 
-    Keeps the discriminator from becoming certain, which would leave nothing to learn from.
     `real`: (B, 1, 28, 28) that requires gradient and led to `logits_real`.
     """
     (gradient,) = torch.autograd.grad(logits_real.mean((1, 2, 3)).sum(), real, create_graph=True)
@@ -44,10 +43,9 @@ def gradient_penalty(logits_real: Tensor, real: Tensor) -> Tensor:
 
 
 def adaptive_weight(reconstruction_gradient: Tensor, generator_gradient: Tensor) -> Tensor:
-    """The factor that gives the adversarial term the pull of the reconstruction term.
+    """The ratio of the two terms' gradients at the decoder's last layer, at most 10,000.
 
-    Ratio of the lengths of the two gradients, taken at the decoder's last layer (Esser et al.,
-    "Taming Transformers", 2021, eq. 7), at most 10,000.
+    It gives both the same pull (Esser et al., "Taming Transformers", 2021, eq. 7).
     """
     norm = torch.linalg.vector_norm
     return (norm(reconstruction_gradient) / (norm(generator_gradient) + 1e-6)).clamp(0, 1e4)

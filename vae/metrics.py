@@ -14,7 +14,7 @@ from .model import VAE
 from .perceptual import LPIPS
 
 DATA_RANGE = 2.0  # images lie in [-1, 1]
-SSIM_WINDOW = 7  # scikit-image's default: a uniform window, sample covariances, K = 0.01, 0.03
+SSIM_WINDOW = 7
 LPIPS_BATCH = 100  # VGG16's first maps are 50,176 numbers an image
 ACTIVE = 0.01  # variance over images from which a latent value's mean counts as in use
 AGREEMENT = 1e-4  # what our batched numbers may differ from scikit-image's own
@@ -34,19 +34,17 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity, at most 1, data range 2, of each pair of (B, 1, H, W): (B,).
 
     Wang et al. 2004 with the settings of `skimage.metrics.structural_similarity`: a 7x7 uniform
-    window, unbiased covariances, windows that would cross the border left out.
+    window, unbiased covariances, K = 0.01 and 0.03, no window across the border.
     """
     x, y = _precise(x), _precise(y)
-    n = SSIM_WINDOW**2
     moments = torch.cat([x, y, x * x, y * y, x * y], dim=1)
     ux, uy, uxx, uyy, uxy = F.avg_pool2d(moments, SSIM_WINDOW, stride=1).unbind(1)
-    unbiased = n / (n - 1)
-    vx, vy, vxy = (uxx - ux * ux), (uyy - uy * uy), (uxy - ux * uy)
-    vx, vy, vxy = unbiased * vx, unbiased * vy, unbiased * vxy
+    n = SSIM_WINDOW**2
+    vx, vy, vxy = (n / (n - 1) * v for v in (uxx - ux * ux, uyy - uy * uy, uxy - ux * uy))
     c1, c2 = (0.01 * DATA_RANGE) ** 2, (0.03 * DATA_RANGE) ** 2
-    similarity = (2 * ux * uy + c1) * (2 * vxy + c2)
-    similarity = similarity / ((ux * ux + uy * uy + c1) * (vx + vy + c2))
-    return similarity.flatten(1).mean(1)
+    above = (2 * ux * uy + c1) * (2 * vxy + c2)
+    below = (ux * ux + uy * uy + c1) * (vx + vy + c2)
+    return (above / below).flatten(1).mean(1)
 
 
 def _precise(x: Tensor) -> Tensor:
@@ -67,19 +65,9 @@ def skimage_metrics(x: Tensor, y: Tensor) -> dict[str, float]:
 
 
 @torch.no_grad()
-def evaluate(
-    model: VAE,
-    images: Tensor,
-    labels: Tensor | None = None,
-    *,
-    mean: bool = True,
-    lpips: LPIPS | None = None,
-    lpips_images: int = 1000,
-    reference: bool = False,
-    seed: int = 0,
-    batch_size: int = 500,
-    progress: bool = False,
-) -> dict:
+def evaluate(model: VAE, images: Tensor, labels: Tensor | None = None, *, mean: bool = True,
+             lpips: LPIPS | None = None, lpips_images: int = 1000, reference: bool = False,
+             seed: int = 0, batch_size: int = 500, progress: bool = False) -> dict:  # fmt: skip
     """Measure a model's reconstructions of `images`, each counted once.
 
     `images`: (N, 1, 28, 28), uint8 or floating point in [-1, 1]. `labels`: int64 (N,), for a
@@ -89,16 +77,15 @@ def evaluate(
     `reference`: MSE, SSIM and PSNR are scikit-image's own (slower), and "skimage_difference" is
     the largest difference from ours. `seed` draws z, the same on every device.
 
-    Returns {"sample": {"mse", "ssim", "psnr", "lpips"}, "mean": {the same}, "kl" (nats for an
-    image), "neg_elbo" (nats for an image, calibrated Gaussian, MSE alone), "latent_values",
-    "images", "lpips_images"}; without "kl" and "neg_elbo" for a plain autoencoder, which has none.
-    Raises `ValueError` for images of another shape, type or range.
+    Returns {"sample": {"mse", "ssim", "psnr", "lpips"}, "mean": {the same}, "kl" and "neg_elbo"
+    (nats for an image, the latter of a calibrated Gaussian by MSE alone; neither for a plain
+    autoencoder), "latent_values", "images", "lpips_images"}. Raises `ValueError` for images of
+    another shape, type or range.
     """
     x = _checked(images)
     if lpips_images < 0 or batch_size < 1:
-        raise ValueError(
-            f"lpips_images={lpips_images}, batch_size={batch_size}: at least 0 and 1 are allowed"
-        )
+        given = f"lpips_images={lpips_images}, batch_size={batch_size}"
+        raise ValueError(f"{given}: at least 0 and 1 are allowed")
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(len(x), *model.config.latent_shape, generator=generator)
     parts = _parts(model, batch_size, x, labels, noise)
@@ -124,9 +111,8 @@ def evaluate(
             result["skimage_difference"] = max(result.get("skimage_difference", 0), *differences)
             ours.update(theirs)
     if model.config.variational:
-        rate = _mean(kl)
         nll = PIXELS / 2 * (math.log(2 * math.pi * max(result["sample"]["mse"], 1e-12)) + 1)
-        result |= {"kl": rate, "neg_elbo": nll + rate}
+        result |= {"kl": _mean(kl), "neg_elbo": nll + _mean(kl)}
     sizes = {"latent_values": model.config.latent_values, "images": len(x)}
     return result | sizes | {"lpips_images": lpips_images}
 
@@ -143,15 +129,9 @@ def _measure(x: Tensor, y: Tensor, size: int, lpips: LPIPS | None, lpips_images:
 
 
 @torch.no_grad()
-def importance_weighted_bound(
-    model: VAE,
-    images: Tensor,
-    variance: float,
-    labels: Tensor | None = None,
-    *,
-    samples: int = 500,
-    seed: int = 0,
-) -> Tensor:
+def importance_weighted_bound(model: VAE, images: Tensor, variance: float,
+                              labels: Tensor | None = None, *, samples: int = 500,
+                              seed: int = 0) -> Tensor:  # fmt: skip
     """A lower bound of log p(x) in nats for each image, tighter than the ELBO: (N,), float64.
 
     log 1/K sum_k p(x|z_k) p(z_k) / q(z_k|x) with K = `samples` draws of q(z|x) (Burda, Grosse &
@@ -161,16 +141,13 @@ def importance_weighted_bound(
     """
     x = _checked(images)
     if samples < 1 or not variance > 0 or not model.config.variational:
-        raise ValueError(
-            f"samples={samples}, variance={variance}, variational={model.config.variational}: "
-            "at least 1, more than 0 and True are allowed"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    bounds = []
+        given = f"samples={samples}, variance={variance}, variational={model.config.variational}"
+        raise ValueError(f"{given}: at least 1, more than 0 and True are allowed")
+    bounds, generator = [], torch.Generator().manual_seed(seed)
     for one, given in _parts(model, 1, x, labels):
         posterior = model.encode(one, given)
         noise = torch.randn(samples, *model.config.latent_shape, generator=generator).to(one.device)
-        z = posterior.mean + posterior.std * noise
+        z = posterior.sample(noise)
         y = model.decode(z, given if given is None else given.expand(samples))
         # log p(z) - log q(z|x): the constants and the noise's length cancel
         weight = 0.5 * _precise(noise.square() - z.square() + posterior.logvar).flatten(1).sum(1)
@@ -197,10 +174,7 @@ def _checked(images: Tensor) -> Tensor:
 
 
 def _parts(model: VAE, size: int, x: Tensor, labels: Tensor | None, *more: Tensor) -> list[tuple]:
-    """`size` images at a time and their labels, where the model is; None if it takes no labels.
-
-    Raises `ValueError` for labels that are missing or do not fit.
-    """
+    """`size` images at a time and their labels, where the model is; None if it takes no labels."""
     device, classes = model.decoder.position.device, model.config.num_classes
     if classes and labels is None:
         raise ValueError(f"labels=None, but num_classes={classes}: a conditional model needs them")
@@ -211,5 +185,5 @@ def _parts(model: VAE, size: int, x: Tensor, labels: Tensor | None, *more: Tenso
 
 
 def _mean(batches: list[Tensor]) -> float:
-    """The mean over all images of batches of values, in float64."""
+    """The mean of batches of values, in float64."""
     return torch.cat(batches).cpu().double().mean().item()

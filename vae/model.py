@@ -29,22 +29,19 @@ class VAEConfig:
     self_attention: bool = option(True, "self-attention at 7x7")
     cross_attention: bool = option(True, "UpBlocks attend to the latent's tokens")
     num_classes: int = option(0, "classes of a conditional model; 0: not conditional", 0, 1000)
-    couplings: int = option(
-        12, "invertible layers that shape a global latent of two values or more", 0, 64
-    )
+    couplings: int = option(12, "invertible layers that shape a global latent of two values or more",
+                            0, 64)  # fmt: skip
     variational: bool = option(True, "or a plain autoencoder: no draw, z is the mean; beta 0")
 
     def __post_init__(self):
         check_options(self)
         check_widths(self.channels)
         if self.num_classes and not self.cross_attention:
-            raise ValueError(
-                f"num_classes={self.num_classes} needs cross_attention=True, by which labels enter"
-            )
+            given = f"num_classes={self.num_classes}"
+            raise ValueError(f"{given} needs cross_attention=True, by which labels enter")
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """(C, G, G)."""
         return self.latent_size, self.latent_grid, self.latent_grid
 
     @property
@@ -54,12 +51,10 @@ class VAEConfig:
 
 
 class DiagonalGaussian:
-    """q(z|x): independent Gaussians with `mean` and `logvar`, both (B, C, G, G).
-
-    Kept in float32 whatever the network's precision, so that the KL neither over- nor underflows.
-    """
+    """q(z|x): independent Gaussians with `mean` and `logvar`, both (B, C, G, G)."""
 
     def __init__(self, mean: Tensor, logvar: Tensor):
+        # float32 whatever the network's precision, so that the KL neither over- nor underflows
         self.mean, self.logvar = mean.float(), logvar.float()
 
     @property
@@ -71,7 +66,6 @@ class DiagonalGaussian:
         return self.mean + self.std * (torch.randn_like(self.mean) if noise is None else noise)
 
     def mode(self) -> Tensor:
-        """The most likely latent, which is the mean."""
         return self.mean
 
     def kl(self) -> Tensor:
@@ -88,15 +82,14 @@ class Encoder(nn.Module):
         context = wide if config.num_classes else None
         down1 = DownBlock(1, middle, config.blocks, context_channels=context)
         down2 = DownBlock(middle, wide, config.blocks, config.self_attention, context)
-        self.down_blocks = nn.ModuleList([down1, down2])
+        self.down_blocks = nn.ModuleList([down1, down2])  # 28 -> 14 -> 7
         self.mid_block = MidBlock(wide, config.self_attention)
         self.norm = nn.GroupNorm(NORM_GROUPS, wide)
-        # a 1x1 convolution for the 7x7 grid; for one global latent, one window over the whole map
-        kernel = MAP_SIZE // config.latent_grid
-        self.conv_out = nn.Conv2d(wide, 2 * config.latent_size, kernel)
+        # 1x1 for the 7x7 grid; for a global latent, one window over the whole map
+        self.conv_out = nn.Conv2d(wide, 2 * config.latent_size, MAP_SIZE // config.latent_grid)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        for block in self.down_blocks:  # 28 -> 14 -> 7
+        for block in self.down_blocks:
             x = block(x, context)
         return self.conv_out(F.silu(self.norm(self.mid_block(x))))
 
@@ -108,13 +101,11 @@ class Decoder(nn.Module):
         super().__init__()
         narrow, middle, wide = config.channels
         context = wide if config.cross_attention else None
-        kernel = MAP_SIZE // config.latent_grid
-        self.conv_in = nn.ConvTranspose2d(config.latent_size, wide, kernel)
+        self.conv_in = nn.ConvTranspose2d(config.latent_size, wide, MAP_SIZE // config.latent_grid)
         self.position = nn.Parameter(0.02 * torch.randn(1, wide, MAP_SIZE, MAP_SIZE))
         self.mid_block = MidBlock(wide, config.self_attention)
-        up1 = UpBlock(wide, middle, config.blocks, context)
-        up2 = UpBlock(middle, narrow, config.blocks, context)
-        self.up_blocks = nn.ModuleList([up1, up2])
+        widths = (wide, middle), (middle, narrow)  # 7 -> 14 -> 28
+        self.up_blocks = nn.ModuleList(UpBlock(*pair, config.blocks, context) for pair in widths)
         self.norm = nn.GroupNorm(NORM_GROUPS, narrow)
         self.conv_out = nn.Conv2d(narrow, 1, 3, padding=1)
 
@@ -124,7 +115,7 @@ class Decoder(nn.Module):
         if class_token is not None:
             context = torch.cat([context, class_token], dim=1)
         x = self.mid_block(x)
-        for block in self.up_blocks:  # 7 -> 14 -> 28
+        for block in self.up_blocks:
             x = block(x, context)
         return torch.tanh(self.conv_out(F.silu(self.norm(x))))
 
@@ -133,10 +124,8 @@ class VAE(Pretrained):
     """Variational autoencoder for 28x28 grey images (Kingma & Welling 2014; Rezende et al. 2014).
 
     The only path from an image to its reconstruction is the latent z (and the label, where
-    `config.num_classes` is set). The prior is N(0, I).
-
-    A global latent passes through `couplings` on its way to the decoder, and through their inverse
-    on its way from the encoder: see `vae/couplings.py`.
+    `config.num_classes` is set). The prior is N(0, I). A global latent passes through `couplings`
+    on its way to the decoder, and through their inverse on its way from the encoder.
     """
 
     config_type = VAEConfig
@@ -144,24 +133,21 @@ class VAE(Pretrained):
     def __init__(self, config: VAEConfig | None = None):
         super().__init__()
         self.config = config = config or VAEConfig()
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
+        self.encoder, self.decoder = Encoder(config), Decoder(config)
         if config.num_classes:
             self.class_embedding = nn.Embedding(config.num_classes, config.channels[-1])
         shaped = config.latent_grid == 1 and config.latent_size > 1 and config.variational
-        self.couplings = Couplings(
-            Coupling(config.latent_size, config.channels[-1] if config.num_classes else 0)
-            for _ in range(config.couplings if shaped else 0)
-        )
+        sizes = config.latent_size, config.channels[-1] if config.num_classes else 0
+        count = config.couplings if shaped else 0
+        self.couplings = Couplings(Coupling(*sizes) for _ in range(count))
         self.to(memory_format=torch.channels_last)
 
     def forward(
         self, x: Tensor, labels: Tensor | None = None, noise: Tensor | None = None
     ) -> tuple[Tensor, DiagonalGaussian]:
-        """Reconstruct through one sample of q(z|x), with no check of the images: for training.
+        """Reconstruction through one sample of q(z|x), and the posterior, for training: no checks.
 
-        `x`: (B, 1, 28, 28) in [-1, 1]; `noise`: (B, C, G, G), drawn if None. Returns the
-        reconstruction and the posterior.
+        `x`: (B, 1, 28, 28) in [-1, 1]; `noise`: (B, C, G, G), drawn if None.
         """
         token = self._class_token(labels, len(x))
         posterior = self._posterior(x, token)
@@ -170,8 +156,8 @@ class VAE(Pretrained):
     def encode(self, x: Tensor, labels: Tensor | None = None) -> DiagonalGaussian:
         """The posterior q(z|x) for `x`: (B, 1, 28, 28) in [-1, 1]; `labels`: int64 (B,).
 
-        Raises `ValueError` for images of another shape, type or range, and for labels that are
-        missing from a conditional model or given to one that is not.
+        Raises `ValueError` for images of another shape, type or range, and for labels that a
+        conditional model lacks or any other is given.
         """
         check_images(x, "x")
         return self._posterior(x, self._class_token(labels, len(x)))
@@ -184,13 +170,9 @@ class VAE(Pretrained):
         return self._decode(z, self._class_token(labels, len(z)))
 
     @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        labels: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        prior: nn.Module | None = None,
-    ) -> Tensor:
+    def sample(self, n: int, labels: Tensor | None = None,
+               generator: torch.Generator | None = None,
+               prior: nn.Module | None = None) -> Tensor:  # fmt: skip
         """`n` images (n, 1, 28, 28) in [-1, 1], decoded from draws of the prior.
 
         `prior`: a `vae.LatentPrior` that was trained on this model's latents; None: N(0, I).
@@ -201,15 +183,14 @@ class VAE(Pretrained):
         if n < 1:
             raise ValueError(f"n={n} is not allowed: at least 1")
         shape, device = (n, *self.config.latent_shape), self.decoder.position.device
-        asked, heard = labels, prior is None or self.config.num_classes
-        labels = asked.to(device) if heard and asked is not None else None
-        self._class_token(labels, n)  # raises for labels that do not fit
+        own = labels if prior is None or self.config.num_classes else None  # what the decoder takes
+        own = None if own is None else own.to(device)
+        self._class_token(own, n)  # raises for labels that do not fit
         drawn = prior is None
-        z = torch.randn(shape, generator=generator) if drawn else prior.sample(n, asked, generator)
+        z = torch.randn(shape, generator=generator) if drawn else prior.sample(n, labels, generator)
         if z.shape != shape:
             raise ValueError(f"prior draws latents {tuple(z.shape[1:])}; {shape[1:]} is expected")
-        parts = batches(SAMPLE_BATCH, z.to(device), labels)
-        return torch.cat([self.decode(*part) for part in parts])
+        return torch.cat([self.decode(*part) for part in batches(SAMPLE_BATCH, z.to(device), own)])
 
     def marginal_nll(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """`Couplings.marginal_nll` of latents `z`: (B, C, 1, 1), in nats: (B,)."""
@@ -229,12 +210,10 @@ class VAE(Pretrained):
         """(B, 1, channels[-1]), or None for a model that is not conditional."""
         classes = self.config.num_classes
         if (labels is not None) != bool(classes):
-            raise ValueError(
-                f"labels={'None' if labels is None else 'given'}, but num_classes={classes}: "
-                "a conditional model needs labels, any other takes none"
-            )
+            given = f"labels={'None' if labels is None else 'given'}, but num_classes={classes}"
+            raise ValueError(f"{given}: a conditional model needs labels, any other takes none")
         if labels is None:
             return None
-        # their range is not looked at in training, where that would wait for a GPU
+        # in training their range is not looked at, which would wait for a GPU
         check_labels(labels, batch, None if self.training else classes)
         return self.class_embedding(labels).unsqueeze(1)

@@ -3,11 +3,10 @@
 Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018.
 Two sets of weights, neither of which is part of this package:
 
-* "shift_tolerant" (Ghildyal & Liu, ECCV 2022): the file that the PyPI package `stlpips_pytorch`
-  installs. Its pooling is anti-aliased (Zhang, "Making Convolutional Networks Shift-Invariant
-  Again", ICML 2019). The package's code is not imported.
-* "v0.1" (the original): the linear weights from the PyPI package `lpips`, on torchvision's VGG16,
-  which torchvision downloads once (528 MB).
+* "shift_tolerant" (Ghildyal & Liu, ECCV 2022), from the PyPI package `stlpips_pytorch`. Its pooling
+  is anti-aliased (Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019).
+* "v0.1" (the original): linear weights from the PyPI package `lpips`, on torchvision's VGG16, which
+  torchvision downloads once (528 MB).
 """
 
 from importlib.util import find_spec
@@ -22,26 +21,20 @@ from .store.files import FileError, sha256
 
 VARIANTS = ("shift_tolerant", "v0.1")
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # VGG16's
-WEIGHT_FILES = {  # variant: package, path in it, SHA-256
-    "shift_tolerant": (
-        "stlpips_pytorch",
-        "weights/vST0.0/vgg_shift_tolerant.pth",
-        "44597da68f49c1837c100ff52299050f274d102eb102e5837178c79be6f0e250",
-    ),
-    "v0.1": (
-        "lpips",
-        "weights/v0.1/vgg.pth",
-        "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
-    ),
-}
+WEIGHT_FILES = {  # variant: package and path in it, SHA-256
+    "shift_tolerant": ("stlpips_pytorch/weights/vST0.0/vgg_shift_tolerant.pth",
+                       "44597da68f49c1837c100ff52299050f274d102eb102e5837178c79be6f0e250"),
+    "v0.1": ("lpips/weights/v0.1/vgg.pth",
+             "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"),
+}  # fmt: skip
 
 
 class LPIPS(nn.Module):
     """Learned perceptual distance; frozen, in evaluation mode for good.
 
-    `variant`: "shift_tolerant" or "v0.1". `pretrained=False` leaves random weights (for tests).
-    Raises `ValueError` for an unknown variant and `FileError` (a `ValueError`) when its weights
-    are not installed, are not the published ones or cannot be downloaded.
+    `pretrained=False` leaves random weights (for tests). Raises `ValueError` for an unknown variant
+    and `FileError` (a `ValueError`) when its weights are not installed, are not the published ones
+    or cannot be downloaded.
     """
 
     def __init__(self, variant: str = "shift_tolerant", pretrained: bool = True):
@@ -49,14 +42,11 @@ class LPIPS(nn.Module):
         if variant not in VARIANTS:
             raise ValueError(f"variant={variant!r} is not one of {VARIANTS}")
         self.antialiased = variant == "shift_tolerant"
-        self.stages = nn.ModuleList()
-        channels = 3
+        self.stages, channels = nn.ModuleList(), 3
         for widths in STAGES:
-            stage = nn.ModuleList()
-            for width in widths:
-                stage.append(nn.Conv2d(channels, width, 3, padding=1))
-                channels = width
-            self.stages.append(stage)
+            pairs = zip((channels, *widths), widths, strict=False)
+            self.stages.append(nn.ModuleList(nn.Conv2d(*pair, 3, padding=1) for pair in pairs))
+            channels = widths[-1]
         self.linear = nn.ParameterList(torch.rand(1, widths[-1], 1, 1) for widths in STAGES)
         # mean and spread of ImageNet's colours, for images in [-1, 1]
         colours = torch.tensor([[-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]])
@@ -81,11 +71,9 @@ class LPIPS(nn.Module):
     def features(self, x: Tensor) -> list[Tensor]:
         """The five stages' features, float32, of unit length over the channels."""
         if x.ndim != 4 or x.shape[1] not in (1, 3) or min(x.shape[2:]) < IMAGE_SIZE:
-            raise ValueError(
-                f"images have shape {tuple(x.shape)}; (B, 1 or 3, H, W), H and W >= 28, is expected"
-            )
-        x = (x.expand(-1, 3, -1, -1) - self.shift) / self.scale
-        features = []
+            expected = "(B, 1 or 3, H, W), H and W >= 28, is expected"
+            raise ValueError(f"images have shape {tuple(x.shape)}; {expected}")
+        x, features = (x.expand(-1, 3, -1, -1) - self.shift) / self.scale, []
         for i, stage in enumerate(self.stages):
             x = self._pool(x) if i else x
             for conv in stage:
@@ -103,40 +91,34 @@ class LPIPS(nn.Module):
         if not self.antialiased:
             return F.max_pool2d(x, 2)
         x = F.pad(F.max_pool2d(x, 2, stride=1), (2, 2, 2, 2), mode="reflect")
-        return F.conv2d(x, self.blur.to(x.dtype).expand(x.shape[1], -1, -1, -1), stride=2,
-                        groups=x.shape[1])  # fmt: skip
+        blur = self.blur.to(x.dtype).expand(x.shape[1], -1, -1, -1)
+        return F.conv2d(x, blur, stride=2, groups=x.shape[1])
 
 
 def _load_weights(model: LPIPS, variant: str) -> None:
-    weights = _read_weights(variant)
-    if variant == "v0.1":
-        weights |= _torchvision_vgg16()
-    convolutions = [key for key in weights if key.startswith(("net.", "features."))]
-    names = sorted((key for key in convolutions if key.endswith(".weight")), key=_layer_number)
+    weights = _read_weights(variant) | (_torchvision_vgg16() if variant == "v0.1" else {})
+    # "net.slice3.13.weight" or "features.13.weight": torchvision numbers the layers
+    names = [key.removesuffix(".weight") for key in weights if key.endswith(".weight")]
+    names = [name for name in names if name.startswith(("net.", "features."))]
+    names.sort(key=lambda name: int(name.split(".")[-1]))
     layers = [conv for stage in model.stages for conv in stage]
     for conv, name in zip(layers, names, strict=True):
-        conv.weight.data.copy_(weights[name])
-        conv.bias.data.copy_(weights[name.replace(".weight", ".bias")])
+        conv.weight.data.copy_(weights[f"{name}.weight"])
+        conv.bias.data.copy_(weights[f"{name}.bias"])
     for i, weight in enumerate(model.linear):
         weight.data.copy_(weights[f"lin{i}.model.1.weight"])
 
 
-def _layer_number(name: str) -> int:
-    """13 of "net.slice3.13.weight" or "features.13.weight": torchvision's numbering, both."""
-    return int(name.split(".")[-2])
-
-
 def _read_weights(variant: str) -> dict[str, Tensor]:
-    package, name, expected = WEIGHT_FILES[variant]
+    place, expected = WEIGHT_FILES[variant]
+    package, _, name = place.partition("/")
     spec = find_spec(package)  # finds the package's folder without running its code
     if spec is None:
         raise FileError(f"LPIPS variant={variant!r} needs weights: pip install {package}")
     path = Path(spec.submodule_search_locations[0]) / name
     if not path.is_file() or sha256(path.read_bytes()) != expected:
-        raise FileError(
-            f"{path} is missing or not the published file (SHA-256): "
-            f"pip install --force-reinstall --no-deps {package}"
-        )
+        remedy = f"pip install --force-reinstall --no-deps {package}"
+        raise FileError(f"{path} is missing or not the published file (SHA-256): {remedy}")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

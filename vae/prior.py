@@ -42,8 +42,8 @@ class PriorConfig:
 class LatentPrior(Pretrained):
     """p(z | label): draws latents (C, 7, 7) for the decoder of the VAE that it was trained on.
 
-    Latents are standardised inside, a mean and a standard deviation for each channel. It lies in
-    its VAE's folder, as `prior.safetensors` and `prior.json`.
+    Latents are standardised inside, a mean and a standard deviation for each channel. Saved in its
+    VAE's folder.
     """
 
     config_type = PriorConfig
@@ -68,9 +68,9 @@ class LatentPrior(Pretrained):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        """The velocity at standardised latents `z`: (B, C, 7, 7), and times `t`: (B,) in [0, 1].
+        """The velocity, (B, C, 7, 7), at standardised latents `z` and times `t`: (B,) in [0, 1].
 
-        `labels`: int64 (B,); `num_classes` stands for any class. Returns (B, C, 7, 7).
+        `labels`: int64 (B,); `num_classes` stands for any class.
         """
         embedding = F.silu(self.time_embedding(time_waves(t)) + self.class_embedding(labels))
         x = self.conv_in(z) + self.position
@@ -78,36 +78,22 @@ class LatentPrior(Pretrained):
             x = block(x, embedding)
         return self.conv_out(F.silu(self.norm(x)))
 
-    def loss(
-        self,
-        latents: Tensor,
-        noise: Tensor,
-        t: Tensor,
-        labels: Tensor,
-        network: nn.Module | None = None,
-    ) -> Tensor:
+    def loss(self, latents: Tensor, noise: Tensor, t: Tensor, labels: Tensor,
+             network: nn.Module | None = None) -> Tensor:  # fmt: skip
         """Mean squared error of the velocity, of which E[latent - noise | z_t] is the minimum.
 
         `latents`, `noise`: (B, C, 7, 7), the former as the encoder has them; z_t is the point at
         `t`: (B,) on the line from noise to latent (Lipman et al. 2023, eq. 23 with sigma_min 0).
         `network`: this prior as several processes share it, or None.
         """
-        network = network or self
         latents = (latents - self.mean) / self.std
         at = torch.lerp(noise, latents, t[:, None, None, None])
-        return F.mse_loss(network(at, t, labels), latents - noise)
+        return F.mse_loss((network or self)(at, t, labels), latents - noise)
 
     @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        labels: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        noise: Tensor | None = None,
-        steps: int | None = None,
-        guidance: float | None = None,
-    ) -> Tensor:
+    def sample(self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None,
+               *, noise: Tensor | None = None, steps: int | None = None,
+               guidance: float | None = None) -> Tensor:  # fmt: skip
         """`n` latents (n, C, 7, 7), as the VAE's decoder takes them.
 
         `labels`: int64 (n,), the classes wanted; None: each drawn, all equally likely.
@@ -147,16 +133,14 @@ class LatentPrior(Pretrained):
         for step in range(steps):
             here, there = step / steps, (step + 1) / steps
             v = velocity(z, here)
-            v_there = velocity(z + v / steps, there)
-            z = z + (v + v_there) / (2 * steps)
+            z = z + (v + velocity(z + v / steps, there)) / (2 * steps)
         return z
 
 
 def time_waves(t: Tensor) -> Tensor:
-    """Sines and cosines of times (B,) in [0, 1] at frequencies 1 to 1,000: (B, 2 * FREQUENCIES).
+    """Sines and cosines of times (B,) in [0, 1], at frequencies 1 to 1,000: (B, 2 * FREQUENCIES).
 
     As the positions of Vaswani et al. 2017, section 3.5.
     """
-    frequencies = torch.logspace(0, 3, FREQUENCIES, device=t.device)
-    angles = t[:, None] * frequencies
+    angles = t[:, None] * torch.logspace(0, 3, FREQUENCIES, device=t.device)
     return torch.cat([angles.sin(), angles.cos()], dim=1)

@@ -27,10 +27,7 @@ class JudgeConfig:
 
 
 class Judge(Pretrained):
-    """A convolutional network that names the digit on an image, trained on MNIST's 60,000.
-
-    `tools/train_judge.py` trains it again; its test accuracy stands in `weights/`.
-    """
+    """A convolutional network that names the digit on an image: `tools/train_judge.py` trains it."""
 
     config_type = JudgeConfig
 
@@ -39,16 +36,10 @@ class Judge(Pretrained):
         self.config = config = config or JudgeConfig()
         narrow, middle, wide = config.channels
         self.layers = nn.Sequential(
-            *_convolution(1, narrow),
-            nn.MaxPool2d(2),  # 14
-            *_convolution(narrow, middle),
-            *_convolution(middle, middle),
-            nn.MaxPool2d(2),  # 7
-            *_convolution(middle, wide),
-            *_convolution(wide, wide),
-            nn.MaxPool2d(2),  # 3
-            nn.Flatten(),
-            nn.Linear(9 * wide, config.features),
+            *(*_convolution(1, narrow), nn.MaxPool2d(2)),  # 14
+            *(*_convolution(narrow, middle), *_convolution(middle, middle), nn.MaxPool2d(2)),  # 7
+            *(*_convolution(middle, wide), *_convolution(wide, wide), nn.MaxPool2d(2)),  # 3
+            *(nn.Flatten(), nn.Linear(9 * wide, config.features)),
         )
         self.classify = nn.Linear(config.features, 10)
         self.to(memory_format=torch.channels_last)

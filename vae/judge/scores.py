@@ -19,10 +19,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     which is symmetric. Raises `ValueError` unless both have as many columns, and 2 rows or more.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        raise ValueError(
-            f"features are {tuple(a.shape)} and {tuple(b.shape)}; (N, D) and (M, D) are expected, "
-            "N and M at least 2"
-        )
+        expected = "(N, D) and (M, D) are expected, N and M at least 2"
+        raise ValueError(f"features are {tuple(a.shape)} and {tuple(b.shape)}; {expected}")
     a, b = a.double(), b.double()
     cov_a, cov_b = torch.cov(a.T).reshape(a.shape[1], -1), torch.cov(b.T).reshape(a.shape[1], -1)
     values, vectors = torch.linalg.eigh(cov_a)
@@ -33,21 +31,14 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 @torch.no_grad()
-def judge_images(
-    images: Tensor,
-    labels: Tensor | None = None,
-    *,
-    reference: Tensor | None = None,
-    neighbours: Tensor | None = None,
-    judge: Judge | None = None,
-) -> dict:
+def judge_images(images: Tensor, labels: Tensor | None = None, *, reference: Tensor | None = None,
+                 neighbours: Tensor | None = None, judge: Judge | None = None) -> dict:  # fmt: skip
     """Score generated digits.
 
     `images`: (N, 1, 28, 28) in [-1, 1]; 10,000 are usual, fewer make the FID larger. `labels`:
-    int64 (N,), the digits that were asked for. `reference`: real digits, uint8 or in [-1, 1], that
-    they are compared with; default: MNIST's 10,000 test digits. `neighbours`: the digits of which
-    they must not be copies, or None to leave that out, which is the slowest part. `judge`:
-    default: the one that ships with the package.
+    int64 (N,), the digits that were asked for. `reference`: real digits, uint8 or in [-1, 1];
+    default: MNIST's 10,000 test digits. `neighbours`: the digits of which they must not be copies,
+    or None to leave out that slowest part. `judge`: default: the one in the package.
 
     Returns {"images": N, "fid": the Frechet distance of the judge's features from the reference's,
     "recognised": share with a class of probability above 0.9, "classes": share of each digit read,
@@ -59,8 +50,7 @@ def judge_images(
         raise ValueError(f"images has {len(images)} image; the digit-FID needs two or more")
     if labels is not None:
         check_labels(labels, len(images), 10)
-    if reference is None:
-        reference = load_digits("test").images
+    reference = load_digits("test").images if reference is None else reference
     for name, others in (("reference", reference), ("neighbours", neighbours)):
         if others is not None:
             check_images(others, name, raw=True)

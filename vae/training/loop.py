@@ -70,7 +70,6 @@ class Loop:
 
     def fit(self) -> bool:
         """Train, with evaluations and checkpoints on the way; False if it was interrupted."""
-        self.directory.mkdir(parents=True, exist_ok=True)
         with interrupts(self.machine.num_processes) as asked, self.log.progress(self):
             saved = time.perf_counter()
             while self.step < self.total_steps:

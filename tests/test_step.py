@@ -1,0 +1,185 @@
+"""One step of a training: its gradient is that of the loss, and moves what it should."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import snapshot
+
+import vae
+from vae import losses
+from vae.training import step
+from vae.training.vae import Trainer
+
+
+def moved(module, before):
+    return [not torch.equal(a, b) for a, b in zip(module.parameters(), before, strict=True)]
+
+
+def test_each_optimiser_moves_its_own_parameters_and_no_others(trainer, monkeypatch):
+    batch = trainer.next_batch()
+    monkeypatch.setattr(trainer.networks.d_optimizer, "step", lambda: None)
+    vae_before, d_before = (
+        snapshot(trainer.networks.model),
+        snapshot(trainer.networks.discriminator),
+    )
+    for _ in range(3):  # zero-initialised layers hold back the gradients of those before them
+        step.training_step(trainer.networks, trainer.step, True, *batch)
+    assert all(moved(trainer.networks.model, vae_before))
+    assert not any(moved(trainer.networks.discriminator, d_before))
+    monkeypatch.undo()
+    monkeypatch.setattr(trainer.networks.optimizer, "step", lambda: None)
+    vae_before = snapshot(trainer.networks.model)
+    step.training_step(trainer.networks, trainer.step, True, *batch)
+    assert not any(moved(trainer.networks.model, vae_before))
+    assert all(moved(trainer.networks.discriminator, d_before))
+    assert not any(moved(trainer.networks.lpips, snapshot(vae.LPIPS())))
+
+
+def test_the_step_has_the_gradient_of_the_loss_written_out(tiny, tmp_path, monkeypatch):
+    trainer = Trainer(tiny(clip_norm=1e9, beta=0.7, w_adversarial=0.3), tmp_path / "run")
+    for parameter in trainer.networks.model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x, labels, noise = trainer.next_batch()
+    gradients = {}
+
+    def keep():
+        gradients.update({n: p.grad.clone() for n, p in trainer.networks.model.named_parameters()})
+
+    monkeypatch.setattr(trainer.networks.optimizer, "step", keep)
+    monkeypatch.setattr(trainer.networks.d_optimizer, "step", lambda: None)
+    step.training_step(trainer.networks, 0, True, x, labels, noise)
+
+    model, config = trainer.networks.model, trainer.config
+    y, posterior = model(x, labels, noise)
+    share = math.ceil(config.perceptual_share * len(x))
+    lpips = trainer.networks.lpips(x[:share], y[:share]).mean()
+    lpips = lpips.detach() + config.lazy * (lpips - lpips.detach())
+    distortion = F.mse_loss(y, x) + config.w_perceptual * lpips
+    nll = 784 / 2 * (torch.log(2 * math.pi * distortion) + 1)
+    generator = -trainer.networks.discriminator(y).mean()
+    last = model.decoder.conv_out.weight
+    norms = [torch.autograd.grad(t, last, retain_graph=True)[0].norm() for t in (nll, generator)]
+    weight = (norms[0] / (norms[1] + 1e-6)).detach()
+    loss = nll + 0.7 * posterior.kl().mean() + 0.3 * weight * generator
+    expected = torch.autograd.grad(loss / 784, list(model.parameters()))
+    for (name, _), g in zip(model.named_parameters(), expected, strict=True):
+        torch.testing.assert_close(gradients[name], g, rtol=1e-3, atol=1e-6)
+
+
+def test_the_kls_gradient_reaches_the_encoder(tiny, tmp_path, monkeypatch):
+    gradients = {}
+    for beta in (0.0, 1.0):
+        trainer = Trainer(tiny(beta=beta, clip_norm=1e9), tmp_path / str(beta))
+        bias = trainer.networks.model.encoder.conv_out.bias
+        monkeypatch.setattr(
+            trainer.networks.optimizer,
+            "step",
+            lambda b=beta, p=bias: gradients.update({b: p.grad.clone()}),
+        )
+        step.training_step(trainer.networks, 0, False, *trainer.next_batch())
+    assert (gradients[0.0] != gradients[1.0]).all()
+
+
+TERMS = {  # weight: what it adds to the logged terms
+    "w_mse": {"mse"},
+    "w_perceptual": {"perceptual"},
+    "beta": {"kl", "marginal"},
+    "w_marginal": {"marginal"},
+    "w_adversarial": {"generator", "adaptive_weight", "discriminator", "accuracy_real"},
+}
+
+
+@pytest.mark.parametrize("classes", [0, 10])
+def test_the_couplings_and_nothing_else_get_the_gradient_of_the_marginal_kl(
+    classes, tiny, tmp_path, monkeypatch
+):
+    got = {}
+    for weight in (0.0, 10.0):
+        shape = {"latent_size": 3, "latent_grid": 1, "num_classes": classes}
+        config = tiny(shape, w_marginal=weight, beta=0.7, clip_norm=1e9)
+        trainer = Trainer(config, tmp_path / str(weight))
+        for parameter in trainer.networks.model.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        x, labels, noise = trainer.next_batch()
+
+        def keep(model=trainer.networks.model, weight=weight):
+            got[weight] = {n: p.grad.clone() for n, p in model.named_parameters()}
+
+        monkeypatch.setattr(trainer.networks.optimizer, "step", keep)
+        step.training_step(trainer.networks, 0, False, x, labels, noise)
+    model = trainer.networks.model
+    z = model(x, labels, noise)[1].sample(noise)
+    couplings = [f"couplings.{n}" for n, _ in model.couplings.named_parameters()]
+    marginal = model.marginal_nll(z, labels).mean() * 0.7 * 10 / 784
+    wanted = torch.autograd.grad(marginal, list(model.couplings.parameters()))
+    for name, gradient in zip(couplings, wanted, strict=True):
+        torch.testing.assert_close(got[10.0][name] - got[0.0][name], gradient, rtol=1e-3, atol=1e-6)
+    for name in got[0.0].keys() - set(couplings):
+        torch.testing.assert_close(got[10.0][name], got[0.0][name], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("weight", TERMS)
+def test_a_term_is_computed_if_its_weight_is_above_zero(weight, tiny, tmp_path):
+    for value in (0.0, 0.5):
+        config = tiny({"latent_grid": 1}, adversarial_start=0.0, **{weight: value})
+        trainer = Trainer(config, tmp_path / str(value))
+        trainer.optimize()
+        trainer.optimize()  # on which LPIPS and R1 are not computed
+        for terms in trainer.log.recent:
+            assert all((term in terms) == (value > 0) for term in TERMS[weight])
+            assert all(term.isfinite() for term in terms.values())
+    if weight == "w_perceptual":
+        assert (
+            Trainer(tiny(w_perceptual=0, lpips_images=0), tmp_path / "none").networks.lpips is None
+        )
+
+
+def test_the_penalty_holds_the_discriminator_back(tiny, tmp_path, digits):
+    def gradient_at_real(weight):
+        trainer = Trainer(tiny(), tmp_path / str(weight))
+        for _ in range(20):
+            trainer.memory["penalty"].fill_(weight)
+            step.discriminator_step(trainer.networks, 0, digits, F.avg_pool2d(digits, 3, 1, 1))
+        x = digits.clone().requires_grad_()
+        return losses.gradient_penalty(trainer.networks.discriminator(x), x).item()
+
+    assert gradient_at_real(1.0) < 0.5 * gradient_at_real(0.0)
+
+
+def test_the_penalty_rises_while_the_discriminator_is_right_too_often_and_falls_else(
+    tiny, tmp_path, digits
+):
+    for accuracy, moved_by in ((0.5, 1), (1.0, -1)):
+        trainer = Trainer(tiny(discriminator_accuracy=accuracy), tmp_path / str(accuracy))
+        for _ in range(10):
+            before = trainer.memory["penalty"].item()
+            terms = step.discriminator_step(trainer.networks, 0, digits, -torch.ones_like(digits))
+            right = (terms["accuracy_real"] + terms["accuracy_fake"]).item() / 2
+            expected = before * math.exp(0.1 * (right - accuracy))
+            assert trainer.memory["penalty"].item() == pytest.approx(expected, rel=1e-4)
+        assert moved_by * (trainer.memory["penalty"].item() - 0.05) > 0
+
+
+def test_the_discriminator_is_told_which_images_are_real(trainer, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        step,
+        "discriminator_step",
+        lambda networks, number, real, fake: seen.update(real=real, fake=fake) or {},
+    )
+    x, labels, noise = trainer.next_batch()
+    step.training_step(trainer.networks, 0, True, x, labels, noise)
+    assert seen["real"] is x
+    assert not torch.equal(seen["fake"], x)
+    assert not seen["fake"].requires_grad
+
+
+def test_penalty_and_hinge_train_a_discriminator(trainer, digits):
+    blurred = F.avg_pool2d(digits, 3, 1, 1)
+    for _ in range(60):
+        terms = step.discriminator_step(trainer.networks, 0, digits, blurred)
+    assert terms["accuracy_real"] > 0.7
+    assert terms["accuracy_fake"] > 0.7
+    assert terms["discriminator"] < 1.5

@@ -1,0 +1,63 @@
+"""The models that `assets/` ships: their trainings, and how they compare to the reference."""
+
+import shutil
+from functools import partial
+
+from common import ASSETS, FULL_SECONDS, RUNS, Part, read_json, run, training
+
+from vae.show.showcase import REFERENCE
+from vae.store.folder import read_metrics
+from vae.training.prior import METRICS_NAME as PRIOR_METRICS
+
+# At size 16 a smaller beta than 0.3 buys MSE that the eye does not see.
+SHIPPED_BETA = {16: 0.3, 4: 0.1, 2: 0.1}
+PLAIN = "--w-perceptual 0 --w-adversarial 0"  # MSE and KL alone
+# One vector for an image. Half the learning rate gives 10 nats after 24,000 digits.
+GLOBAL = f"--latent-grid 1 --learning-rate 0.003 {PLAIN} --budget full"
+CONDITIONAL = "conditional_16"  # the global model of size 16 that is told the digit
+REFERENCE_SECONDS = 24_000  # 20 epochs of 1,204 s on two cores
+
+
+def runs() -> dict[str, str]:
+    """The name of every shipped model and the flags of its `python -m vae train`."""
+    commands = {
+        f"latent_{size}": f"--latent-size {size} --beta {beta} --budget full"
+        for size, beta in SHIPPED_BETA.items()
+    }
+    commands |= {f"global_{size}": f"--latent-size {size} {GLOBAL}" for size in SHIPPED_BETA}
+    return commands | {CONDITIONAL: f"--latent-size 16 {GLOBAL} --num-classes 10"}
+
+
+def parts() -> list[Part]:
+    """The training of each model, and of the prior of those on a 7x7 latent."""
+    found = [training(name, flags, FULL_SECONDS, publish) for name, flags in runs().items()]
+    for size in SHIPPED_BETA:
+        metrics = ASSETS / f"latent_{size}" / PRIOR_METRICS
+        seconds = read_json(metrics).get("seconds", FULL_SECONDS)
+        command = f"python -m vae train-prior assets/latent_{size} --resume"
+        made = metrics.is_file, partial(run, command)
+        found.append(Part("train a prior", f"prior/latent_{size}", seconds, *made, command))
+    return found
+
+
+def publish(name: str) -> None:
+    """Copy a finished run to `assets/`."""
+    target, whole = ASSETS / name, ASSETS / f".{name}"
+    shutil.rmtree(whole, ignore_errors=True)
+    shutil.copytree(RUNS / name, whole, ignore=shutil.ignore_patterns(".*"))
+    shutil.rmtree(target, ignore_errors=True)
+    whole.rename(target)
+
+
+def beats_reference(size: int, row: dict) -> bool:
+    """Whether MSE, SSIM and PSNR are all better than the reference's."""
+    mse, ssim, psnr = REFERENCE[size]
+    return row["mse"] < mse and row["ssim"] > ssim and row["psnr"] > psnr
+
+
+def time_to_reference(size: int) -> tuple[float, float, float]:
+    """When a shipped training, all of which do, passed its row: seconds, times faster, epoch."""
+    rows = read_metrics(ASSETS / f"latent_{size}")["history"]["test"]
+    passed = next(row for row in rows if beats_reference(size, row))
+    seconds = passed["training_seconds"]
+    return seconds, REFERENCE_SECONDS / seconds, passed["epoch"]
