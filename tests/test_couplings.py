@@ -5,6 +5,7 @@ import torch
 from helpers import make
 
 import vae
+from vae.couplings import Couplings
 
 
 @pytest.mark.parametrize("classes", [0, 10])
@@ -95,3 +96,11 @@ def test_the_marginal_nll_makes_latents_of_any_shape_normal():
         optimizer.step()
     assert torch.allclose(torch.cov(z.T), torch.eye(2), atol=0.2)
     assert torch.allclose(z.mean(0), torch.zeros(2), atol=0.2)
+
+
+def test_without_couplings_the_map_is_the_identity():
+    z = torch.randn(3, 2, 1, 1)
+    none = Couplings()
+    assert none(z) is z
+    assert none.inverse(z) is z
+    assert torch.allclose(none.marginal_nll(z), z.flatten(1).square().sum(1) / 2)

@@ -1,6 +1,11 @@
+import imageio.v3 as iio
 import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
 import vae
+from vae.show import animations
 from vae.show.animations import latent_frames, reconstruction_frames, save_gif
 from vae.show.frames import Frames, project
 
@@ -41,3 +46,20 @@ def test_gifs_of_a_full_training_stay_small(tmp_path):
     save_gif(tmp_path / "latent.gif", latent_frames(frames, "", 2), 400, 2500)
     save_gif(tmp_path / "reconstruction.gif", reconstruction_frames(frames, ""), 400, 2500)
     assert all(path.stat().st_size <= 2.5e6 for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_gif_keeps_its_frames_durations_and_colours(count, tmp_path):
+    figures = []
+    for place in range(count):
+        figure = Figure(figsize=(1, 1))
+        figure.add_subplot().plot([0, place, 1], color=animations.COLOURS[place])
+        figures.append(figure)
+    animations.save_gif(tmp_path / "x.gif", figures, 400, 2500)
+    frames = iio.imread(tmp_path / "x.gif", index=None).reshape(-1, 3)
+    allowed = {tuple(colour) for colour in animations.PALETTE}
+    assert {tuple(pixel) for pixel in np.unique(frames, axis=0)} <= allowed
+    with Image.open(tmp_path / "x.gif") as gif:
+        assert (gif.n_frames, gif.info["loop"]) == (count, 0)
+        shown = [gif.seek(k) or gif.info["duration"] for k in range(count)]
+    assert shown == [400] * (count - 1) + [2500]

@@ -250,3 +250,20 @@ def test_what_has_no_prior_is_refused(folder, capsys):
     ):
         with pytest.raises(ValueError, match=message):
             prior.sample(2, **options)
+
+
+def test_a_prior_trains_in_bf16_and_a_loss_that_is_not_finite_is_named(folder, monkeypatch):
+    model = vae.VAE.from_pretrained(folder)
+    trainer = prior_training.PriorTrainer(model, folder, small(mixed_precision="bf16"))
+    trainer.optimize()
+    trainer.optimize()
+    assert all(value.isfinite() for terms in trainer.log.recent for value in terms.values())
+    draw = prior_training.PriorTrainer.draw
+
+    def poisoned(self, n, generator):
+        drawn = draw(self, n, generator)
+        return (drawn[0] * (float("nan") if self.step == 2 else 1), *drawn[1:])
+
+    monkeypatch.setattr(prior_training.PriorTrainer, "draw", poisoned)
+    with pytest.raises(FloatingPointError, match="loss is nan at step 3"):
+        vae.train_prior(folder, small())

@@ -23,6 +23,9 @@ config = vae.TrainConfig(
 trainer = vae.Trainer(config, f"{folder}/{rank}")
 loop.LOG_EVERY = 1
 assert loop.complete(trainer, resume=False)
+if grid == "7":
+    small = vae.PriorConfig(channels=16, blocks=1, steps=1)
+    vae.train_prior(f"{folder}/0", vae.PriorTrainConfig(small, epochs=1, max_train_images=256))
 """
 COMPARED = {"mse", "perceptual", "kl", "nll", "generator", "discriminator", "marginal"}
 
@@ -61,3 +64,9 @@ def test_two_processes_train_as_one_and_one_of_them_writes(grid, close, tmp_path
         for name in set(a) & COMPARED:
             assert a[name] == pytest.approx(b[name], rel=close, abs=close), name
     assert both["test"]["sample"]["mse"] == pytest.approx(alone["test"]["sample"]["mse"], rel=1e-3)
+    if grid == 7:
+        priors = [json.loads((p / "0" / "prior_metrics.json").read_text()) for p in (one, two)]
+        assert [prior["environment"]["processes"] for prior in priors] == [1, 2]
+        losses = [[row["loss"] for row in prior["history"]["train"]] for prior in priors]
+        assert len(losses[0]) == 4
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3)

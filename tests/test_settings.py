@@ -1,11 +1,14 @@
 """Settings: refused by name, equal by value, completed by a budget."""
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import vae
+from vae.store.settings import config_differences
 from vae.training.config import run_name, with_budget
 
 
@@ -52,3 +55,22 @@ def test_a_runs_name_says_what_differs_from_the_defaults():
 def test_impossible_settings_are_refused_by_name(setting, value):
     with pytest.raises(ValueError, match=f"{setting}=.*not allowed"):
         vae.TrainConfig(**{setting: value})
+
+
+def test_equal_values_are_equal_settings():
+    assert vae.TrainConfig(beta=1) == vae.TrainConfig(beta=1.0)
+    assert vae.VAEConfig(np.int64(4), channels=[8, 16, 16]) == vae.VAEConfig(
+        4, channels=(8, 16, 16)
+    )
+    config = vae.TrainConfig(learning_rate=np.float32(0.5), data_root=Path("data"))
+    assert config == vae.TrainConfig(learning_rate=0.5, data_root="data")
+    assert type(config.learning_rate) is float
+    for saved in ({"beta": 1}, {"beta": 1.0, "model": {"channels": [16, 32, 64]}}, {}):
+        assert not config_differences(saved, vae.TrainConfig())
+    changed = config_differences({"beta": 0.5, "model": {"latent_size": 4}}, vae.TrainConfig())
+    assert sorted(changed) == ["beta 0.5 there, 1.0 here", "latent_size 4 there, 2 here"]
+    for wrong in ({"epochs": True}, {"epochs": 2.0}, {"beta": "1"}, {"dataset": 3}, {"beta": True}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))}=.*not allowed"):
+            vae.TrainConfig(**wrong)
+    with pytest.raises(ValueError, match="variational=1 is not allowed: bool"):
+        vae.VAEConfig(variational=1)

@@ -134,14 +134,14 @@ def knobs() -> str:
          "7×7: " + ", ".join(f"{size}: {psnr(runs[f'latent_{size}'])}" for size in (16, 4, 2))],
         ["`LATENT_GRID`<br>`--latent-grid`", "7: a map of 49 vectors; 1: one vector",
          f"size 16: {psnr(runs['latent_16'])} and {psnr(runs['global_16'])}"],
-        ["`BETA`<br>`--beta`", "weight of the KL: less is sharper, at a higher rate (the curve below)",
+        ["`BETA`<br>`--beta`", "weight of the KL: less is sharper, at a higher rate (see below)",
          f"size 2, β = 1: {point(2, 1)}; β = 0.1: {point(2, 0.1)}"],
         ["`EPOCHS`<br>`--epochs`", "passes over the digits",
-         f"size 2, β = 0.1: {psnr(points['2, beta 0.1']['test'])} after one over 24,000 (MSE + KL), "
-         f"{psnr(runs['latent_2'])} after three over 60,000 (all four terms)"],
+         f"size 2, β = 0.1: {psnr(points['2, beta 0.1']['test'])} after one over 24,000 (MSE + "
+         f"KL), {psnr(runs['latent_2'])} after three over 60,000 (all four terms)"],
         ["`CONDITIONAL`<br>`--num-classes 10`", "the model is told the digit; you can ask for one",
-         "16 numbers: draws recognised "
-         f"{recognised('global_16, N(0, I)')} without, {recognised('conditional_16, N(0, I)')} with"],
+         f"16 numbers: draws recognised {recognised('global_16, N(0, I)')} without, "
+         f"{recognised('conditional_16, N(0, I)')} with"],
         ["`--w-perceptual 0`<br>`--w-adversarial 0`", "leave out LPIPS, the PatchGAN",
          f"size 4: LPIPS {full['lpips']:.4f} with both, {plain['lpips']:.4f} without; "
          f"{full['psnr']:.1f} and {plain['psnr']:.1f} dB"],
