@@ -8,6 +8,8 @@ from PIL import Image
 import vae
 from vae.cli import main
 
+pytestmark = pytest.mark.xdist_group("finished")  # one worker makes the run for all of them
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
