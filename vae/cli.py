@@ -37,35 +37,31 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="python -m vae", description="VAEs on 28x28 digits.")
     commands = root.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(
-        name: str, run: Callable, help: str, directory: str = ""
-    ) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable, help: str) -> argparse.ArgumentParser:
         how = {"help": help, "formatter_class": argparse.ArgumentDefaultsHelpFormatter}
         one = commands.add_parser(name, **how)
         one.set_defaults(command=run)
-        if directory:
-            one.add_argument("directory", type=Path, help=directory)
         return one
 
-    trainer = command("train", run_train, "train a model")
-    trainer.add_argument("--run-dir", type=Path, help="folder of the run; default: runs/latent_N")
-    second = command("train-prior", run_train_prior, "train a prior on a model's 7x7 latents",
-                     "folder of a run; the prior is put there")  # fmt: skip
-    for one, usual, configs in (
-        (trainer, "auto", (VAEConfig, TrainConfig)),
-        (second, "full", (PriorConfig, PriorTrainConfig)),
+    train = command("train", run_train, "train a model")
+    train.add_argument("--run-dir", type=Path, help="folder of the run; default: runs/latent_N")
+    prior = command("train-prior", run_train_prior, "train a prior on a model's 7x7 latents")
+    prior.add_argument("directory", type=Path, help="folder of a run; the prior is put there")
+    measure = command("evaluate", run_evaluate, "measure a trained model on the test set")
+    draw = command("render", run_render, "draw a run's pictures again")
+    for one in (measure, draw):
+        one.add_argument("directory", type=Path, help="folder of a run")
+    what = "test images for LPIPS; default: the run's"
+    measure.add_argument("--lpips-images", type=int, help=what)
+    what = "decides --epochs and --max-*-images where not given; auto: full with a GPU, or quick"
+    for one, budget, *configs in (
+        (train, "auto", VAEConfig, TrainConfig),
+        (prior, "full", PriorConfig, PriorTrainConfig),
     ):
         for config in configs:
             add_flags(one.add_argument_group(config.__name__), config)
-        one.add_argument("--budget", choices=("auto", *BUDGETS), default=usual,
-                         help="decides --epochs and --max-*-images where not given; "
-                         "auto: full with a GPU, or quick")  # fmt: skip
+        one.add_argument("--budget", choices=("auto", *BUDGETS), default=budget, help=what)
         one.add_argument("--resume", action="store_true", help="go on if it was cut off")
-    measure = command("evaluate", run_evaluate, "measure a trained model on the test set",
-                      "folder of a run")  # fmt: skip
-    lpips_help = "test images for LPIPS; default: the run's"
-    measure.add_argument("--lpips-images", type=int, help=lpips_help)
-    command("render", run_render, "draw a run's pictures again", "folder of a run")
     return root
 
 
@@ -74,11 +70,10 @@ def add_flags(group: argparse._ArgumentGroup, config: type) -> None:
     for one in options_of(config):
         if (config, one.name) == (PriorConfig, "latent_size"):
             continue  # the VAE's
-        flag, kind = "--" + one.name.replace("_", "-"), one.metadata["kind"]
-        how = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
-        if isinstance(one.default, tuple):
-            how["nargs"] = "+"
-        group.add_argument(flag, default=one.default, help=one.metadata["help"], **how)
+        kind, how = one.metadata["kind"], {"default": one.default, "help": one.metadata["help"]}
+        how |= {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
+        how |= {"nargs": "+"} if isinstance(one.default, tuple) else {}
+        group.add_argument("--" + one.name.replace("_", "-"), **how)
 
 
 def from_flags(config: type, flags: argparse.Namespace, **extra):
@@ -122,13 +117,13 @@ def run_evaluate(flags: argparse.Namespace) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     count = config.lpips_images if flags.lpips_images is None else flags.lpips_images
     lpips = LPIPS(config.lpips_variant).to(device) if count else None
-    counts = {"lpips_images": count, "reference": True, "progress": True}
-    test = evaluate(model.to(device), images, labels, lpips=lpips, **counts)
+    test = evaluate(model.to(device), images, labels, lpips=lpips, lpips_images=count,
+                    reference=True, progress=True)  # fmt: skip
     print_table(test)
     if "test" in saved:
-        pairs = [(test["kl"], saved["test"]["kl"])] if "kl" in test else []
-        for kind in ("sample", "mean"):
-            pairs += [(test[kind][n], saved["test"][kind][n]) for n in ("mse", "ssim", "psnr")]
+        places = [(kind, n) for kind in ("sample", "mean") for n in ("mse", "ssim", "psnr")]
+        pairs = [(test[kind][n], saved["test"][kind][n]) for kind, n in places]
+        pairs += [(test["kl"], saved["test"]["kl"])] if "kl" in test else []
         difference = max(abs(a - b) for a, b in pairs)
         print(f"Largest difference from {METRICS_NAME} in MSE, SSIM, PSNR, KL: {difference:.2g}")
 
@@ -136,8 +131,7 @@ def run_evaluate(flags: argparse.Namespace) -> None:
 def run_render(flags: argparse.Namespace) -> None:
     from .show.run import Run, render
 
-    for path in render(Run.load(flags.directory)):
-        print(path)
+    print(*render(Run.load(flags.directory)), sep="\n")
 
 
 def print_table(test: dict) -> None:

@@ -37,32 +37,27 @@ class Coupling(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(size))
         self.shift = nn.Parameter(torch.zeros(size))
         self.register_buffer("rotation", nn.init.orthogonal_(torch.empty(size, size)))
-        self.network = nn.Sequential(
-            *(nn.Linear(self.half + context_channels, hidden), nn.SiLU()),
-            *(nn.Linear(hidden, hidden), nn.SiLU()),
-            zero(nn.Linear(hidden, 2 * (size - self.half))),
-        )
+        first, middle = nn.Linear(self.half + context_channels, hidden), nn.Linear(hidden, hidden)
+        last = zero(nn.Linear(hidden, 2 * (size - self.half)))
+        self.network = nn.Sequential(first, nn.SiLU(), middle, nn.SiLU(), last)
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """`z`: (B, size); `context`: (B, context_channels). Returns u: (B, size)."""
         with torch.autocast(z.device.type, enabled=False):
             z = z.to(self.shift.dtype) * self.log_scale.exp() + self.shift
-            still, moved = self._split(z @ self.rotation)
+            still, moved = (z @ self.rotation).tensor_split([self.half], dim=1)
             log_scale, shift = self._move(still, context)
             return torch.cat([still, moved * log_scale.exp() + shift], dim=1)
 
     def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The vectors z that `forward` turns into `u`, and log |det dz/du|, (B,)."""
         with torch.autocast(u.device.type, enabled=False):
-            still, moved = self._split(u.to(self.shift.dtype))
+            still, moved = u.to(self.shift.dtype).tensor_split([self.half], dim=1)
             log_scale, shift = self._move(still, context)
             moved = (moved - shift) * (-log_scale).exp()
             z = torch.cat([still, moved], dim=1) @ self.rotation.T
             z = (z - self.shift) * (-self.log_scale).exp()
             return z, -log_scale.sum(1) - self.log_scale.sum()
-
-    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x[:, : self.half], x[:, self.half :]
 
     def _move(self, still: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Logarithm of the scale, between -1 and 1, and shift, for the other half."""

@@ -13,6 +13,7 @@ from .store.files import FileError, sha256
 
 IMAGE_SIZE = 28
 PIXELS = IMAGE_SIZE * IMAGE_SIZE
+BATCH = 500  # images at once where nothing is learned
 DATASETS = ("mnist", "fashion_mnist", "kmnist", "emnist_digits")
 SPLITS = {"train": "train", "test": "t10k"}
 MNIST_FOLDER = Path(__file__).parent / "mnist"
@@ -77,7 +78,7 @@ def check_labels(labels: Tensor, n: int, classes: int | None = None) -> None:
 
 
 def check_images(images: Tensor, name: str = "images", raw: bool = False) -> None:
-    """Raise `ValueError` unless `images` is (N >= 1, 1, 28, 28), float in [-1, 1] or, `raw`, uint8."""
+    """Raise `ValueError` unless `images` is (N >= 1, 1, 28, 28) in [-1, 1], or uint8 if `raw`."""
     kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
     raw = raw and kind == torch.uint8
     if not raw and (isinstance(kind, str) or not kind.is_floating_point):

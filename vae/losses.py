@@ -12,11 +12,10 @@ from .data import PIXELS
 def calibrated_nll(distortion: Tensor, variance: Tensor | None = None) -> Tensor:
     """-log p(x|z) in nats for an image, with the Gaussian's variance at its optimum.
 
-    For D = 784 pixels and one variance for all, the likelihood is highest where the variance is
-    the mean squared error itself (Rybkin et al., "sigma-VAE", 2021, eq. 7); then
-    -log p = D/2 (log(2 pi MSE) + 1). `distortion`: scalar, the batch's MSE, or MSE + w LPIPS.
-    `variance`: scalar, the distortion over all processes' batches; None: this batch's. It is a
-    constant to the gradient, which is exact all the same: at its optimum its derivative is 0.
+    For D = 784 pixels the likelihood is highest where the variance is the mean squared error itself
+    (Rybkin et al., "sigma-VAE", 2021, eq. 7); then -log p = D/2 (log(2 pi MSE) + 1). `distortion`:
+    scalar, the batch's MSE, or MSE + w LPIPS. `variance`: scalar, the distortion over all
+    processes' batches; None: this batch's. Its own derivative, 0 at the optimum, is left out.
     """
     variance = distortion.detach() if variance is None else variance
     variance = variance.clamp_min(1e-12)  # a perfect reconstruction has no finite optimum

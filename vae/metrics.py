@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .data import PIXELS, batches, check_images, check_labels, in_unit_range
+from .data import BATCH, PIXELS, batches, check_images, check_labels, in_unit_range
 from .model import VAE
 from .perceptual import LPIPS
 
@@ -100,7 +100,6 @@ def evaluate(model: VAE, images: Tensor, labels: Tensor | None = None, *, mean: 
         drawn.append(model.decode(posterior.sample(eps.to(part.device)), given))
         if mean:
             of_mean.append(model.decode(posterior.mode(), given))
-
     result = {}
     for kind, y in (("sample", drawn), ("mean", of_mean))[: 1 + mean]:
         y = torch.cat(y)
@@ -136,8 +135,7 @@ def importance_weighted_bound(model: VAE, images: Tensor, variance: float,
 
     log 1/K sum_k p(x|z_k) p(z_k) / q(z_k|x) with K = `samples` draws of q(z|x) (Burda, Grosse &
     Salakhutdinov, "Importance Weighted Autoencoders", 2016, eq. 8). `images`: as for `evaluate`.
-    `variance`: of the decoder's Gaussian, one for all pixels and images; the ELBO of `evaluate`
-    has the MSE over its images. Raises `ValueError`.
+    `variance`: of the decoder's Gaussian; in `evaluate`, the MSE. Raises `ValueError`.
     """
     x = _checked(images)
     if samples < 1 or not variance > 0 or not model.config.variational:
@@ -158,11 +156,8 @@ def importance_weighted_bound(model: VAE, images: Tensor, variance: float,
 
 @torch.no_grad()
 def active_units(model: VAE, images: Tensor, labels: Tensor | None = None) -> int:
-    """How many latent values tell images apart: the variance of their mean is above 0.01.
-
-    Burda et al. 2016, section 5.1. `images`, `labels`: as for `evaluate`.
-    """
-    means = [model.encode(*part).mean for part in _parts(model, 500, _checked(images), labels)]
+    """How many latent means have a variance above 0.01 over `images` (Burda et al. 2016, 5.1)."""
+    means = [model.encode(*part).mean for part in _parts(model, BATCH, _checked(images), labels)]
     return int((torch.cat(means).flatten(1).var(0) > ACTIVE).sum())
 
 

@@ -8,12 +8,11 @@ from torch import Tensor, nn
 
 from .blocks import NORM_GROUPS, DownBlock, MidBlock, UpBlock, check_widths, to_tokens
 from .couplings import Coupling, Couplings
-from .data import batches, check_images, check_labels
+from .data import BATCH, batches, check_images, check_labels
 from .store.modules import Pretrained
 from .store.settings import check_options, option
 
 MAP_SIZE = 7  # the smallest feature map, after two halvings of 28
-SAMPLE_BATCH = 500  # images that are decoded at once when many are drawn
 LOGVAR_BOUND = 15.0  # keeps exp(logvar / 2) between 5.5e-4 and 1.8e3: representable in fp16
 
 
@@ -29,8 +28,9 @@ class VAEConfig:
     self_attention: bool = option(True, "self-attention at 7x7")
     cross_attention: bool = option(True, "UpBlocks attend to the latent's tokens")
     num_classes: int = option(0, "classes of a conditional model; 0: not conditional", 0, 1000)
-    couplings: int = option(12, "invertible layers that shape a global latent of two values or more",
-                            0, 64)  # fmt: skip
+    couplings: int = option(
+        12, "invertible layers that shape a global latent of two values or more", 0, 64
+    )
     variational: bool = option(True, "or a plain autoencoder: no draw, z is the mean; beta 0")
 
     def __post_init__(self):
@@ -79,7 +79,7 @@ class Encoder(nn.Module):
     def __init__(self, config: VAEConfig):
         super().__init__()
         _, middle, wide = config.channels
-        context = wide if config.num_classes else None
+        context = wide if config.num_classes else 0
         down1 = DownBlock(1, middle, config.blocks, context_channels=context)
         down2 = DownBlock(middle, wide, config.blocks, config.self_attention, context)
         self.down_blocks = nn.ModuleList([down1, down2])  # 28 -> 14 -> 7
@@ -100,7 +100,7 @@ class Decoder(nn.Module):
     def __init__(self, config: VAEConfig):
         super().__init__()
         narrow, middle, wide = config.channels
-        context = wide if config.cross_attention else None
+        context = wide if config.cross_attention else 0
         self.conv_in = nn.ConvTranspose2d(config.latent_size, wide, MAP_SIZE // config.latent_grid)
         self.position = nn.Parameter(0.02 * torch.randn(1, wide, MAP_SIZE, MAP_SIZE))
         self.mid_block = MidBlock(wide, config.self_attention)
@@ -156,8 +156,7 @@ class VAE(Pretrained):
     def encode(self, x: Tensor, labels: Tensor | None = None) -> DiagonalGaussian:
         """The posterior q(z|x) for `x`: (B, 1, 28, 28) in [-1, 1]; `labels`: int64 (B,).
 
-        Raises `ValueError` for images of another shape, type or range, and for labels that a
-        conditional model lacks or any other is given.
+        Raises `ValueError` for images of another shape, type or range, and labels that do not fit.
         """
         check_images(x, "x")
         return self._posterior(x, self._class_token(labels, len(x)))
@@ -190,7 +189,7 @@ class VAE(Pretrained):
         z = torch.randn(shape, generator=generator) if drawn else prior.sample(n, labels, generator)
         if z.shape != shape:
             raise ValueError(f"prior draws latents {tuple(z.shape[1:])}; {shape[1:]} is expected")
-        return torch.cat([self.decode(*part) for part in batches(SAMPLE_BATCH, z.to(device), own)])
+        return torch.cat([self.decode(*part) for part in batches(BATCH, z.to(device), own)])
 
     def marginal_nll(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """`Couplings.marginal_nll` of latents `z`: (B, C, 1, 1), in nats: (B,)."""

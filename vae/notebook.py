@@ -2,15 +2,18 @@
 
 import inspect
 import io
+import re
 import textwrap
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import PIL.Image
 import torch
 from IPython.display import Image, Markdown
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Tensor, nn
 
 from .data import PIXELS
 from .judge import judge_images
@@ -31,13 +34,10 @@ def table(header: tuple, rows: list[tuple], caption: str = "") -> Markdown:
 
 def show(picture: Figure | Path) -> Image:
     """A figure, or a PNG or GIF file, as a cell's output."""
-    if isinstance(picture, Figure):
-        picture.savefig(buffer := io.BytesIO(), format="png")
-        data = buffer.getvalue()
-    else:
-        data = Path(picture).read_bytes()
-    # GIFs too are labelled PNG: GitHub shows no other label, and browsers go by the content.
-    return Image(data, format="png")
+    if not isinstance(picture, Figure):  # a GIF too is labelled PNG, which is all that GitHub shows
+        return Image(Path(picture).read_bytes(), format="png")
+    picture.savefig(buffer := io.BytesIO(), format="png")
+    return Image(buffer.getvalue(), format="png")
 
 
 def show_source(function: Callable) -> Markdown:
@@ -47,55 +47,44 @@ def show_source(function: Callable) -> Markdown:
 
 def show_plan(config: TrainConfig, pretrained: bool = False) -> Markdown:
     """What is about to be trained, on what, and why that long; or that a model is loaded."""
-    images = f"{config.max_train_images:,}" if config.max_train_images else "all"
-    how = "a GPU" if torch.accelerator.is_available() else "the CPU"
-    quick = all(getattr(config, name) == value for name, value in BUDGETS["quick"].items())
-    if how == "the CPU" and quick:
-        how += ": the quick budget, since there is no GPU"
-    epochs = "1 pass" if config.epochs == 1 else f"{config.epochs} passes"
     values = f"{config.model.latent_values} (it has {PIXELS} pixels)"
     rows = [("model", describe(config.model, config.dataset)), ("numbers for an image", values)]
     if pretrained:
         rows += [("training", "none: the repository's model, with its own beta and seed")]
-    else:
-        rows += [("weight of the KL", f"beta = {config.beta:g}")]
-        rows += [("training", f"{epochs} over {images} training images, on {how}")]
+        return table(("setting", "here"), rows)
+    images = f"{config.max_train_images:,}" if config.max_train_images else "all"
+    epochs = "1 pass" if config.epochs == 1 else f"{config.epochs} passes"
+    how = "a GPU" if torch.accelerator.is_available() else "the CPU"
+    quick = all(getattr(config, name) == value for name, value in BUDGETS["quick"].items())
+    if how == "the CPU" and quick:
+        how += ": the quick budget, since there is no GPU"
+    rows += [("weight of the KL", f"beta = {config.beta:g}")]
+    rows += [("training", f"{epochs} over {images} training images, on {how}")]
     return table(("setting", "here"), rows)
 
 
 def show_parts(model: VAE) -> Markdown:
     """Every block of the model: what comes out of it for one image, and its parameters."""
-    rows, hooks = [], []
+    rows = []
 
-    def row(name: str, kind: str, shape: object, part: nn.Module) -> tuple:
-        return name, kind, shape, f"{sum(p.numel() for p in part.parameters()):,}"
+    def size(part: nn.Module) -> str:
+        return f"{sum(p.numel() for p in part.parameters()):,}"
 
-    def watch(name: str, part: nn.Module) -> None:
-        def note(_, inputs, output):
-            shape = " × ".join(map(str, output.shape[1:]))
-            rows.append(row(name, type(part).__name__, shape, part))
+    def note(name: str, part: nn.Module, inputs: tuple, output: Tensor) -> None:
+        rows.append((name, type(part).__name__, " × ".join(map(str, output.shape[1:])), size(part)))
 
-        hooks.append(part.register_forward_hook(note))
-
-    for side in ("encoder", "decoder"):
-        for name, part in getattr(model, side).named_children():
-            if isinstance(part, nn.ModuleList):
-                for i, block in enumerate(part):
-                    watch(f"{side}.{name}[{i}]", block)
-            else:
-                watch(f"{side}.{name}", part)
     x = torch.zeros(1, 1, 28, 28, device=model.decoder.position.device)
     labels = torch.zeros(1, dtype=torch.int64, device=x.device)
-    try:
-        with torch.no_grad():
-            model(x, labels if model.config.num_classes else None)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), ExitStack() as hooks:
+        for name, part in model.named_modules():
+            if re.fullmatch(r"(encoder|decoder)\.\w+(\.\d+)?", name):  # a block, not what is in it
+                name = re.sub(r"\.(\d+)$", r"[\1]", name)
+                hooks.enter_context(part.register_forward_hook(partial(note, name)))
+        model(x, labels if model.config.num_classes else None)
     if model.couplings:
         kind = f"{len(model.couplings)} × Coupling"
-        rows.append(row("couplings", kind, model.config.latent_values, model.couplings))
-    caption = f"{row('', '', '', model)[-1]} parameters in all"
+        rows.append(("couplings", kind, model.config.latent_values, size(model.couplings)))
+    caption = f"{size(model)} parameters in all"
     return table(("part", "kind", "output for an image", "parameters"), rows, caption)
 
 
@@ -110,20 +99,14 @@ def show_latent_sizes(sizes: tuple[int, ...] = (2, 4, 16)) -> Markdown:
 
 
 def show_results(run: Run) -> Markdown:
-    """The run's metrics on its test set, beside the reference's where there is one.
-
-    Raises `ValueError` for a run that was cut off.
-    """
+    """A run's test metrics, beside the reference's; `ValueError` for a run that was cut off."""
     if "test" not in run.metrics:
         raise ValueError(f"{run.directory} is not finished: run the training cell again to go on")
     test, config = run.metrics["test"], run.model.config
-    rate, elbo = (f"{test[k]:.0f}" if k in test else "" for k in ("kl", "neg_elbo"))
+    rates = [f"{test[k]:.0f}" for k in ("kl", "neg_elbo")] if "kl" in test else ["unbounded", ""]
     rows = []
-    for kind, name, *beside in (
-        ("sample", "z ~ q(z|x)", rate or "unbounded", elbo),
-        ("mean", "the mean of q(z|x)", "", ""),  # a point: no rate
-    ):
-        m = test[kind]
+    for kind, name in (("sample", "z ~ q(z|x)"), ("mean", "the mean of q(z|x)")):
+        m, beside = test[kind], rates if kind == "sample" else ["", ""]  # a point: no rate
         rows.append((name, f"{m['mse']:.5f}", f"{m['ssim']:.4f}", f"{m['psnr']:.2f}", *beside))
     dataset = run.metrics["config"]["dataset"]
     if dataset == "mnist" and config.latent_grid == 7 and config.latent_size in REFERENCE:
@@ -141,24 +124,20 @@ def summarize(run: Run) -> str:
     """One sentence about a run's training."""
     if "interrupted" in run.metrics:
         return f"Stopped at step {run.metrics['interrupted']:,}. Run this cell again to go on."
-    last, environment = run.metrics["history"]["train"][-1], run.metrics["environment"]
-    minutes = run.metrics["seconds"]["training"] / 60
-    return (
-        f"Trained for {last['step']:,} steps of {run.metrics['config']['batch_size']} images, "
-        f"{minutes:.1f} minutes on {environment['hardware']}."
-    )
+    steps = f"{run.metrics['history']['train'][-1]['step']:,} steps"
+    size, hardware = run.metrics["config"]["batch_size"], run.metrics["environment"]["hardware"]
+    minutes = f"{run.metrics['seconds']['training'] / 60:.1f} minutes"
+    return f"Trained for {steps} of {size} images, {minutes} on {hardware}."
 
 
-def show_scores(
-    model: VAE, dataset: str, prior: LatentPrior | None = None, n: int = 100
-) -> Markdown:
+def show_scores(model: VAE, dataset: str, prior: LatentPrior | None = None,
+                n: int = 100) -> Markdown:  # fmt: skip
     """What the judge makes of `n` draws from N(0, I), and as many from a learned prior."""
     if dataset != "mnist":
         return table(("the judge",), [("knows the digits of MNIST alone",)])
-    labels = torch.arange(n) % 10
-    rows = []
-    for source, drawn_by in [("N(0, I)", None)] + ([("the learned prior", prior)] if prior else []):
-        asked = labels if drawn_by or model.config.num_classes else None
+    rows, sources = [], {"N(0, I)": None} | ({"the learned prior": prior} if prior else {})
+    for source, drawn_by in sources.items():
+        asked = torch.arange(n) % 10 if drawn_by or model.config.num_classes else None
         images = model.sample(n, asked, torch.Generator().manual_seed(0), drawn_by)
         scores = judge_images(images, asked, reference=images)
         read = f"{scores['accuracy']:.0%}" if "accuracy" in scores else ""
@@ -168,13 +147,10 @@ def show_scores(
 
 
 def latent_sliders(model: VAE | None):
-    """A slider for each number of a global latent, and the digit that they decode to.
-
-    Needs ipywidgets, as Colab and Jupyter have it. A conditional model has one for the class too.
-    """
+    """A slider for each number of a global latent, and for the class, and the decoded digit."""
     if model is None:
         return Markdown(NO_ASSETS)
-    import ipywidgets  # not needed to read a notebook, nor elsewhere
+    import ipywidgets  # as Colab and Jupyter have it; not needed to read a notebook
 
     def slider(name: str, kind=ipywidgets.FloatSlider, low=-3, high=3, step=0.1):
         look = {"layout": {"width": "260px"}, "style": {"description_width": "3em"}}
@@ -184,10 +160,10 @@ def latent_sliders(model: VAE | None):
     classes = model.config.num_classes
     digit = [slider("digit", ipywidgets.IntSlider, 0, classes - 1, 1)] if classes else []
     picture = ipywidgets.Image(format="png", width=224, height=224)
-    device = model.decoder.position.device
 
     @torch.no_grad()
     def redraw(_=None) -> None:
+        device = model.decoder.position.device
         z = torch.tensor([one.value for one in values], dtype=torch.float32, device=device)
         label = torch.tensor([digit[0].value], device=device) if digit else None
         image = model.decode(z.view(1, *model.config.latent_shape), label)[0, 0].cpu()
@@ -198,16 +174,13 @@ def latent_sliders(model: VAE | None):
     for one in values + digit:
         one.observe(redraw, "value")
     redraw()
-    half = -(-len(values) // 2) if len(values) > 8 else len(values)
+    half = (len(values) + 1) // 2 if len(values) > 8 else len(values)
     columns = [ipywidgets.VBox(part) for part in (values[:half] + digit, values[half:]) if part]
     return ipywidgets.HBox([picture, *columns])
 
 
 def load_pretrained(config: TrainConfig) -> Run:
-    """The shipped run of a model.
-
-    Raises `ValueError` for a model that is not shipped and when `assets/` is not found.
-    """
+    """The shipped run of a model; `ValueError` if there is none, or `assets/` is not found."""
     model, names = config.model, {shipped: name for name, shipped in SHIPPED.items()}
     if config.dataset != "mnist" or model not in names:
         raise ValueError(
@@ -216,8 +189,7 @@ def load_pretrained(config: TrainConfig) -> Run:
             "DATASET='mnist' and CONDITIONAL=False are, and so is CONDITIONAL=True with "
             "LATENT_SIZE=16 and LATENT_GRID=1"
         )
-    folder = asset(names[model])
-    if folder is None:
+    if (folder := asset(names[model])) is None:
         raise ValueError(
             f"USE_PRETRAINED=True needs assets/{names[model]} of the repository, here, one folder "
             "up, or in vae-mnist/: clone the repository, or set USE_PRETRAINED=False to train"
@@ -226,10 +198,7 @@ def load_pretrained(config: TrainConfig) -> Run:
 
 
 def global_model(run: Run) -> VAE | None:
-    """A model with a latent of 1x1: the run's own, or the shipped one of its size, or of size 2.
-
-    None where the repository's `assets/` is not found.
-    """
+    """The run's model if its latent is 1x1, or the shipped one of its size or 2, if it is found."""
     size = run.model.config.latent_size
     if run.model.config.latent_grid == 1:
         return run.model

@@ -10,6 +10,7 @@ Two sets of weights, neither of which is part of this package:
 """
 
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -20,7 +21,8 @@ from .data import IMAGE_SIZE
 from .store.files import FileError, sha256
 
 VARIANTS = ("shift_tolerant", "v0.1")
-STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # VGG16's
+STAGES = ((3, 64, 64), (64, 128, 128),  # channels before and after each of VGG16's convolutions
+          (128, 256, 256, 256), (256, 512, 512, 512), (512, 512, 512, 512))  # fmt: skip
 WEIGHT_FILES = {  # variant: package and path in it, SHA-256
     "shift_tolerant": ("stlpips_pytorch/weights/vST0.0/vgg_shift_tolerant.pth",
                        "44597da68f49c1837c100ff52299050f274d102eb102e5837178c79be6f0e250"),
@@ -42,11 +44,10 @@ class LPIPS(nn.Module):
         if variant not in VARIANTS:
             raise ValueError(f"variant={variant!r} is not one of {VARIANTS}")
         self.antialiased = variant == "shift_tolerant"
-        self.stages, channels = nn.ModuleList(), 3
-        for widths in STAGES:
-            pairs = zip((channels, *widths), widths, strict=False)
-            self.stages.append(nn.ModuleList(nn.Conv2d(*pair, 3, padding=1) for pair in pairs))
-            channels = widths[-1]
+        self.stages = nn.ModuleList(
+            nn.ModuleList(nn.Conv2d(*pair, 3, padding=1) for pair in pairwise(widths))
+            for widths in STAGES
+        )
         self.linear = nn.ParameterList(torch.rand(1, widths[-1], 1, 1) for widths in STAGES)
         # mean and spread of ImageNet's colours, for images in [-1, 1]
         colours = torch.tensor([[-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]])
@@ -63,10 +64,8 @@ class LPIPS(nn.Module):
         """Distances (B,), at least 0, of `x` and `y`: (B, 1 or 3, 28, 28) in [-1, 1]."""
         if x.shape != y.shape:
             raise ValueError(f"x has shape {tuple(x.shape)}, y {tuple(y.shape)}: not the same")
-        distance = torch.zeros(len(x), device=x.device)
-        for a, b, weight in zip(self.features(x), self.features(y), self.linear, strict=True):
-            distance = distance + (weight * (a - b).square()).sum(1).mean((1, 2))
-        return distance
+        stages = zip(self.features(x), self.features(y), self.linear, strict=True)
+        return sum((weight * (a - b).square()).sum(1).mean((1, 2)) for a, b, weight in stages)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The five stages' features, float32, of unit length over the channels."""
@@ -127,11 +126,10 @@ def _torchvision_vgg16() -> dict[str, Tensor]:
 
     weights = VGG16_Weights.IMAGENET1K_V1
     try:
-        state = weights.get_state_dict(progress=True, check_hash=True)
+        return weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise FileError(
             f"LPIPS variant='v0.1' needs torchvision's VGG16, and {weights.url} could not be had "
             f"({error}). Put that file into {torch.hub.get_dir()}/checkpoints/, or use "
             "variant='shift_tolerant', which needs no download."
         ) from error
-    return {key: value for key, value in state.items() if key.startswith("features.")}

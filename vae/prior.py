@@ -13,13 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import NORM_GROUPS, MidBlock, zero
-from .data import batches, check_labels
+from .data import BATCH, batches, check_labels
 from .model import MAP_SIZE
 from .store.modules import Pretrained
 from .store.settings import check_options, option
 
 FREQUENCIES = 32  # of the time's sines and cosines
-BATCH = 500  # latents that are sampled at once
 
 
 @dataclass(frozen=True)
@@ -40,11 +39,7 @@ class PriorConfig:
 
 
 class LatentPrior(Pretrained):
-    """p(z | label): draws latents (C, 7, 7) for the decoder of the VAE that it was trained on.
-
-    Latents are standardised inside, a mean and a standard deviation for each channel. Saved in its
-    VAE's folder.
-    """
+    """p(z | label): draws latents (C, 7, 7) of the VAE that it was trained on and lies beside."""
 
     config_type = PriorConfig
     config_name = "prior.json"
@@ -54,6 +49,7 @@ class LatentPrior(Pretrained):
         super().__init__()
         self.config = config = config or PriorConfig()
         width = config.channels
+        # inside, latents are standardised, each channel by its own numbers
         self.register_buffer("mean", torch.zeros(config.latent_size, 1, 1))
         self.register_buffer("std", torch.ones(config.latent_size, 1, 1))
         layers = nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width)
@@ -68,9 +64,9 @@ class LatentPrior(Pretrained):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        """The velocity, (B, C, 7, 7), at standardised latents `z` and times `t`: (B,) in [0, 1].
+        """The velocity at standardised latents `z`, (B, C, 7, 7), and times `t`: (B,) in [0, 1].
 
-        `labels`: int64 (B,); `num_classes` stands for any class.
+        `labels`: int64 (B,); `num_classes` stands for any class. Returns (B, C, 7, 7).
         """
         embedding = F.silu(self.time_embedding(time_waves(t)) + self.class_embedding(labels))
         x = self.conv_in(z) + self.position
@@ -131,16 +127,13 @@ class LatentPrior(Pretrained):
             return torch.lerp(*both.chunk(2), guidance)
 
         for step in range(steps):
-            here, there = step / steps, (step + 1) / steps
-            v = velocity(z, here)
-            z = z + (v + velocity(z + v / steps, there)) / (2 * steps)
+            v = velocity(z, step / steps)
+            v_there = velocity(z + v / steps, (step + 1) / steps)
+            z = z + (v + v_there) / (2 * steps)
         return z
 
 
 def time_waves(t: Tensor) -> Tensor:
-    """Sines and cosines of times (B,) in [0, 1], at frequencies 1 to 1,000: (B, 2 * FREQUENCIES).
-
-    As the positions of Vaswani et al. 2017, section 3.5.
-    """
+    """Times (B,) in [0, 1] as sines and cosines, (B, 64), like Vaswani et al. 2017, section 3.5."""
     angles = t[:, None] * torch.logspace(0, 3, FREQUENCIES, device=t.device)
     return torch.cat([angles.sin(), angles.cos()], dim=1)

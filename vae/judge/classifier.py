@@ -27,7 +27,7 @@ class JudgeConfig:
 
 
 class Judge(Pretrained):
-    """A convolutional network that names the digit on an image: `tools/train_judge.py` trains it."""
+    """A convolutional network that names an image's digit; `tools/train_judge.py` trains it."""
 
     config_type = JudgeConfig
 
@@ -35,12 +35,10 @@ class Judge(Pretrained):
         super().__init__()
         self.config = config = config or JudgeConfig()
         narrow, middle, wide = config.channels
-        self.layers = nn.Sequential(
-            *(*_convolution(1, narrow), nn.MaxPool2d(2)),  # 14
-            *(*_convolution(narrow, middle), *_convolution(middle, middle), nn.MaxPool2d(2)),  # 7
-            *(*_convolution(middle, wide), *_convolution(wide, wide), nn.MaxPool2d(2)),  # 3
-            *(nn.Flatten(), nn.Linear(9 * wide, config.features)),
-        )
+        layers = [*_convolution(1, narrow), nn.MaxPool2d(2)]
+        layers += [*_convolution(narrow, middle), *_convolution(middle, middle), nn.MaxPool2d(2)]
+        layers += [*_convolution(middle, wide), *_convolution(wide, wide), nn.MaxPool2d(2)]  # 3x3
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(9 * wide, config.features))
         self.classify = nn.Linear(config.features, 10)
         self.to(memory_format=torch.channels_last)
 

@@ -3,12 +3,11 @@
 import torch
 from torch import Tensor
 
-from ..data import batches, check_images, check_labels, in_unit_range, load_digits
+from ..data import BATCH, batches, check_images, check_labels, in_unit_range, load_digits
 from ..metrics import mse
 from .classifier import Judge
 
 CONFIDENT = 0.9  # a digit counts as recognised when one class has more than this probability
-BATCH = 500
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:

@@ -18,10 +18,8 @@ from .figures import DPI, decode_between, on_sphere, plot_grid
 from .frames import Frames
 
 # Ten colours that stay apart for colour-blind readers on white (after Paul Tol's "muted").
-COLOURS = (
-    "#332288", "#88ccee", "#44aa99", "#117733", "#999933",
-    "#ddcc77", "#cc6677", "#882255", "#aa4499", "#555555",
-)  # fmt: skip
+COLOURS = ("#332288", "#88ccee", "#44aa99", "#117733", "#999933",
+           "#ddcc77", "#cc6677", "#882255", "#aa4499", "#555555")  # fmt: skip
 INTERPOLATION_FRAMES = 13  # from one digit to the next
 
 
@@ -34,10 +32,8 @@ def reconstruction_frames(frames: Frames, name: str) -> list[Figure]:
         measured = zip(*(measure(originals, y) for measure in (mse, ssim, psnr)), strict=True)
         names = [f"MSE {m:.4f}\nSSIM {s:.3f}\n{p:.1f} dB" for m, s, p in measured]
         title = f"Test images and reconstructions, {name}, epoch {epoch:.2f}"
-        figures.append(
-            plot_grid(torch.cat([originals, y]), len(y), title, 9.3, across=dict(enumerate(names)),
-                      down={0: "original", 1: "from z"})
-        )  # fmt: skip
+        under, beside = dict(enumerate(names)), {0: "original", 1: "from z"}
+        figures.append(plot_grid(torch.cat([originals, y]), len(y), title, 9.3, under, beside))
     return figures
 
 
@@ -63,19 +59,12 @@ def latent_frames(frames: Frames, name: str, latent_values: int) -> list[Figure]
 
 
 def interpolation_frames(model: VAE, digits: Digits, name: str) -> list[Figure]:
-    """Figures in which each of some digits becomes the next, and then itself again.
-
-    `digits.images`: (N, 1, 28, 28) in [-1, 1].
-    """
+    """Each of some digits, (N, 1, 28, 28) in [-1, 1], becomes the next, and then itself again."""
     there = Digits(digits.images.roll(-1, 0), digits.labels.roll(-1))
     way = "along the sphere" if on_sphere(model) else "along a straight line"
-    n = len(digits.images)
-    columns = n // 2 if n % 2 == 0 else n
-    times = np.linspace(0, 1, INTERPOLATION_FRAMES).tolist()
-    figures = [
-        plot_grid(images, columns, f"Each digit becomes the next, {way}\n{name}")
-        for images in decode_between(model, digits, there, times)
-    ]
+    title, n = f"Each digit becomes the next, {way}\n{name}", len(digits.images)
+    between = decode_between(model, digits, there, np.linspace(0, 1, INTERPOLATION_FRAMES).tolist())
+    figures = [plot_grid(images, n // 2 if n % 2 == 0 else n, title) for images in between]
     return figures + figures[-2:0:-1]
 
 
@@ -83,13 +72,8 @@ def save_gif(path: Path, figures: list[Figure], frame_ms: int, last_ms: int) -> 
     """Write figures as an endless GIF, in one step; each is shown so many milliseconds."""
     frames = np.stack([to_palette(figure) for figure in figures])
     durations = [frame_ms] * (len(frames) - 1) + [last_ms]
-    options = {
-        "plugin": "pillow",
-        "mode": "P",
-        "palette": PALETTE.tobytes(),
-        "duration": durations if len(frames) > 1 else last_ms,  # Pillow takes no list for one frame
-        "loop": 0,
-    }
+    options = {"plugin": "pillow", "mode": "P", "palette": PALETTE.tobytes(), "loop": 0}
+    options["duration"] = durations if len(frames) > 1 else last_ms  # Pillow: no list for one frame
     write_atomically(path, lambda temporary: iio.imwrite(temporary, frames, **options))
 
 
@@ -104,10 +88,7 @@ def to_palette(figure: Figure) -> np.ndarray:
 
 
 def _palette() -> np.ndarray:
-    """64 colours, half the size of a GIF's 256: greys, and COLOURS in shades.
-
-    A palette that is chosen from the pixels would merge classes of few points.
-    """
+    """64 colours: greys, and COLOURS in shades. One from the pixels would merge rare classes."""
     greys = [np.full(3, grey) for grey in np.linspace(0, 255, 34)]
     colours = [np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) for colour in COLOURS]
     shades = [255 - (255 - colour) * share for colour in colours for share in (1, 0.65, 0.3)]

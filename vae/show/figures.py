@@ -72,9 +72,9 @@ def plot_samples(model: VAE, name: str, seed: int = 0, prior: LatentPrior | None
     return plot_grid(images, 8, f"Draws from {source}, {name}")
 
 
-def plot_digits(
-    model: VAE, name: str, prior: LatentPrior | None = None, seed: int = 0, columns: int = 10
-) -> Figure:
+@torch.no_grad()
+def plot_digits(model: VAE, name: str, prior: LatentPrior | None = None, seed: int = 0,
+                columns: int = 10) -> Figure:  # fmt: skip
     """Each row is a digit that was asked for, each column one draw of noise: style, held.
 
     `model` is conditional, or `prior` a learned prior of its latents. Raises `ValueError`.
@@ -84,29 +84,26 @@ def plot_digits(
         raise ValueError("model.config.num_classes=0 and prior=None: one of them must know digits")
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(columns, *model.config.latent_shape, generator=generator)
-    noise = noise.repeat(classes, 1, 1, 1)
-    labels = torch.arange(classes).repeat_interleave(columns)
+    noise, labels = noise.repeat(classes, 1, 1, 1), torch.arange(classes).repeat_interleave(columns)
     device = model.decoder.position.device
-    with torch.no_grad():
-        z = noise if prior is None else prior.sample(len(noise), labels, noise=noise)
-        given = labels.to(device) if model.config.num_classes else None
-        images = model.decode(z.to(device), given)
+    z = noise if prior is None else prior.sample(len(noise), labels, noise=noise)
+    given = labels.to(device) if model.config.num_classes else None
+    images = model.decode(z.to(device), given)
     source = "z ~ N(0, I)" if prior is None else "the learned prior"
     return plot_grid(images, columns, f"A digit a row, a style a column\n{source}, {name}")
 
 
 @torch.no_grad()
 def plot_manifold(model: VAE, name: str, side: int = 20) -> Figure:
-    """What a latent of two values holds: the decoded quantiles of N(0, 1) in both, side x side.
+    """The plane of a latent of two values, decoded at `side` quantiles of N(0, 1) of each.
 
-    The quantiles (k - 0.5) / side of each value, so that every image stands for as much of the
-    prior (Kingma & Welling 2014, fig. 4). Raises `ValueError` for another latent or label.
+    Every image stands for as much of the prior (Kingma & Welling 2014, fig. 4). Raises `ValueError`
+    for another latent.
     """
-    if model.config.latent_values != 2 or model.config.num_classes:
-        raise ValueError(
-            f"{model.config.latent_values} latent values, num_classes={model.config.num_classes}: "
-            "two values and no classes are expected"
-        )
+    values, classes = model.config.latent_values, model.config.num_classes
+    if values != 2 or classes:
+        given = f"{values} latent values, num_classes={classes}"
+        raise ValueError(f"{given}: two values and no classes are expected")
     quantiles = torch.special.ndtri((torch.arange(side) + 0.5) / side)
     down, across = torch.meshgrid(-quantiles, quantiles, indexing="ij")
     z = torch.stack([across, down], -1).reshape(-1, *model.config.latent_shape)
@@ -120,31 +117,25 @@ def plot_manifold(model: VAE, name: str, side: int = 20) -> Figure:
 
 def plot_examples(digits: Digits, title: str, columns: int = 12) -> Figure:
     """The first images of each class, a row for each."""
-    classes = digits.labels.unique().tolist()
-    rows = []
-    for label in classes:
+    rows, names = [], {}
+    for row, label in enumerate(digits.labels.unique().tolist()):
         own = scale_images(digits.images[digits.labels == label][:columns])
         rows.append(F.pad(own, (0,) * 7 + (columns - len(own),), value=-0.5))
-    names = {row: str(label) for row, label in enumerate(classes)}
+        names[row] = str(label)
     return plot_grid(torch.cat(rows), columns, title, 7.5, down=names)
 
 
-def plot_grid(
-    images: Tensor,
-    columns: int,
-    title: str,
-    width: float = 6,
-    across: dict[int, str] | None = None,
-    down: dict[int, str] | None = None,
-) -> Figure:
+def plot_grid(images: Tensor, columns: int, title: str, width: float = 6,
+              across: dict[int, str] | None = None,
+              down: dict[int, str] | None = None) -> Figure:  # fmt: skip
     """Images (N, 1, 28, 28) in rows of `columns`, `width` inches wide, under a title.
 
     `across`, `down`: what to write under columns and beside rows, by their number.
     """
     across, down = across or {}, down or {}
     tiles = tile(images.float().cpu().numpy()[:, 0], columns)
-    left = 0.15 + 0.075 * max((len(line) for name in down.values() for line in name.split("\n")),
-                              default=-2)  # fmt: skip
+    longest = max((len(line) for name in down.values() for line in name.split("\n")), default=-2)
+    left = 0.15 + 0.075 * longest
     foot = max((0.15 + 0.17 * len(name.split("\n")) for name in across.values()), default=0)
     picture, head = width * tiles.shape[0] / tiles.shape[1], 0.25 + 0.25 * len(title.split("\n"))
     wide, high = width + left + 0.1, picture + head + foot + 0.05
@@ -161,14 +152,10 @@ def plot_grid(
 
 @torch.no_grad()
 def plot_distances(images: Tensor, lpips: LPIPS) -> Figure:
-    """How far MSE and LPIPS find a blur and a shift of images (B, 1, 28, 28) in [-1, 1].
-
-    The blur is by a 3x3 window; the shift is by one pixel to the right.
-    """
-    edge = F.pad(images, (1, 1, 1, 1), value=-1)
-    versions = {"original": images, "blurred": F.avg_pool2d(edge, 3, stride=1),
-                "moved by one pixel": edge[..., 1:-1, :-2]}  # fmt: skip
-    names = {}
+    """How far MSE and LPIPS find a 3x3 blur and a shift of images (B, 1, 28, 28) in [-1, 1]."""
+    edge, names = F.pad(images, (1, 1, 1, 1), value=-1), {}
+    versions = {"original": images, "blurred": F.avg_pool2d(edge, 3, stride=1)}
+    versions["moved by one pixel"] = edge[..., 1:-1, :-2]
     for row, (version, changed) in enumerate(versions.items()):
         distance, error = lpips(images, changed).mean(), mse(images, changed).mean()
         names[row] = f"{version}\nMSE {error:.3f}\nLPIPS {distance:.3f}"
@@ -178,10 +165,7 @@ def plot_distances(images: Tensor, lpips: LPIPS) -> Figure:
 
 @torch.no_grad()
 def plot_interpolation(model: VAE, digits: Digits, name: str, steps: int = 9) -> Figure:
-    """A row for each two of `digits` (an even number): the way between their means.
-
-    At the ends stand the originals. A conditional model is given the nearer end's label.
-    """
+    """A row for each two of `digits` (an even number): both, and the way between their means."""
     x = scale_images(digits.images)
     first, second = (Digits(x[k::2], digits.labels[k::2]) for k in (0, 1))
     between = decode_between(model, first, second, torch.linspace(0, 1, steps).tolist())
@@ -195,17 +179,15 @@ def plot_interpolation(model: VAE, digits: Digits, name: str, steps: int = 9) ->
 def decode_between(model: VAE, first: Digits, second: Digits, times: list[float]) -> list[Tensor]:
     """Decode points on the way between the means of two batches of images, a batch for each time.
 
-    `times`: shares of the way, 0 to 1. On a grid the way is a straight line, place by place.
-    Global latents, whose prior lies near a sphere, go along it (White 2016, "Sampling Generative
-    Networks"), or the middle would be nearer to the origin than a draw ever is. `first.images`,
-    `second.images`: (B, 1, 28, 28) in [-1, 1]. A conditional model is given the nearer end's label.
+    `times`: shares of the way, 0 to 1. On a grid the way is a straight line. Global latents, whose
+    prior lies near a sphere, go along it (White 2016, "Sampling Generative Networks"), or the
+    middle would be nearer to the origin than a draw ever is. Images are (B, 1, 28, 28) in [-1, 1].
+    A conditional model is given the nearer end's label.
     """
     device, conditional = model.decoder.position.device, model.config.num_classes > 0
     labels = [end.labels.to(device) if conditional else None for end in (first, second)]
-    a, b = (
-        model.encode(end.images.to(device), given).mode()
-        for end, given in zip((first, second), labels, strict=True)
-    )
+    a = model.encode(first.images.to(device), labels[0]).mode()
+    b = model.encode(second.images.to(device), labels[1]).mode()
     between = slerp if on_sphere(model) else torch.lerp
     return [model.decode(between(a, b, t), labels[t >= 0.5]) for t in times]
 
@@ -218,8 +200,8 @@ def on_sphere(model: VAE) -> bool:
 def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     """Spherical interpolation from `a` to `b`, (B, ...), each row one vector (Shoemake 1985, 3.3).
 
-    The direction goes along the arc, sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b for unit
-    vectors with the angle w between them; the length goes in proportion from one to the other.
+    The direction is sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b for unit vectors with the angle
+    w between them; the length goes in proportion from one to the other.
     """
     shape, a, b = a.shape, a.flatten(1), b.flatten(1)
     length = torch.lerp(a.norm(dim=1, keepdim=True), b.norm(dim=1, keepdim=True), t)
@@ -233,9 +215,8 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
     """(N, H, W) to one image of N / columns rows, with a grey line around each."""
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1)), constant_values=-0.5)
-    height, width = padded.shape[1:]
-    rows = padded.reshape(-1, columns, height, width).swapaxes(1, 2)
-    return rows.reshape(-1, columns * width)
+    rows = padded.reshape(-1, columns, *padded.shape[1:]).swapaxes(1, 2)
+    return rows.reshape(-1, columns * padded.shape[2])
 
 
 def save_png(path: Path, figure: Figure) -> None:

@@ -8,37 +8,29 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data import IMAGE_SIZE, Digits, batches, scale_images
+from ..data import BATCH, IMAGE_SIZE, Digits, batches, scale_images
 from ..model import VAE
 from ..store.files import LARGEST, FileError, check_size, write_atomically
 
 CLASSES = 10
-ARRAYS = {  # name: type
-    "labels": np.int64,
-    "originals": np.float32,
-    "epochs": np.float64,
-    "points": np.float32,
-    "reconstructions": np.float32,
-    "classes": np.int64,
-}
+ARRAYS = {"labels": np.int64, "originals": np.float32, "epochs": np.float64, "points": np.float32,
+          "reconstructions": np.float32, "classes": np.int64}  # fmt: skip
 
 
 class Frames:
     """The frames of `latent.gif` and `reconstruction.gif`, one for each of T evaluations.
 
-    `labels`: (N,) of the projected images. `points`: (T, N, 2), their places in the plane.
+    `labels`: (N,) of the projected images; `points`: (T, N, 2), their places in the plane.
     `originals`: (K, 28, 28), one image of each of the K `classes`, (K,), that there are;
-    `reconstructions`: (T, K, 28, 28), both in [-1, 1]. `epochs`: (T,), fractions of an epoch where
-    a frame is early.
+    `reconstructions`: (T, K, 28, 28); both in [-1, 1]. `epochs`: (T,), which can be fractions.
     """
 
     def __init__(self, test_set: Digits, projected: int):
-        """Choose the images: the first `projected`, and the first of each class."""
+        """Choose the first `projected` images, and the first of each class."""
         labels = test_set.labels.cpu()
-        first = [(labels == c).nonzero()[:1, 0] for c in range(CLASSES)]
-        self.examples = torch.cat(first).to(test_set.images.device)
-        self.labels = labels[:projected].numpy()
-        self.classes = test_set.labels[self.examples].cpu().numpy()
+        first = torch.cat([(labels == c).nonzero()[:1, 0] for c in range(CLASSES)])
+        self.examples = first.to(test_set.images.device)
+        self.labels, self.classes = labels[:projected].numpy(), labels[first].numpy()
         self.originals = scale_images(test_set.images[self.examples]).cpu()[:, 0].numpy()
         self.epochs = np.zeros(0)
         self.points = np.zeros((0, len(self.labels), 2), np.float32)
@@ -49,27 +41,23 @@ class Frames:
         """Add a frame: encode, project, and reconstruct through z ~ q(z|x) with the same noise."""
         images, labels = test_set if model.config.num_classes else (test_set.images, None)
         n, chosen = len(self.labels), self.examples
-        means = [
-            model.encode(scale_images(x), given).mean.flatten(1).cpu()
-            for x, given in batches(500, images[:n], labels if labels is None else labels[:n])
-        ]
+        parts = batches(BATCH, images[:n], None if labels is None else labels[:n])
+        means = [model.encode(scale_images(x), given).mean.flatten(1).cpu() for x, given in parts]
         points = project(torch.cat(means).numpy(), self.points[-1] if len(self.points) else None)
-        given = labels if labels is None else labels[chosen]
-        posterior = model.encode(scale_images(images[chosen]), given)
+        labels = None if labels is None else labels[chosen]
+        posterior = model.encode(scale_images(images[chosen]), labels)
         noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(seed))
-        y = model.decode(posterior.sample(noise.to(images.device)), given)[:, 0].float().cpu()
+        y = model.decode(posterior.sample(noise.to(images.device)), labels)[:, 0].float().cpu()
         self.points = np.append(self.points, points[None], 0)
         self.reconstructions = np.append(self.reconstructions, y.numpy()[None], 0)
         self.epochs = np.append(self.epochs, epoch)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All arrays by their names, as `restore` takes them."""
         return {name: getattr(self, name) for name in ARRAYS}
 
     def save(self, path: Path) -> None:
         """Write all arrays to one compressed .npz, in one step."""
-        arrays = self.arrays()
-        write_atomically(path, lambda temporary: np.savez_compressed(temporary, **arrays))
+        write_atomically(path, lambda temporary: np.savez_compressed(temporary, **self.arrays()))
 
     @classmethod
     def load(cls, path: Path) -> "Frames":
@@ -92,16 +80,11 @@ class Frames:
         """Take over arrays that fit together. Raises `ValueError`, `KeyError` or `TypeError`."""
         if "classes" not in arrays:  # older files, which had all of them
             arrays = {**arrays, "classes": np.arange(len(arrays["originals"]))}
-        given = {
-            name: arrays[name].astype(kind, casting="same_kind") for name, kind in ARRAYS.items()
-        }
+        given = {name: arrays[name].astype(of, casting="same_kind") for name, of in ARRAYS.items()}
         t, n, k = (len(given[name]) for name in ("epochs", "labels", "originals"))
-        expected = {
-            "points": (t, n, 2),
-            "originals": (k, IMAGE_SIZE, IMAGE_SIZE),
-            "reconstructions": (t, k, IMAGE_SIZE, IMAGE_SIZE),
-            "classes": (k,),
-        }
+        originals = (k, IMAGE_SIZE, IMAGE_SIZE)
+        expected = {"originals": originals, "reconstructions": (t, *originals)}
+        expected |= {"points": (t, n, 2), "classes": (k,)}
         for name, shape in expected.items():
             if given[name].shape != shape or 0 in shape[1:] or not np.isfinite(given[name]).all():
                 raise ValueError(f"{name} is not {shape}, or not finite")
@@ -129,10 +112,9 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 def project(latents: np.ndarray, previous: np.ndarray | None = None) -> np.ndarray:
     """Latents (N, values) to points (N, 2): two values as they are, more by t-SNE.
 
-    A single value is drawn along x, spread along y by the image's index. The first projection by
-    t-SNE starts from the principal components; every later one starts from `previous` (N, 2) and
-    has no early exaggeration, so that points drift and never jump (van der Maaten & Hinton 2008;
-    scikit-learn's implementation).
+    A single value is drawn along x, spread along y by the image's index. t-SNE (van der Maaten &
+    Hinton 2008) starts from the principal components, or from `previous` (N, 2) and then without
+    early exaggeration, so that points drift and never jump.
     """
     if latents.shape[1] == 1:
         latents = np.column_stack([latents, np.linspace(-1, 1, len(latents))])
@@ -142,8 +124,7 @@ def project(latents: np.ndarray, previous: np.ndarray | None = None) -> np.ndarr
         return np.zeros((len(latents), 2), np.float32) if previous is None else previous
     from sklearn.manifold import TSNE  # a second that nothing else needs
 
-    n = len(latents)
-    start = {"init": "pca", "max_iter": 1000}
+    n, start = len(latents), {"init": "pca", "max_iter": 1000}
     if previous is not None and previous.any():
         start = {"init": previous, "max_iter": 250, "early_exaggeration": 1}
         start["learning_rate"] = max(n / 12, 50)  # as in the first projection's early phase

@@ -11,28 +11,24 @@ from ..store.files import write_json
 from ..store.folder import FRAMES_NAME, METRICS_NAME, read_metrics
 from .frames import Frames
 
-FRAME_MS, LAST_FRAME_MS, INTERPOLATION_MS = 400, 2500, 150  # milliseconds
+FRAME_MS, INTERPOLATION_MS = (400, 2500), (150, 150)  # milliseconds of each frame, of the last
 
 
 @dataclass
 class Run:
-    """A run: its folder, its model (EMA weights), `metrics.json` as a dict, and its frames."""
+    """A run's folder and what is in it."""
 
     directory: Path
-    model: VAE
-    metrics: dict
+    model: VAE  # the averaged weights
+    metrics: dict  # what `metrics.json` holds
     frames: Frames
 
     @classmethod
     def load(cls, directory: str | Path) -> "Run":
         """Read a run's folder. Raises `FileError` (a `ValueError`) naming the file at fault."""
         directory = Path(directory)
-        return cls(
-            directory,
-            VAE.from_pretrained(directory),
-            read_metrics(directory),
-            Frames.load(directory / FRAMES_NAME),
-        )
+        model, metrics = VAE.from_pretrained(directory), read_metrics(directory)
+        return cls(directory, model, metrics, Frames.load(directory / FRAMES_NAME))
 
     def save(self) -> None:
         """Write everything but the pictures, each file in one step; `metrics.json` comes last."""
@@ -50,26 +46,19 @@ def render(run: Run) -> list[Path]:
     examples = Digits(torch.from_numpy(frames.originals)[:, None], torch.from_numpy(frames.classes))
     latents = animations.latent_frames(frames, name, model.config.latent_values)
     between = animations.interpolation_frames(model, examples, name)
-    gifs = {  # file: frames, and how long each and the last is shown
-        "reconstruction": (animations.reconstruction_frames(frames, name), FRAME_MS, LAST_FRAME_MS),
-        "latent": (latents, FRAME_MS, LAST_FRAME_MS),
-        "interpolation": (between, INTERPOLATION_MS, INTERPOLATION_MS),
+    drawn = {  # a PNG's figure; a GIF's figures, and how long each and the last is shown
+        "reconstruction.gif": (animations.reconstruction_frames(frames, name), *FRAME_MS),
+        "latent.gif": (latents, *FRAME_MS),
+        "interpolation.gif": (between, *INTERPOLATION_MS),
+        "train_metrics.png": (figures.plot_curves(history["train"], f"Training, {name}"),),
+        "test_metrics.png": (figures.plot_curves(history["test"], f"Test set, {name}"),),
+        "samples.png": (figures.plot_samples(model, name),),
     }
-    pngs = {
-        "train_metrics": figures.plot_curves(history["train"], f"Training, {name}"),
-        "test_metrics": figures.plot_curves(history["test"], f"Test set, {name}"),
-        "samples": figures.plot_samples(model, name),
-    }
-    if model.config.latent_values == 2 and not model.config.num_classes:
-        pngs["manifold"] = figures.plot_manifold(model, name)
     if model.config.num_classes:
-        pngs["digits"] = figures.plot_digits(model, name)
-    for file, drawn in gifs.items():
-        animations.save_gif(run.directory / f"{file}.gif", *drawn)
-    for file, figure in pngs.items():
-        figures.save_png(run.directory / f"{file}.png", figure)
-    return [
-        run.directory / f"{file}.{kind}"
-        for kind, of in (("gif", gifs), ("png", pngs))
-        for file in of
-    ]
+        drawn["digits.png"] = (figures.plot_digits(model, name),)
+    elif model.config.latent_values == 2:
+        drawn["manifold.png"] = (figures.plot_manifold(model, name),)
+    for file, what in drawn.items():
+        save = figures.save_png if file.endswith("png") else animations.save_gif
+        save(run.directory / file, *what)
+    return [run.directory / file for file in drawn]

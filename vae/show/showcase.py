@@ -7,11 +7,8 @@ from ..store.folder import is_finished
 
 PACKAGE = Path(__file__).parent.parent
 # Published MSE, SSIM and PSNR (dB) of the system to beat, on a 7x7 grid: see docs/evaluation.md.
-REFERENCE = {
-    16: (0.0013, 0.9919, 35.5396),
-    4: (0.0025, 0.9847, 32.8133),
-    2: (0.0040, 0.9803, 30.5386),
-}
+REFERENCE = {16: (0.0013, 0.9919, 35.5396), 4: (0.0025, 0.9847, 32.8133),
+             2: (0.0040, 0.9803, 30.5386)}  # fmt: skip
 SHIPPED = {  # folder in assets/: what the model there is made of
     **{f"latent_{size}": VAEConfig(size) for size in REFERENCE},
     **{f"global_{size}": VAEConfig(size, 1) for size in REFERENCE},

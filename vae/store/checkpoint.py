@@ -27,12 +27,11 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
     tensors, metadata = load_tensors(path)
     try:
         state = json.loads(metadata["state"])
-        valid = isinstance(state["step"], int) and state["step"] >= 0
-        valid = valid and isinstance(state["training_seconds"], (int, float))
-        valid = valid and isinstance(state["metrics"]["config"], dict)
+        step, seconds, config = state["step"], state["training_seconds"], state["metrics"]["config"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise FileError(f"{path} is not a checkpoint: {error!r}") from error
-    if not valid:
+    valid = isinstance(step, int) and step >= 0 and isinstance(seconds, (int, float))
+    if not valid or not isinstance(config, dict):
         raise FileError(f"{path} is not a checkpoint: its step, seconds or config is not one")
     return tensors, state
 
@@ -52,13 +51,9 @@ def gather(modules: dict, optimizers: dict, recent: list[dict[str, Tensor]]) -> 
     return {f"{part}.{k}": t for part, tensors in parts.items() for k, t in tensors.items()}
 
 
-def scatter(
-    tensors: dict[str, Tensor], modules: dict, optimizers: dict, terms: list[str]
-) -> list[dict[str, Tensor]]:
-    """Put back what `gather` took; returns the last steps' `terms`. Raises what misfits lead to.
-
-    The order of the terms matters: on it depends the last bit of their mean.
-    """
+def scatter(tensors: dict[str, Tensor], modules: dict, optimizers: dict,
+            terms: list[str]) -> list[dict[str, Tensor]]:  # fmt: skip
+    """Put back what `gather` took; returns the last steps' `terms`, in this order."""
     for name, module in modules.items():
         module.load_state_dict(under(name, tensors))
     for name, optimizer in optimizers.items():
@@ -77,16 +72,13 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` took. Raises what does not fit leads to.
-
-    A tensor like its parameter gets the parameter's strides: fused AdamW on a CPU reads both in
-    the order of memory.
-    """
+    """Put back what `optimizer_tensors` took."""
     parameters = _parameters(optimizer)
     optimizer.state.clear()
     for key, value in tensors.items():
         number, _, name = key.partition(".")
         parameter = parameters[int(number)]
+        # with the parameter's strides: fused AdamW on a CPU reads both in the order of memory
         like = parameter.new_empty(()) if name == "step" else torch.empty_like(parameter)
         if value.shape != like.shape:
             raise ValueError(f"{name} of parameter {number} is {tuple(value.shape)}")

@@ -20,15 +20,14 @@ class FileError(ValueError):
 
 
 def sha256(data: bytes) -> str:
-    """The SHA-256 of `data`, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary_path)` and move the result to `path` in one step.
 
-    A reader sees the old file or the new one, never half of it. On any error the temporary file
-    is removed and the old file stays. Raises `OSError` naming `path` when there is no space.
+    A reader sees the old file or the new one, never half of it; on any error the old file stays.
+    Raises `OSError` naming `path` when there is no space.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -58,7 +57,7 @@ def write_json(path: Path, content: object, indent: int = 1) -> None:
 
 
 def read_json(path: Path, kind: str) -> object:
-    """What a JSON file holds. Raises `FileError` naming it, and that it is not a `kind`."""
+    """What a JSON file holds. Raises `FileError`: the file is not a `kind`."""
     try:
         check_size(path)
         return json.loads(path.read_text())
@@ -68,8 +67,7 @@ def read_json(path: Path, kind: str) -> object:
 
 def check_size(path: Path) -> None:
     """Raise `FileError` for a file that is larger than any that this package writes."""
-    size = path.stat().st_size
-    if size > LARGEST:
+    if (size := path.stat().st_size) > LARGEST:
         raise FileError(f"{path} has {size:,} bytes; at most {LARGEST:,} are expected")
 
 
@@ -81,11 +79,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and metadata that `save_tensors` wrote, on the CPU.
-
-    Raises `FileError` (a `ValueError`) that names the file when it is missing, truncated or not as
-    it was written.
-    """
+    """What `save_tensors` wrote, on the CPU. Raises `FileError` if it is not as it was written."""
     if not path.is_file():
         raise FileError(f"{path} does not exist")
     check_size(path)
@@ -107,10 +101,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
     """SHA-256 over names, types, shapes and bytes of all tensors, and over the metadata."""
     parts = []
-    for key in sorted(tensors):
-        tensor = tensors[key]
+    for key, tensor in sorted(tensors.items()):
         parts.append(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        if tensor.numel():
+        if tensor.numel():  # an empty one cannot be seen as bytes
             parts.append(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    parts += [f"{key} {metadata[key]}".encode() for key in sorted(metadata)]
+    parts += [f"{key} {value}".encode() for key, value in sorted(metadata.items())]
     return sha256(b"".join(parts))

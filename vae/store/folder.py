@@ -45,12 +45,9 @@ def check_directory(directory: Path) -> Path:
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     if not os.access(existing, os.W_OK):
         raise OSError(f"run_dir={str(directory)!r} is not allowed: {existing} cannot be written to")
-    free = shutil.disk_usage(existing).free
-    if free < FREE_SPACE:
-        raise OSError(
-            f"run_dir={str(directory)!r} has {free / 2**20:.0f} MiB free; "
-            f"a run may need {FREE_SPACE / 2**20:.0f}"
-        )
+    if (free := shutil.disk_usage(existing).free) < FREE_SPACE:
+        given = f"run_dir={str(directory)!r} has {free / 2**20:.0f} MiB free"
+        raise OSError(f"{given}; a run may need {FREE_SPACE / 2**20:.0f}")
     return directory
 
 

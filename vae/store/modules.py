@@ -31,15 +31,15 @@ class Pretrained(nn.Module):
     def from_pretrained(cls: type[Kind], directory: str | Path) -> Kind:
         """What `save_pretrained` wrote, on the CPU, in float32, in evaluation mode.
 
-        Raises `FileError` (a `ValueError`) that names the file when one is missing, truncated,
-        altered since it was written, or belongs to another network. No code is unpickled.
+        Raises `FileError` (a `ValueError`) naming the file that is missing, truncated, altered
+        since it was written, or of another network. No code is unpickled.
         """
         path, weights_path = Path(directory) / cls.config_name, Path(directory) / cls.weights_name
         if not path.is_file():
             raise FileError(f"{path} does not exist; the config of a {cls.__name__} is expected")
-        raw = read_json(path, f"a {cls.__name__}'s config")
+        saved = read_json(path, f"a {cls.__name__}'s config")
         try:
-            config = from_saved(cls.config_type, raw)
+            config = from_saved(cls.config_type, saved)
         except (TypeError, ValueError) as error:
             raise FileError(f"{path} is not a {cls.__name__}'s config: {error}") from error
         weights = load_tensors(weights_path)[0]

@@ -5,6 +5,8 @@ import operator
 import os
 from dataclasses import Field, asdict, field, fields
 
+REMEDY = "name another folder, or delete it"  # where a folder has other settings
+
 
 def option(default, help: str, low=None, high=None, choices: tuple = (), kind: type | None = None):
     """A dataclass field: what it is, its lowest and highest value, or the values it can have.
@@ -17,15 +19,11 @@ def option(default, help: str, low=None, high=None, choices: tuple = (), kind: t
 
 
 def options_of(config: type) -> list[Field]:
-    """The options of a dataclass."""
     return [one for one in fields(config) if "help" in one.metadata]
 
 
 def check_options(config) -> None:
-    """Give each option of a frozen dataclass its own type: NumPy's numbers, paths and lists too.
-
-    Raises `ValueError`, naming setting, value and what is allowed, for the first bad value.
-    """
+    """Give each option of a frozen dataclass its own type; `ValueError` for a bad value."""
     for one in options_of(type(config)):
         value, about = getattr(config, one.name), one.metadata
         if value is None and one.default is None:
@@ -34,13 +32,10 @@ def check_options(config) -> None:
         several = isinstance(one.default, tuple)
         try:
             checked = tuple(_as(kind, part) for part in (value if several else (value,)))
-            if not all(
-                (not choices or part in choices)
-                and (low is None or part >= low)
-                and (high is None or part <= high)
-                for part in checked
-            ):
-                raise TypeError
+            for part in checked:
+                within = (low is None or part >= low) and (high is None or part <= high)  # no NaN
+                if not within or (choices and part not in choices):
+                    raise TypeError
         except TypeError:
             limits = f"one of {choices}" if choices else kind.__name__
             limits += f", at least {low}" if low is not None else ""
@@ -51,50 +46,35 @@ def check_options(config) -> None:
 
 def _as(kind: type, value: object) -> object:
     """`value` as a bool, int, float or str; `TypeError` for what is not one already."""
-    if kind is int and not isinstance(value, bool):
-        return operator.index(value)
-    if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
-        return float(value)
     if kind is str:
         return os.fspath(value)
-    if kind is bool and isinstance(value, bool):
-        return value
-    raise TypeError
+    if isinstance(value, bool) != (kind is bool):
+        raise TypeError
+    if kind is float and not isinstance(value, numbers.Real):
+        raise TypeError
+    return operator.index(value) if kind is int else kind(value)
 
 
 def from_saved(config: type, saved: dict):
     """The config that was saved as a dict. Raises `TypeError` or `ValueError` for a wrong one."""
-    unknown = set(saved) - {one.name for one in fields(config)}
-    if unknown:
+    if unknown := set(saved) - {one.name for one in fields(config)}:
         raise ValueError(f"unknown settings {sorted(unknown)}")
     return config(**saved)
 
 
 def config_differences(saved: dict, config) -> list[str]:
-    """Each setting in which a saved config, as a dict, differs from `config`, in words.
-
-    Equal numbers are equal settings. One that did not exist then counts as its default.
-    """
+    """Where a saved dict differs from `config`, in words; what it lacks counts as the default."""
 
     def flat(settings: dict) -> dict:
         settings = settings | settings.get("model", {})  # and lists, which JSON makes of tuples
         return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
 
     wanted, saved = flat(asdict(config)), flat(asdict(type(config)())) | flat(saved)
-    return [
-        f"{name} {saved[name]!r} there, {value!r} here"
-        for name, value in wanted.items()
-        if name != "model" and saved[name] != value
-    ]
+    differ = [name for name in wanted if name != "model" and saved[name] != wanted[name]]
+    return [f"{name} {saved[name]!r} there, {wanted[name]!r} here" for name in differ]
 
 
-def check_same_settings(
-    saved: dict, config, place: str, remedy: str = "name another folder, or delete it"
-) -> None:
-    """Raise `ValueError`, listing the differences, unless `saved` is the dict of `config`.
-
-    `place`: the argument and its value, such as "run_dir=runs/latent_2".
-    """
-    differences = config_differences(saved, config)
-    if differences:
+def check_same_settings(saved: dict, config, place: str, remedy: str = REMEDY) -> None:
+    """Raise `ValueError` for differences of `saved` from `config` in `place`, "run_dir=runs/x"."""
+    if differences := config_differences(saved, config):
         raise ValueError(f"{place} has other settings ({'; '.join(differences)}): {remedy}")

@@ -24,24 +24,22 @@ PRIOR_BUDGETS = {  # what PriorTrainConfig leaves open
 }
 
 
+def left_open(help: str, low: int = 1):
+    """A whole number that is None until `with_budget` decides it."""
+    return option(None, help, low, kind=int)
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides a run's result. A loss term whose weight is 0 is not computed."""
 
     budgets: ClassVar = BUDGETS
-
     model: VAEConfig = field(default_factory=VAEConfig)
     dataset: str = option("mnist", "the images", choices=DATASETS)
     data_root: str = option("data", "folder of the data sets that torchvision downloads")
-    max_train_images: int | None = option(
-        None, "train on the first so many; default: all", 1, kind=int
-    )
-    max_test_images: int | None = option(
-        None, "evaluate on the first so many; default: all", 10, kind=int
-    )
-    epochs: int | None = option(
-        None, "default: 3; without a GPU 1, of 24,000 images (see --budget)", 1, kind=int
-    )
+    max_train_images: int | None = left_open("train on the first so many; default: all")
+    max_test_images: int | None = left_open("evaluate on the first so many; default: all", 10)
+    epochs: int | None = left_open("default: 3; without a GPU 1, of 24,000 images (see --budget)")
     batch_size: int = option(32, "images in a step, over all processes", 1)
     learning_rate: float = option(6e-3, "Muon's, at the peak of the one-cycle schedule", 1e-9)
     weight_decay: float = option(1e-2, "decoupled, in proportion to the learning rate", 0)
@@ -74,9 +72,8 @@ class TrainConfig:
             raise ValueError(f"model={self.model!r} is not allowed: a VAEConfig")
         check_options(self)
         if not self.model.variational and self.beta:
-            raise ValueError(
-                f"beta={self.beta} is not allowed with variational=False, which has no KL: beta=0"
-            )
+            given = f"beta={self.beta} is not allowed with variational=False"
+            raise ValueError(f"{given}, which has no KL: beta=0")
         if self.w_mse == self.w_perceptual == 0:
             raise ValueError("w_mse=0 and w_perceptual=0 leave no distortion: one must be above 0")
 
@@ -86,12 +83,9 @@ class PriorTrainConfig:
     """Everything that decides a prior's result, beside the VAE."""
 
     budgets: ClassVar = PRIOR_BUDGETS
-
     model: PriorConfig = field(default_factory=PriorConfig)
-    epochs: int | None = option(None, "default: 16 (see --budget)", 1, kind=int)
-    max_train_images: int | None = option(
-        None, "train on the first so many; default: all", 1, kind=int
-    )
+    epochs: int | None = left_open("default: 16 (see --budget)")
+    max_train_images: int | None = left_open("train on the first so many; default: all")
     batch_size: int = option(64, "latents in a step, over all processes", 1)
     learning_rate: float = option(6e-3, "Muon's, at the peak of the one-cycle schedule", 1e-9)
     label_dropout: float = option(0.1, "share of labels that are withheld, for guidance", 0, 1)
@@ -111,24 +105,20 @@ class PriorTrainConfig:
 def with_budget(config, budget: str = "auto"):
     """The config of a training with what it leaves open (None) decided by one of its `budgets`.
 
-    "auto" is "full" with a GPU and "quick" without, unless `epochs` is stated: then it decides
-    nothing. Raises `ValueError` for another name.
+    "auto": "full" with a GPU, "quick" without, nothing if `epochs` is stated. Raises `ValueError`.
     """
     if budget not in ("auto", *config.budgets):
         raise ValueError(f"budget={budget!r} is not one of {('auto', *config.budgets)}")
+    if budget == "auto" and config.epochs is not None:
+        return config
     if budget == "auto":
-        if config.epochs is not None:
-            return config
         budget = "full" if torch.accelerator.is_available() else "quick"
     decided = config.budgets[budget]
     return replace(config, **{k: v for k, v in decided.items() if getattr(config, k) is None})
 
 
 def run_name(config: TrainConfig) -> str:
-    """A name for a run's folder, of the settings that a reader changes most.
-
-    `latent_2`, or what differs from the defaults: `fashion_mnist_latent_2_grid_1_beta_0.1`.
-    """
+    """A name for a run's folder: `latent_2`, or `fashion_mnist_latent_2_grid_1_beta_0.1`."""
     model = config.model
     parts = {
         f"{config.dataset}_": config.dataset != "mnist",

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from ..store import checkpoint
 from ..store.files import FileError
 from ..store.folder import lock
-from ..store.settings import check_same_settings
+from ..store.settings import REMEDY, check_same_settings
 from .machine import Machine, describe_environment, interrupts, seeded_generator
 from .optimizer import Muon, one_cycle, update_average
 
@@ -22,42 +22,38 @@ SHOWN = ("mse", "perceptual", "kl", "generator", "discriminator", "loss")  # bes
 
 
 class Loop:
-    """One training: order, noise, schedule, average, log, evaluations, checkpoints.
+    """One training. Order and noise depend on the seed and the step alone.
 
-    Order and noise depend on the seed and the step alone, so that any number of processes sees the
-    same batches, and a training that was cut off goes on as if it had never stopped.
-
-    A subclass calls `prepare`, and defines `select` and `draw`, which make a batch;
-    `training_step`, which ends in the optimiser's step; `measure`; and `finish`.
+    So any number of processes sees the same batches, and a training that was cut off goes on as if
+    it had never stopped. A subclass calls `prepare`, and defines `select` and `draw`, which make a
+    batch; `training_step`, which ends in the optimiser's step; `measure`; and `finish`.
     """
 
-    what, remedy = "training", "name another folder, or delete it"  # said of one that was cut off
+    what, remedy = "training", REMEDY  # said of one that was cut off
     checkpoint_name = checkpoint.CHECKPOINT_NAME
     early: set[int] = frozenset()  # steps after which to evaluate, beside an epoch's end
 
     def __init__(self, config, directory: Path, machine: Machine, count: int):
-        """`config`: of the training; `count`: of the images. Raises `ValueError`."""
+        """`count`: of the images. Raises `ValueError` for a batch size that does not fit it."""
         if config.batch_size > count or config.batch_size % machine.num_processes:
-            raise ValueError(
-                f"batch_size={config.batch_size} is not allowed: a multiple of the "
-                f"{machine.num_processes} processes, and at most the {count} training images"
-            )
+            of, most = f"the {machine.num_processes} processes", f"the {count} training images"
+            given = f"batch_size={config.batch_size} is not allowed"
+            raise ValueError(f"{given}: a multiple of {of}, and at most {most}")
         self.config, self.directory, self.machine = config, directory, machine
-        self.count, self.device = count, machine.device
+        self.count, self.device, self.step = count, machine.device, 0
         self.steps_per_epoch = count // config.batch_size
         self.total_steps = self.steps_per_epoch * config.epochs
         self.schedule = one_cycle(config.warmup, self.total_steps)
-        self.step, self.order_epoch = 0, -1
         self.memory: dict[str, Tensor] = {}  # what a step leaves for the next
-        self.log = Log(self)
+        self.order_epoch, self.log = -1, Log()
         self.metrics = {"config": asdict(config), "environment": describe_environment(machine),
                         "history": {"train": [], "test": []}}  # fmt: skip
 
     def prepare(self, modules: dict[str, nn.Module], rates: dict[str, float]) -> list:
         """Give each module an optimiser, of the names and learning rates in `rates`.
 
-        The first is the one whose average is the result, and whose learning rate is scheduled.
-        Returns the modules, then the optimisers, as several processes share them.
+        The first one's average is the result, and its learning rate is scheduled. Returns modules,
+        then optimisers, as several processes share them.
         """
         self.averaged = next(iter(modules.values()))
         self.ema = copy.deepcopy(self.averaged).eval().requires_grad_(False)
@@ -107,9 +103,8 @@ class Loop:
         size, seed = self.config.batch_size, self.config.seed
         epoch, position = divmod(self.step, self.steps_per_epoch)
         if epoch != self.order_epoch:
-            self.order_epoch = epoch
             order = torch.randperm(self.count, generator=seeded_generator(seed, 0, epoch))
-            self.order = order.to(self.device)
+            self.order, self.order_epoch = order.to(self.device), epoch
         index = self.order[position * size :][:size]
         drawn = self.draw(size, seeded_generator(seed, 1, self.step))
         return *self.select(self.machine.deal(index)), *map(self.machine.deal, drawn)
@@ -119,7 +114,7 @@ class Loop:
         return {"step": self.step, "epoch": self.step / self.steps_per_epoch}
 
     def check_saved(self, metrics: dict) -> None:
-        """Raise `ValueError` for the metrics of a checkpoint of other settings."""
+        """Raise `ValueError` for a checkpoint of other settings."""
         place = f"run_dir={self.directory}, whose {self.what} was cut off,"
         check_same_settings(metrics["config"], self.config, place, self.remedy)
 
@@ -134,15 +129,15 @@ class Loop:
 class Log:
     """The terms of the last steps, the clock, and the progress bar."""
 
-    def __init__(self, loop: Loop):
+    def __init__(self):
         self.recent: list[dict[str, Tensor]] = []  # terms of the steps since the last look
         self.seconds, self.clock = 0.0, 0.0  # of training so far, and when it went on
         self.bar = tqdm(disable=True)
 
     def progress(self, loop: Loop) -> tqdm:
         """A bar over all steps; the clock starts."""
-        self.clock, shown = time.perf_counter(), loop.machine.is_main_process
-        self.bar = tqdm(initial=loop.step, total=loop.total_steps, unit="step", disable=not shown)
+        self.clock, hidden = time.perf_counter(), not loop.machine.is_main_process
+        self.bar = tqdm(initial=loop.step, total=loop.total_steps, unit="step", disable=hidden)
         return self.bar
 
     def look(self, loop: Loop) -> None:
@@ -156,36 +151,31 @@ class Log:
                 f"{loop.step - len(values) + row + 1}; the last checkpoint is in {loop.directory}. "
                 "Try a lower learning_rate, or mixed_precision='no', in another run_dir."
             )
-        elapsed, place = time.perf_counter() - self.clock, loop.place()
+        elapsed = time.perf_counter() - self.clock
         speed = len(self.recent) * loop.config.batch_size / elapsed
-        means = dict(zip(names, values.mean(0).tolist(), strict=True))
-        loop.metrics["history"]["train"].append(place | means | {"images_per_second": speed})
-        progress = f"epoch {place['epoch']:.2f}/{loop.config.epochs}, {speed:.0f} images/s"
+        row = loop.place() | dict(zip(names, values.mean(0).tolist(), strict=True))
+        loop.metrics["history"]["train"].append(row | {"images_per_second": speed})
+        progress = f"epoch {row['epoch']:.2f}/{loop.config.epochs}, {speed:.0f} images/s"
         self.bar.set_description(progress)
-        self.bar.set_postfix({name: f"{means[name]:.3g}" for name in SHOWN if name in means})
+        self.bar.set_postfix({name: f"{row[name]:.3g}" for name in SHOWN if name in row})
         self.recent.clear()
-        self.seconds += elapsed
-        self.clock = time.perf_counter()
+        self.seconds, self.clock = self.seconds + elapsed, time.perf_counter()
 
 
 def complete(loop: Loop, resume: bool) -> bool:
     """Go on where a checkpoint is, if `resume`; train; finish. False if it was interrupted.
 
-    Raises `ValueError` for a checkpoint that may not be used, and `OSError` where another
-    training is at work in the folder.
+    Raises `ValueError` for a checkpoint that may not be used, `OSError` beside another training.
     """
     path, writes = loop.directory / loop.checkpoint_name, loop.machine.is_main_process
     with lock(loop.directory, writes):
         if path.is_file() and not resume:
-            raise ValueError(
-                f"run_dir={str(loop.directory)!r} holds a {loop.what} that was cut off: "
-                f"resume it (resume=True, --resume), or {loop.remedy}"
-            )
+            held = f"run_dir={str(loop.directory)!r} holds a {loop.what} that was cut off"
+            raise ValueError(f"{held}: resume it (resume=True, --resume), or {loop.remedy}")
         if path.is_file():
             restore(loop)
         started = time.perf_counter()
-        finished = loop.fit()
-        if finished and writes:
+        if (finished := loop.fit()) and writes:
             loop.finish(started)
             path.unlink(missing_ok=True)
         loop.machine.wait_for_everyone()
@@ -193,17 +183,13 @@ def complete(loop: Loop, resume: bool) -> bool:
 
 
 def save(loop: Loop) -> None:
-    """Write a checkpoint: everything that `restore` needs to go on from this step.
-
-    Nobody waits for anybody: each process has its own clock, by which it comes here.
-    """
+    """Write a checkpoint from which to go on. Each process comes by its own clock: none waits."""
     started, log, scaler = time.perf_counter(), loop.log, loop.machine.scaler
     if loop.machine.is_main_process:
         tensors = checkpoint.gather(loop.modules, loop.optimizers, log.recent)
-        state = {
-            **loop.place(),
+        state = loop.place() | {
             "metrics": loop.metrics,
-            "recent": list(log.recent[0]) if log.recent else [],  # in this order
+            "recent": list(log.recent[0]) if log.recent else [],  # their mean depends on the order
             "training_seconds": log.seconds + started - log.clock,
             "scaler": scaler.state_dict() if scaler else None,
         }
@@ -213,18 +199,14 @@ def save(loop: Loop) -> None:
 
 
 def restore(loop: Loop) -> None:
-    """Go back to the checkpoint in the folder.
-
-    Raises `ValueError` for one of other settings, and `FileError` for one that is damaged.
-    """
+    """Go back to the folder's checkpoint. `ValueError`: other settings; `FileError`: damage."""
     path, log = loop.directory / loop.checkpoint_name, loop.log
     tensors, state = checkpoint.load_checkpoint(path)
     loop.check_saved(state["metrics"])
     if state["step"] > loop.total_steps:
         raise FileError(f"{path}: step {state['step']} of {loop.total_steps} is not possible")
     try:
-        names = state.get("recent", [])
-        recent = checkpoint.scatter(tensors, loop.modules, loop.optimizers, names)
+        recent = checkpoint.scatter(tensors, loop.modules, loop.optimizers, state.get("recent", []))
         log.recent = [{k: v.to(loop.device) for k, v in terms.items()} for terms in recent]
         loop.memory.update({k: tensors[k].to(loop.device) for k in loop.memory})
         loop.take_record(tensors)

@@ -23,31 +23,24 @@ class Machine(Accelerator):
         AcceleratorState._reset_state()  # or a second training could not have another precision
         super().__init__(mixed_precision=choose_precision(mixed_precision))
 
-    def descend(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float | None = None
-    ) -> dict[str, Tensor]:
+    def descend(self, module: nn.Module, optimizer: torch.optim.Optimizer,
+                clip_norm: float | None = None) -> dict[str, Tensor]:  # fmt: skip
         """Clip the module's gradient, if asked to, move its weights, and forget the gradient.
 
-        Returns {"gradient_norm": its length before clipping}; nothing in fp16, where it may
-        overflow, which skips the step.
+        Returns {"gradient_norm": its length before clipping}, if that is known.
         """
-        terms = {}
-        if clip_norm is not None:
-            terms["gradient_norm"] = self.clip_grad_norm_(module.parameters(), clip_norm)
+        norm = None if clip_norm is None else self.clip_grad_norm_(module.parameters(), clip_norm)
         optimizer.step()
         optimizer.zero_grad()
-        return {} if self.mixed_precision == "fp16" else terms
+        # in fp16 it may overflow, by which the step is skipped
+        return {} if norm is None or self.mixed_precision == "fp16" else {"gradient_norm": norm}
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of `value` over all processes, without a gradient."""
         return self.reduce(value.detach(), "mean")
 
     def deal(self, batch: Tensor) -> Tensor:
-        """This process's part of a batch, on the device.
-
-        The batch is dealt out one by one, so that what LPIPS sees, the first images of each part,
-        is the first of the batch.
-        """
+        """This process's part, dealt out one by one: all parts' first are the batch's first."""
         return batch[self.process_index :: self.num_processes].to(self.device)
 
     def unwrap(self, module: nn.Module) -> nn.Module:
@@ -75,20 +68,19 @@ def choose_precision(requested: str) -> str:
 def interrupts(processes: int) -> Iterator[list[int]]:
     """A list that an interrupt (Ctrl-C) makes non-empty; a second interrupt stops at once.
 
-    With several processes, which could not agree on a step, and outside of the main thread, which
-    alone gets signals, an interrupt stops at once, as always.
+    With several processes, which could not agree on a step, or outside of the main thread, which
+    alone gets signals, the first one does.
     """
     asked: list[int] = []
     if processes > 1 or threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before = signal.getsignal(signal.SIGINT)
 
     def note(number: int, frame: object) -> None:
         asked.append(number)
         signal.signal(signal.SIGINT, before)
 
-    signal.signal(signal.SIGINT, note)
+    before = signal.signal(signal.SIGINT, note)
     try:
         yield asked
     finally:
@@ -116,7 +108,7 @@ def describe_environment(machine: Machine) -> dict:
 
 
 def peak_memory_mb(device: torch.device) -> float | None:
-    """The most memory in use at any time, in MiB: a GPU's own, or the process's resident set."""
+    """The most memory ever in use, in MiB: a GPU's own, or the process's resident set."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
@@ -131,8 +123,8 @@ def _commit() -> str | None:
     """The commit of the checkout that holds this package, "-dirty" where the package differs."""
 
     def git(*command: str) -> str:
-        where = ["git", "-C", str(Path(__file__).parents[1])]
-        return subprocess.run([*where, *command], check=True, capture_output=True, text=True).stdout
+        command = ("git", "-C", str(Path(__file__).parents[1]), *command)
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     try:
         git("ls-files", "--error-unmatch", __file__)

@@ -18,13 +18,11 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose matrices are made orthogonal before they are applied.
 
     K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024, with the
-    scale of Liu et al., "Muon is scalable for LLM training", 2025, eq. 4: an update has the root
-    mean square of AdamW's, so that the learning rates of the two are alike. A convolution's kernel
-    (O, I, H, W) is a matrix (O, I*H*W). Biases, norms, embeddings and thin matrices get AdamW
-    (Loshchilov & Hutter 2019) with betas 0.9 and 0.99 at half the learning rate.
+    scale of Liu et al., "Muon is scalable for LLM training", 2025, eq. 4, by which an update is as
+    large as AdamW's. A convolution's kernel (O, I, H, W) is a matrix (O, I*H*W). Biases, norms,
+    embeddings and thin matrices get AdamW (Loshchilov & Hutter 2019) at half the learning rate.
 
-    `torch.optim.Muon` has the same update for plain matrices alone, and multiplies in bfloat16,
-    which most CPUs emulate.
+    `torch.optim.Muon` takes plain matrices alone, and multiplies in bfloat16, slow on most CPUs.
     """
 
     def __init__(self, model: nn.Module, lr: float, weight_decay: float):
@@ -33,21 +31,18 @@ class Muon(torch.optim.Optimizer):
         for parameter in model.parameters():
             matrix = parameter.ndim in (2, 4) and min(parameter.flatten(1).shape) >= SMALLEST
             groups[matrix and id(parameter) not in embeddings].append(parameter)
-        rest = torch.optim.AdamW(
+        self.adamw = torch.optim.AdamW(
             groups[False], ADAMW_SHARE * lr, (0.9, 0.99), weight_decay=weight_decay, fused=True
         )
-        matrices = {"params": groups[True], "lr": lr, "weight_decay": weight_decay, "muon": True}
-        super().__init__([matrices, rest.param_groups[0] | {"muon": False}], {})
-        self.adamw = rest
+        matrices = {"params": groups[True], "lr": lr, "weight_decay": weight_decay}
+        super().__init__([matrices, *self.adamw.param_groups], {})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         """Move every parameter that has a gradient."""
-        for group in self.param_groups:
-            if group["muon"]:
-                self._step_matrices(group)
-        self.adamw.param_groups = [group for group in self.param_groups if not group["muon"]]
-        self.adamw.state = self.state
+        matrices, rest = self.param_groups
+        self._step_matrices(matrices)
+        self.adamw.param_groups, self.adamw.state = [rest], self.state
         self.adamw.step()
 
     def _step_matrices(self, group: dict) -> None:
@@ -58,11 +53,11 @@ class Muon(torch.optim.Optimizer):
         for shape, parameters in same_shape.items():
             updates = []
             for parameter in parameters:
-                state = self.state[parameter]
+                state, gradient = self.state[parameter], parameter.grad
                 if not state:
                     state["momentum"] = torch.zeros_like(parameter)
-                average = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
-                updates.append(parameter.grad.lerp(average, MOMENTUM).flatten(1))  # Nesterov's
+                average = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
+                updates.append(gradient.lerp(average, MOMENTUM).flatten(1))  # Nesterov's
             updates = orthogonalize(torch.stack(updates))
             step = -0.2 * max(updates.shape[1:]) ** 0.5 * group["lr"]
             for parameter, update in zip(parameters, updates, strict=True):
@@ -76,9 +71,8 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     The polynomial X <- aX + b(XX')X + c(XX')^2 X, five times (Jordan 2024): matrix products alone.
     """
     a, b, c = NEWTON_SCHULZ
-    x = matrices.float()
-    tall = x.shape[1] > x.shape[2]
-    x = x.mT if tall else x
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if tall else matrices).float()
     x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp_min(1e-7)
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..data import Digits, batches, load_digits, scale_images
+from ..data import BATCH, batches, load_digits, scale_images
 from ..model import MAP_SIZE, VAE
 from ..prior import LatentPrior
 from ..store.files import FileError, read_json, sha256, write_json
@@ -21,7 +21,6 @@ from .machine import Machine, peak_memory_mb, seeded_generator
 METRICS_NAME = "prior_metrics.json"
 PICTURE_NAME = "prior_samples.png"
 CHECKPOINT_NAME = "prior_checkpoint.safetensors"
-CHUNK = 500  # images that are encoded at once
 TEST_IMAGES = 1000  # on which the loss is measured after each pass
 
 
@@ -30,29 +29,30 @@ def train_prior(
 ) -> LatentPrior:
     """Train a prior for the VAE in `directory`; leave it and its metrics there, and return it.
 
-    What `config` leaves open is the full budget. As `train` does, it loads a prior that is
-    finished there with the same settings, and goes on with one that was cut off, unless `resume`
-    is False. An interrupt (Ctrl-C) saves a checkpoint and raises `KeyboardInterrupt`. Raises,
-    before any work, `ValueError` for a VAE without a 7x7 latent or whose training was cut off, for
-    other settings or settings that do not fit, and `OSError` where nothing can be written. Raises
-    `FloatingPointError` when the loss is no longer finite.
+    What `config` leaves open is the full budget. As in `train`, a prior that is finished there with
+    the same settings is loaded, and one that was cut off goes on, unless `resume` is False. An
+    interrupt (Ctrl-C) saves a checkpoint and raises `KeyboardInterrupt`. Raises, before any work,
+    `ValueError` for a VAE without a 7x7 latent or whose training was cut off and for settings that
+    do not fit, and `OSError` where nothing can be written. Raises `FloatingPointError` as `train`.
     """
     directory = check_directory(Path(directory))
     vae = VAE.from_pretrained(directory)
     if vae.config.latent_grid != MAP_SIZE:
-        raise ValueError(
-            f"latent_grid={vae.config.latent_grid} needs no learned prior: latent_grid={MAP_SIZE} "
-            "is expected"
-        )
+        given = f"latent_grid={vae.config.latent_grid} needs no learned prior"
+        raise ValueError(f"{given}: latent_grid={MAP_SIZE} is expected")
     if not is_finished(directory):
-        raise ValueError(
-            f"directory={str(directory)!r} holds a VAE whose training was cut off: finish it first "
-            "(--resume), or its latents would change under the prior"
-        )
+        held = f"directory={str(directory)!r} holds a VAE whose training was cut off"
+        remedy = "finish it first (--resume), or its latents would change under the prior"
+        raise ValueError(f"{held}: {remedy}")
     config = with_budget(config or PriorTrainConfig(), "full")
     config = replace(config, model=replace(config.model, latent_size=vae.config.latent_size))
-    if (directory / METRICS_NAME).is_file():
-        _check_finished(directory, config)
+    if (path := directory / METRICS_NAME).is_file():
+        saved = read_json(path, "a prior's metrics")
+        if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
+            raise FileError(f"{path} is not a prior's metrics: it has no config")
+        check_same_vae(saved, directory, METRICS_NAME)
+        place = f"directory={directory}, whose prior is finished,"
+        check_same_settings(saved["config"], config, place, f"delete {METRICS_NAME}")
         return LatentPrior.from_pretrained(directory)
     trainer = PriorTrainer(vae, directory, config)
     if not complete(trainer, resume):
@@ -60,25 +60,12 @@ def train_prior(
     return trainer.ema.cpu()
 
 
-def _check_finished(directory: Path, config: PriorTrainConfig) -> None:
-    """Raise `ValueError` unless the finished prior there is of this VAE and these settings."""
-    path = directory / METRICS_NAME
-    saved = read_json(path, "a prior's metrics")
-    if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
-        raise FileError(f"{path} is not a prior's metrics: it has no config")
-    check_same_vae(saved, directory, METRICS_NAME)
-    place = f"directory={directory}, whose prior is finished,"
-    check_same_settings(saved["config"], config, place, f"delete {METRICS_NAME}")
-
-
 def check_same_vae(saved: dict, directory: Path, remedy: str) -> None:
     """Raise `ValueError` if the metrics of a prior tell of another VAE than the one there now."""
     there = sha256((directory / VAE.weights_name).read_bytes())
     if saved.get("vae", there) != there:  # older ones do not tell
-        raise ValueError(
-            f"directory={str(directory)!r} holds a VAE that has changed since its prior was "
-            f"trained: delete {remedy}"
-        )
+        held = f"directory={str(directory)!r} holds a VAE that has changed"
+        raise ValueError(f"{held} since its prior was trained: delete {remedy}")
 
 
 class PriorTrainer(Loop):
@@ -95,39 +82,31 @@ class PriorTrainer(Loop):
         train_set, test_set = (load_digits(split, dataset, root) for split in ("train", "test"))
         classes = int(train_set.labels.max()) + 1
         if config.model.num_classes != classes:  # a class that is not there would not be learned
-            raise ValueError(
-                f"num_classes={config.model.num_classes} is not allowed: dataset="
-                f"{dataset!r} has {classes} classes"
-            )
-        train_set = Digits(*(part[: config.max_train_images] for part in train_set))
-        machine = Machine(config.mixed_precision)
-        super().__init__(config, directory, machine, len(train_set.images))
+            given = f"num_classes={config.model.num_classes} is not allowed"
+            raise ValueError(f"{given}: dataset={dataset!r} has {classes} classes")
+        train_set = [part[: config.max_train_images] for part in train_set]
+        super().__init__(config, directory, Machine(config.mixed_precision), len(train_set[0]))
         self.vae, self.dataset = vae.to(self.device), dataset
         self.train_set = self.encode(*train_set)
         self.test_set = self.encode(*(part[:TEST_IMAGES] for part in test_set))
         torch.manual_seed(config.seed)
         self.prior = LatentPrior(config.model).to(self.device)
-        self.standardise(*self.train_set[:2])
-        rates = {"optimizer": config.learning_rate}
-        self.network, self.optimizer = self.prepare({"prior": self.prior}, rates)
+        mean, std, _ = self.train_set  # the prior gets those of z ~ q(z|x), for each channel
+        self.prior.mean.copy_(mean.mean((0, 2, 3))[:, None, None])
+        variance = (mean - self.prior.mean).square() + std.square()
+        self.prior.std.copy_(variance.mean((0, 2, 3)).sqrt()[:, None, None])
+        shared = self.prepare({"prior": self.prior}, {"optimizer": config.learning_rate})
+        self.network, self.optimizer = shared
         self.metrics["vae"] = sha256((directory / VAE.weights_name).read_bytes())
         self.metrics["parameters"] = sum(p.numel() for p in self.prior.parameters())
 
     @torch.no_grad()
     def encode(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and standard deviation of each image's posterior, (N, C, 7, 7), and its label."""
-        labels, posteriors = labels.to(self.device), []
-        for x, given in batches(CHUNK, images, labels):
-            given = given if self.vae.config.num_classes else None
-            posteriors.append(self.vae.encode(scale_images(x.to(self.device)), given))
-        mean = torch.cat([posterior.mean for posterior in posteriors])
-        return mean, torch.cat([posterior.std for posterior in posteriors]), labels
-
-    def standardise(self, mean: Tensor, std: Tensor) -> None:
-        """Give the prior each channel's mean and standard deviation, of z ~ q(z|x)."""
-        self.prior.mean.copy_(mean.mean((0, 2, 3))[:, None, None])
-        variance = (mean - self.prior.mean).square() + std.square()
-        self.prior.std.copy_(variance.mean((0, 2, 3)).sqrt()[:, None, None])
+        labels = labels.to(self.device)
+        parts = batches(BATCH, images, labels if self.vae.config.num_classes else None)
+        found = [self.vae.encode(scale_images(x.to(self.device)), given) for x, given in parts]
+        return torch.cat([q.mean for q in found]), torch.cat([q.std for q in found]), labels
 
     def select(self, index: Tensor) -> tuple[Tensor, ...]:
         """Mean and standard deviation of posteriors (B, C, 7, 7), and labels (B,)."""
@@ -136,36 +115,34 @@ class PriorTrainer(Loop):
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Noise of the posterior and of the flow, (n, C, 7, 7), times, and what label to withhold.
 
-        Times favour the middle, where the velocity is hardest to tell: they are the logistic
-        function of normal draws (Esser et al., "Scaling Rectified Flow Transformers", 2024, section
-        3.1). Some labels are withheld, so that the network learns the velocity without one too.
+        Times favour the middle, where the velocity is hardest to tell: logistic functions of normal
+        draws (Esser et al., "Scaling Rectified Flow Transformers", 2024, section 3.1).
         """
-        shape = self.vae.config.latent_shape
-        of_posterior, noise = torch.randn(2, n, *shape, generator=generator)
+        shape = 2, n, *self.vae.config.latent_shape
+        of_posterior, noise = torch.randn(*shape, generator=generator)
         t = torch.randn(n, generator=generator).sigmoid()
         withheld = torch.rand(n, generator=generator) < self.config.label_dropout
         return of_posterior, noise, t, withheld
 
     def training_step(self, *batch: Tensor) -> dict[str, Tensor]:
-        """The step of the prior, on what `select` and `draw` give."""
         return step.prior_step(self.network, self.optimizer, self.config, self.machine, *batch)
 
     @torch.no_grad()
     def measure(self) -> None:
         """The averaged weights' loss on test digits, with the same noise every time."""
         generator, losses = seeded_generator(self.config.seed, 2), []
-        for mean, std, labels in batches(CHUNK, *self.test_set):
+        for mean, std, labels in batches(BATCH, *self.test_set):
             drawn = (part.to(self.device) for part in self.draw(len(mean), generator))
             losses.append(step.flow_loss(self.ema, mean, std, labels, *drawn))
-        row = self.place() | {"loss": torch.stack(losses).mean().item()}
-        self.metrics["history"]["test"].append(row)
+        loss = torch.stack(losses).mean().item()
+        self.metrics["history"]["test"].append(self.place() | {"loss": loss})
 
     def finish(self, started: float) -> None:
         """Write the averaged weights, a picture, and the metrics, which make it finished."""
         from ..show.figures import describe, plot_digits, save_png  # matplotlib
 
-        self.metrics["seconds"] = self.log.seconds
-        self.metrics["peak_memory_mb"] = peak_memory_mb(self.device)
+        memory = peak_memory_mb(self.device)
+        self.metrics |= {"seconds": self.log.seconds, "peak_memory_mb": memory}
         self.ema.save_pretrained(self.directory)
         figure = plot_digits(self.vae, describe(self.vae.config, self.dataset), self.ema)
         save_png(self.directory / PICTURE_NAME, figure)

@@ -34,18 +34,16 @@ class Networks:
     machine: Machine
 
 
-def training_step(
-    nets: Networks, step: int, adversarial: bool, x: Tensor, labels: Tensor | None, noise: Tensor
-) -> dict[str, Tensor]:
+def training_step(nets: Networks, step: int, adversarial: bool, x: Tensor, labels: Tensor | None,
+                  noise: Tensor) -> dict[str, Tensor]:  # fmt: skip
     """One step of the VAE, and if it is `adversarial`, one of the discriminator.
 
     loss = -log p(x|z) + beta * KL + w_adversarial * lambda * generator's loss, where the distortion
-    in p is w_mse * MSE + w_perceptual * LPIPS, and lambda gives the generator's loss the pull of
-    the distortion (Esser et al. 2021, eq. 7). The couplings of a global latent, and they alone,
-    get the gradient of beta * w_marginal * the marginal KL as well: see `vae/couplings.py`.
+    in p is w_mse * MSE + w_perceptual * LPIPS, and lambda is `losses.adaptive_weight`. The
+    couplings of a global latent, and they alone, get the gradient of beta * w_marginal * the
+    marginal KL as well: see `vae/couplings.py`. Returns each term's value.
 
-    `x`: (B, 1, 28, 28) in [-1, 1]; `labels`: int64 (B,) or None; `noise`: (B, C, G, G). Returns
-    each term's value.
+    `x`: (B, 1, 28, 28) in [-1, 1]; `labels`: int64 (B,) or None; `noise`: (B, C, G, G).
     """
     config, machine, model = nets.config, nets.machine, nets.machine.unwrap(nets.model)
     y, posterior = nets.model(x, labels, noise)  # z = mean + std * noise, y = decoder(z)
@@ -62,10 +60,8 @@ def training_step(
     if adversarial:
         with frozen(machine.unwrap(nets.discriminator)) as discriminator:
             terms["generator"] = losses.generator_loss(discriminator(y))
-        gradients = [
-            torch.autograd.grad(terms[name], model.decoder.conv_out.weight, retain_graph=True)[0]
-            for name in ("nll", "generator")
-        ]
+        last, both = model.decoder.conv_out.weight, (terms["nll"], terms["generator"])
+        gradients = [torch.autograd.grad(term, last, retain_graph=True)[0] for term in both]
         weight = losses.adaptive_weight(*machine.mean(torch.stack(gradients)))
         loss = loss + config.w_adversarial * weight * terms["generator"]
         terms["adaptive_weight"] = weight
@@ -84,9 +80,8 @@ def training_step(
 def discriminator_step(nets: Networks, step: int, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
     """One step of the discriminator; `real`, `fake`: (B, 1, 28, 28), without a graph.
 
-    How far apart real and fake are falls a hundredfold in a training. The weight of the R1 penalty
-    follows: it rises while the discriminator is right too often, and falls while it is not (the
-    idea of Karras et al., "StyleGAN2-ADA", 2020, eq. 1, for their augmentations).
+    The weight of the R1 penalty rises while the discriminator is right too often, and falls while
+    it is not (the idea of Karras et al., "StyleGAN2-ADA", 2020, eq. 1, for their augmentations).
     """
     config, machine, memory = nets.config, nets.machine, nets.memory
     penalized = step % config.lazy == 0
@@ -101,20 +96,18 @@ def discriminator_step(nets: Networks, step: int, real: Tensor, fake: Tensor) ->
         loss = loss + 0.5 * config.lazy * memory["penalty"] * penalty
     machine.backward(loss)
     machine.descend(nets.discriminator, nets.d_optimizer)
-    accuracy_real = (logits_real > 0).float().mean()
-    accuracy_fake = (logits_fake < 0).float().mean()
-    error = machine.mean((accuracy_real + accuracy_fake) / 2) - config.discriminator_accuracy
+    right_real, right_fake = ((x > 0).float().mean() for x in (logits_real, -logits_fake))
+    error = machine.mean((right_real + right_fake) / 2) - config.discriminator_accuracy
     memory["penalty"] = (memory["penalty"] * torch.exp(PENALTY_RATE * error)).clamp(*PENALTY[1:])
-    accuracies = {"accuracy_real": accuracy_real, "accuracy_fake": accuracy_fake}
-    return {"discriminator": hinge} | accuracies | {"penalty_weight": memory["penalty"]}
+    terms = {"discriminator": hinge, "accuracy_real": right_real, "accuracy_fake": right_fake}
+    return terms | {"penalty_weight": memory["penalty"]}
 
 
 def lazy_lpips(nets: Networks, step: int, x: Tensor, y: Tensor) -> Tensor:
     """LPIPS of a share of the batch on every `lazy`-th step, with as many times the gradient.
 
     In between it is the constant last measured (lazy regularisation: Karras et al., "StyleGAN2",
-    2020, app. B). A call has a large fixed cost: the same number of images on every step would
-    take 2.5 times as long (docs/speed.md).
+    2020, app. B). The same images on all steps would take 2.5 times as long (docs/speed.md).
     """
     config = nets.config
     lazy = config.lazy if config.w_mse else 1  # every step needs a gradient
@@ -129,7 +122,7 @@ def lazy_lpips(nets: Networks, step: int, x: Tensor, y: Tensor) -> Tensor:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[nn.Module]:
-    """The module, whose parameters get no gradient from what is computed here."""
+    """The module, whose parameters get no gradient meanwhile."""
     module.requires_grad_(False)
     try:
         yield module
@@ -137,30 +130,17 @@ def frozen(module: nn.Module) -> Iterator[nn.Module]:
         module.requires_grad_(True)
 
 
-def prior_step(
-    prior: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    config: PriorTrainConfig,
-    machine: Machine,
-    *batch: Tensor,
-) -> dict[str, Tensor]:
+def prior_step(prior: nn.Module, optimizer: torch.optim.Optimizer, config: PriorTrainConfig,
+               machine: Machine, *batch: Tensor) -> dict[str, Tensor]:  # fmt: skip
     """One step of a learned prior, on a batch as `flow_loss` takes it."""
     loss = flow_loss(machine.unwrap(prior), *batch, network=prior)
     machine.backward(loss)
     return {"loss": loss} | machine.descend(prior, optimizer, config.clip_norm)
 
 
-def flow_loss(
-    prior: LatentPrior,
-    mean: Tensor,
-    std: Tensor,
-    labels: Tensor,
-    draw: Tensor,
-    noise: Tensor,
-    t: Tensor,
-    withheld: Tensor,
-    network: nn.Module | None = None,
-) -> Tensor:
+def flow_loss(prior: LatentPrior, mean: Tensor, std: Tensor, labels: Tensor, draw: Tensor,
+              noise: Tensor, t: Tensor, withheld: Tensor,
+              network: nn.Module | None = None) -> Tensor:  # fmt: skip
     """Flow matching's loss, `LatentPrior.loss`, on draws of posteriors.
 
     `mean`, `std`: of q(z|x), and `draw`, `noise`: (B, C, 7, 7); `labels`: int64 (B,); `t`: (B,);

@@ -28,15 +28,14 @@ RUNNING_LPIPS_IMAGES = 200  # LPIPS of all 10,000 would take longer than an epoc
 def train(config: TrainConfig, run_dir: str | Path, *, resume: bool = True) -> Run:
     """Train a VAE; leave model, metrics and pictures in `run_dir`.
 
-    What is there already with the same settings is used: a finished run is loaded, and one that
-    was cut off goes on from its last checkpoint (on a CPU to the same weights, bit for bit).
-    `resume=False` refuses the latter. An interrupt (Ctrl-C) finishes the step, saves a checkpoint
-    and returns the run as it stands, with "interrupted" in its metrics.
+    A finished run of the same settings is loaded, and one that was cut off goes on from its last
+    checkpoint (on a CPU to the same weights, bit for bit), unless `resume` is False. An interrupt
+    (Ctrl-C) finishes the step, saves a checkpoint and returns the run as it stands, with
+    "interrupted" in its metrics.
 
-    Raises, before any work, `ValueError` for a `run_dir` that holds a run with other settings and
-    for settings that do not fit the data, and `OSError` when there is no space or when another
-    training is at work in `run_dir`. Raises `FloatingPointError`, naming the term and the step,
-    when a loss is no longer finite; the last checkpoint stays.
+    Raises, before any work, `ValueError` for a run of other settings in `run_dir` and for settings
+    that do not fit the data, and `OSError` when there is no space or another training is at work
+    there. Raises `FloatingPointError`, naming term and step, when a loss is no longer finite.
     """
     config, directory = with_budget(config), check_directory(Path(run_dir))
     if is_finished(directory):
@@ -57,23 +56,21 @@ class Trainer(Loop):
         self.test_set = self._load(config, machine, "test", config.max_test_images)
         classes = int(max(self.train_set.labels.max(), self.test_set.labels.max())) + 1
         if 0 < config.model.num_classes < classes:
-            raise ValueError(
-                f"num_classes={config.model.num_classes} is not allowed: dataset="
-                f"{config.dataset!r} has {classes} classes (0: not conditional)"
-            )
+            given = f"num_classes={config.model.num_classes} is not allowed"
+            has = f"dataset={config.dataset!r} has {classes} classes"
+            raise ValueError(f"{given}: {has} (0: not conditional)")
         super().__init__(config, Path(run_dir), machine, len(self.train_set.images))
         self.adversarial_from = round(config.adversarial_start * self.total_steps)
         early, per_epoch = config.early_evaluations, self.steps_per_epoch
         self.early = {max(1, round(per_epoch * k / (early + 1))) for k in range(1, early + 1)}
-
         torch.manual_seed(config.seed)
         networks = {"model": VAE(config.model), "discriminator": PatchDiscriminator()}
         rates = {"optimizer": config.learning_rate, "d_optimizer": config.discriminator_lr}
         shared = self.prepare({k: m.to(self.device) for k, m in networks.items()}, rates)
         needs_lpips = config.w_perceptual or config.lpips_images
         lpips = LPIPS(config.lpips_variant).to(self.device) if needs_lpips else None
-        self.memory["perceptual"] = torch.zeros((), device=self.device)
-        self.memory["penalty"] = torch.full((), step.PENALTY[0], device=self.device)
+        start = {"perceptual": 0.0, "penalty": step.PENALTY[0]}
+        self.memory |= {k: torch.tensor(v, device=self.device) for k, v in start.items()}
         self.networks = step.Networks(*shared, lpips, self.memory, config, machine)
         every = config.model.latent_values <= 2  # drawn as they are: no t-SNE, which is slow
         self.frames = Frames(self.test_set, 10**9 if every else config.projected_images)
@@ -94,7 +91,6 @@ class Trainer(Loop):
         return (torch.randn(n, *self.config.model.latent_shape, generator=generator),)
 
     def training_step(self, x: Tensor, labels: Tensor | None, noise: Tensor) -> dict[str, Tensor]:
-        """The step of the model, and from `adversarial_start` on that of the discriminator."""
         adversarial = self.config.w_adversarial > 0 and self.step >= self.adversarial_from
         return step.training_step(self.networks, self.step, adversarial, x, labels, noise)
 
@@ -109,18 +105,14 @@ class Trainer(Loop):
         self.run.save()
 
     def evaluate(self, **options) -> dict:
-        """`vae.evaluate` of the averaged weights on the test set."""
         return evaluate(self.ema, *self.test_set, lpips=self.networks.lpips, **options)
 
     def finish(self, started: float) -> None:
         """Measure the final table by scikit-image, draw the pictures, mark the run as finished."""
         test = self.evaluate(lpips_images=self.config.lpips_images, reference=True)
-        if test["skimage_difference"] > AGREEMENT:
-            warnings.warn(
-                f"MSE, SSIM or PSNR differs from scikit-image's by "
-                f"{test['skimage_difference']:.2g}, more than {AGREEMENT}",
-                stacklevel=2,
-            )
+        if (apart := test["skimage_difference"]) > AGREEMENT:
+            text = f"MSE, SSIM or PSNR differs from scikit-image's by {apart:.2g}"
+            warnings.warn(f"{text}, more than {AGREEMENT}", stacklevel=2)
         seconds = {"training": self.log.seconds, "all": time.perf_counter() - started}
         self.metrics |= {"seconds": seconds, "peak_memory_mb": peak_memory_mb(self.device)}
         render(self.run)
@@ -128,11 +120,9 @@ class Trainer(Loop):
         self.run.save()
 
     def record(self) -> dict[str, Tensor]:
-        """The frames so far."""
         return {f"frames.{k}": torch.from_numpy(v) for k, v in self.frames.arrays().items()}
 
     def take_record(self, tensors: dict[str, Tensor]) -> None:
-        """Take back the frames."""
         self.frames.restore({k: t.numpy() for k, t in under("frames", tensors).items()})
 
     @property
