@@ -10,6 +10,14 @@ import torch
 
 import vae
 
+SLOW = ("test_results", "test_reliability", "test_notebooks", "test_processes", "test_training")
+
+
+def pytest_collection_modifyitems(items):
+    """The slow files first, so that no worker is left with one of them at the end."""
+    order = {name: number for number, name in enumerate(SLOW)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(SLOW)))
+
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):

@@ -8,10 +8,8 @@ from PIL import Image
 import vae
 from vae.cli import main
 
-pytestmark = pytest.mark.xdist_group("finished")  # one worker makes the run for all of them
 
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A short run with everything in it, through the command line."""
     directory = tmp_path_factory.mktemp("runs") / "run"
