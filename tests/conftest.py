@@ -1,5 +1,6 @@
 """Shared pieces of the tests: real digits, a small config, and no network."""
 
+import json
 import os
 import socket
 
@@ -7,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # here and in processes that test
 
 import pytest
 import torch
+from helpers import FINISHED, small_prior
 
 import vae
 
@@ -66,6 +68,43 @@ def trainer(tiny, tmp_path):
     from vae.training.vae import Trainer
 
     return Trainer(tiny(), tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def run_dir(tmp_path_factory):
+    """A folder of an untrained VAE with the metrics that `train_prior` reads."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("run")
+    model = vae.VAE(vae.VAEConfig(3, channels=(8, 16, 16)))
+    model.encoder.conv_out.bias.data[3:] = -6  # narrow posteriors: not all is noise
+    model.save_pretrained(folder)
+    (folder / "metrics.json").write_text(json.dumps(FINISHED))
+    return folder
+
+
+@pytest.fixture
+def folder(run_dir, tmp_path):
+    """A copy of that folder."""
+    for path in run_dir.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+@pytest.fixture(params=["vae", "prior"])
+def begin(request, tiny, folder):
+    """A function that begins one of the trainings, 2 passes of 4 steps; keywords override."""
+    from vae.training.prior import PriorTrainer
+    from vae.training.vae import Trainer
+
+    def begin(**options):
+        options = {"epochs": 2, "max_train_images": 128} | options
+        if request.param == "vae":
+            (folder / "run").mkdir(exist_ok=True)
+            few = {"max_test_images": 20, "lpips_images": 0, "w_perceptual": 0.0}
+            return Trainer(tiny({"latent_grid": 1}, **(few | options)), folder / "run")
+        return PriorTrainer(vae.VAE.from_pretrained(folder), folder, small_prior(**options))
+
+    return begin
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,14 @@ from pathlib import Path
 import torch
 
 import vae
-from vae.training.vae import Trainer
+from vae.training.loop import Loop
 
 SMALL = (8, 16, 16)
+FINISHED = {  # the metrics of a run that `train_prior` reads
+    "config": {"dataset": "mnist", "data_root": "data"},
+    "history": {"train": [], "test": []},
+    "test": {"sample": {}, "mean": {}},
+}
 TIMED = ("training_seconds", "images_per_second")  # of a history's rows: never the same twice
 
 
@@ -25,17 +30,24 @@ def make(**options) -> vae.VAE:
     return model
 
 
+def small_prior(**options) -> vae.PriorTrainConfig:
+    """Settings of a prior that trains in seconds."""
+    config = {"epochs": 2, "max_train_images": 320, "batch_size": 32} | options
+    model = vae.PriorConfig(3, channels=16, blocks=1, steps=2)
+    return vae.PriorTrainConfig(model=model, **config)
+
+
 def interrupt_at(monkeypatch, *steps):
-    """Send Ctrl-C to this process in the middle of these steps."""
-    optimize, left = Trainer.optimize, set(steps)
+    """Send Ctrl-C to this process in the middle of these steps; twice where one stands twice."""
+    optimize, left = Loop.optimize, list(steps)
 
     def interrupted(self):
-        if self.step + 1 in left:
-            left.discard(self.step + 1)
+        while self.step + 1 in left:
+            left.remove(self.step + 1)
             os.kill(os.getpid(), signal.SIGINT)
         optimize(self)
 
-    monkeypatch.setattr(Trainer, "optimize", interrupted)
+    monkeypatch.setattr(Loop, "optimize", interrupted)
 
 
 def without_clocks(history):

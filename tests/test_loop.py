@@ -3,6 +3,8 @@
 import itertools
 import json
 import math
+import signal
+import threading
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -10,30 +12,220 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import interrupt_at, snapshot
+from helpers import TIMED, interrupt_at, snapshot
 
 import vae
 from vae.store.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from vae.store.files import FileError, save_tensors
 from vae.training import loop
-from vae.training.machine import Machine
+from vae.training.machine import Machine, interrupts
 from vae.training.optimizer import one_cycle
 from vae.training.vae import Trainer
 
 
-def test_checkpoints_come_in_time(small, tmp_path, monkeypatch):
-    config, _ = small
+def test_checkpoints_come_in_time(begin, monkeypatch):
     saved = []
-    monkeypatch.setattr(loop, "save", lambda trainer: saved.append(trainer.step))
-    monkeypatch.setattr(Trainer, "measure", lambda self: None)
-    monkeypatch.setattr(Trainer, "finish", lambda self, started: None)
-    vae.train(replace(config, early_evaluations=0), tmp_path / "seldom")
-    assert saved == [12, 24]  # at the evaluations
+    monkeypatch.setattr(loop, "save", lambda training: saved.append(training.step))
+    for early, expected in (({}, [4, 8]), ({1, 6}, [1, 4, 6, 8])):  # at the evaluations
+        training = begin()
+        training.early = early
+        measured = []
+        monkeypatch.setattr(training, "measure", lambda m=measured, t=training: m.append(t.step))
+        assert training.fit()
+        assert measured == saved == expected
+        saved.clear()
     assert loop.CHECKPOINT_SECONDS <= 120
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
-    saved.clear()
-    vae.train(replace(config, epochs=1), tmp_path / "often")
-    assert saved == list(range(1, 13))
+    training = begin()
+    monkeypatch.setattr(training, "measure", lambda: None)
+    training.fit()
+    assert saved == list(range(1, 9))
+
+
+def test_ctrl_c_finishes_the_step_and_a_second_one_stops_at_once(begin, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    interrupt_at(monkeypatch, 3, 5, 5)
+    training = begin()
+    path = training.directory / training.checkpoint_name
+    assert not loop.complete(training, resume=False)
+    assert training.metrics["interrupted"] == training.step == load_checkpoint(path)[1]["step"] == 3
+    with pytest.raises(ValueError, match=f"{training.what} that was cut off"):
+        loop.complete(begin(), resume=False)
+    training = begin()
+    with pytest.raises(KeyboardInterrupt):
+        loop.complete(training, resume=True)
+    assert training.step == load_checkpoint(path)[1]["step"] == 4
+    assert signal.getsignal(signal.SIGINT) is before
+    training = begin()
+    assert loop.complete(training, resume=True)
+    assert "interrupted" not in training.metrics
+    assert not path.exists()
+
+
+def test_a_training_in_a_thread_or_beside_others_is_interrupted_as_ever():
+    before = signal.getsignal(signal.SIGINT)
+    with interrupts(2) as asked:
+        assert signal.getsignal(signal.SIGINT) is before
+    found = []
+
+    def run():
+        with interrupts(1) as asked:  # where Python allows no handler
+            found.append(asked)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [asked] == [[]]
+
+
+def test_each_step_is_taken_at_the_learning_rate_of_the_schedule(begin, monkeypatch):
+    training = begin()
+    share = one_cycle(training.config.warmup, 8)
+
+    def rates(training):
+        seen, step = [], training.training_step
+
+        def spy(*batch):
+            seen.append([g["lr"] for o in training.optimizers.values() for g in o.param_groups])
+            return step(*batch)
+
+        monkeypatch.setattr(training, "training_step", spy)
+        for _ in range(3):
+            training.optimize()
+        return seen
+
+    def expected(steps):
+        peak, constant = training.config.learning_rate, [0.01, 0.005]  # the discriminator's
+        constant = constant * ("d_optimizer" in training.optimizers)
+        return [pytest.approx([peak * share(n), 0.5 * peak * share(n), *constant]) for n in steps]
+
+    assert rates(training) == expected((0, 1, 2))
+    loop.save(training)
+    other = begin()
+    loop.restore(other)
+    assert rates(other) == expected((3, 4, 5))
+
+
+def test_learning_rate_rises_then_falls_to_zero():
+    share = one_cycle(0.1, 100)
+    rates = [share(step) for step in range(101)]
+    assert rates[9] == rates[10] == 1
+    assert rates[0] == pytest.approx(0.1)
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+    assert rates[100] == pytest.approx(0)
+    assert one_cycle(0.01, 1)(0) == 1
+
+
+def test_the_average_of_the_weights_is_what_is_saved(begin):
+    training = begin()
+    expected = snapshot(training.averaged)
+    for step in range(3):
+        training.optimize()
+        decay = min(training.config.ema_decay, (1 + step) / (10 + step))
+        expected = [decay * e + (1 - decay) * p for e, p in
+                    zip(expected, training.averaged.parameters(), strict=True)]  # fmt: skip
+    training.measure() if isinstance(training, Trainer) else training.finish(0.0)
+    saved = type(training.averaged).from_pretrained(training.directory)
+    for ours, e in zip(saved.parameters(), expected, strict=True):
+        torch.testing.assert_close(ours, e)
+
+
+def test_a_measurement_is_of_the_average_and_the_same_when_it_is_made_again(begin):
+    training = begin()
+    for _ in range(2):
+        training.optimize()
+
+    def measured():
+        training.measure()
+        row = training.metrics["history"]["test"][-1]
+        assert (row["step"], row["epoch"]) == (2, 0.5)
+        return {k: v for k, v in row.items() if k not in TIMED}
+
+    first = measured()
+    with torch.no_grad():
+        for parameter in training.averaged.parameters():
+            parameter.zero_()
+        assert measured() == first
+        for parameter in training.ema.parameters():
+            parameter.add_(0.1)
+    assert measured() != first
+
+
+def test_every_step_epoch_and_seed_has_its_own_images_and_noise(begin):
+    def batch(seed, step):
+        training = begin(seed=seed)
+        while training.step < step:  # an epoch's order is drawn at its first step
+            training.next_batch()
+            training.step += 1
+        return training.next_batch()
+
+    def differ(batch, other):
+        return [not torch.equal(a, b) for a, b in zip(batch, other, strict=True) if b is not None]
+
+    first = batch(0, 0)
+    assert not any(differ(first, batch(0, 0)))
+    for other in (batch(0, 1), batch(0, 4), batch(1, 0)):  # step, epoch (of 4 steps), seed
+        assert all(differ(first, other)), differ(first, other)
+
+
+def test_a_pass_sees_each_image_once(begin, monkeypatch):
+    training = begin(max_train_images=140, epochs=3)  # the 12 that are left come in another pass
+    monkeypatch.setattr(training, "select", lambda index: (index,))
+    passes = []
+    for _ in range(3):
+        seen = []
+        for _ in range(4):
+            seen += training.next_batch()[0].tolist()
+            training.step += 1
+        assert len(set(seen)) == len(seen) == 128
+        passes.append(seen)
+    assert len(set().union(*passes)) > 135
+    assert len({tuple(seen) for seen in passes}) == 3
+
+
+def test_the_same_seed_gives_the_same_weights(begin):
+    def weights(seed):
+        training = begin(seed=seed)
+        for _ in range(3):
+            training.optimize()
+        return torch.cat([p.flatten() for p in training.ema.parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_a_look_averages_what_was_logged_since_the_last(begin, monkeypatch):
+    monkeypatch.setattr(loop, "LOG_EVERY", 3)
+    training = begin(epochs=2)
+    step, terms = training.training_step, []
+    monkeypatch.setattr(training, "training_step", lambda *b: terms.append(step(*b)) or terms[-1])
+    monkeypatch.setattr(training, "measure", lambda: None)
+    training.early = {1}
+    training.fit()
+    rows, ends = training.metrics["history"]["train"], [1, 4, 7, 8]
+    if isinstance(training, Trainer):  # from step 3 on there are the discriminator's terms
+        ends.insert(1, 2)
+        assert ["discriminator" in row for row in rows] == [False, False, True, True, True]
+    assert [row["step"] for row in rows] == ends
+    assert [row["epoch"] for row in rows] == [end / 4 for end in ends]
+    for row, start, end in zip(rows, [0, *ends], ends, strict=False):
+        for name in terms[start]:
+            mean = sum(row[name].item() for row in terms[start:end]) / (end - start)
+            assert row[name] == pytest.approx(mean, rel=1e-5), name
+    assert training.log.seconds > 0
+
+
+def test_what_a_step_leaves_for_the_next_is_in_the_checkpoint(small, tmp_path):
+    config, _ = small
+    trainer, other = (Trainer(replace(config, adversarial_start=0.0), tmp_path) for _ in range(2))
+    for _ in range(2):
+        trainer.optimize()
+    loop.save(trainer)
+    loop.restore(other)
+    assert trainer.memory["perceptual"] > 0
+    assert trainer.memory["penalty"] != pytest.approx(0.05, rel=1e-6)
+    assert other.networks.memory == other.memory == trainer.memory
+    assert other.log.seconds >= trainer.log.seconds
 
 
 def test_a_checkpoint_keeps_the_order_of_the_losses(small, tmp_path):
@@ -60,7 +252,7 @@ def test_weights_that_are_not_finite_are_not_saved(small, tmp_path):
 
 def test_a_checkpoint_of_another_shape_is_refused_by_name(small, tmp_path, monkeypatch):
     config, _ = small
-    interrupt_at(monkeypatch, 2, 2)
+    interrupt_at(monkeypatch, 2)
     vae.train(config, tmp_path)
     path = tmp_path / CHECKPOINT_NAME
     tensors, state = load_checkpoint(path)
@@ -104,19 +296,6 @@ def test_extreme_settings_stay_finite(options, precision, small, tmp_path):
     assert all(np.isfinite(value) for value in measured["sample"].values())
 
 
-def test_the_average_of_the_weights_is_what_is_saved(trainer):
-    expected = snapshot(trainer.networks.model)
-    for step in range(3):
-        trainer.optimize()
-        decay = min(trainer.config.ema_decay, (1 + step) / (10 + step))
-        expected = [decay * e + (1 - decay) * p for e, p in
-                    zip(expected, trainer.networks.model.parameters(), strict=True)]  # fmt: skip
-    trainer.run.save()
-    saved = vae.VAE.from_pretrained(trainer.directory)
-    for ours, e in zip(saved.parameters(), expected, strict=True):
-        torch.testing.assert_close(ours, e)
-
-
 def test_processes_share_a_batch_between_them(trainer):
     x, _, noise = trainer.next_batch()
     parts = []
@@ -127,42 +306,6 @@ def test_processes_share_a_batch_between_them(trainer):
     for column, whole in ((0, x), (2, noise)):
         first, second = (part[column] for part in parts)
         assert torch.equal(torch.stack([first, second], dim=1).flatten(0, 1), whole)
-
-
-def test_every_step_epoch_and_seed_has_its_own_images_and_noise(tiny, tmp_path):
-    def batch(seed, step):
-        trainer = Trainer(tiny(seed=seed), tmp_path / "run")
-        while trainer.step < step:  # an epoch's order is drawn at its first step
-            trainer.next_batch()
-            trainer.step += 1
-        return trainer.next_batch()
-
-    first = batch(0, 0)
-    assert all(torch.equal(a, b) for a, b in zip(first, batch(0, 0), strict=True) if b is not None)
-    for other in (batch(0, 1), batch(0, 16), batch(1, 0)):  # step, epoch (of 16 steps), seed
-        assert not torch.equal(first[0], other[0])
-        assert not torch.equal(first[2], other[2])
-
-
-def test_learning_rate_rises_then_falls_to_zero():
-    share = one_cycle(0.1, 100)
-    rates = [share(step) for step in range(101)]
-    assert rates[9] == rates[10] == 1
-    assert rates[0] == pytest.approx(0.1)
-    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
-    assert rates[100] == pytest.approx(0)
-    assert one_cycle(0.01, 1)(0) == 1
-
-
-def test_the_same_seed_gives_the_same_weights(tiny, tmp_path):
-    def weights(name, seed):
-        trainer = Trainer(tiny(seed=seed, adversarial_start=0.0), tmp_path / name)
-        for _ in range(3):
-            trainer.optimize()
-        return torch.cat([p.flatten() for p in trainer.ema.parameters()])
-
-    assert torch.equal(weights("a", 1), weights("b", 1))
-    assert not torch.equal(weights("a", 1), weights("c", 2))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_model(

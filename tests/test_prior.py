@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from helpers import FINISHED, interrupt_at, small_prior
 from torch import nn
 
 import vae
@@ -109,41 +110,9 @@ def test_what_is_not_asked_for_is_drawn_and_the_config_guides():
     assert torch.equal(torch.cat(seen[::2]), torch.arange(1200) % 10)
 
 
-FINISHED = {  # the metrics of a run that `train_prior` reads
-    "config": {"dataset": "mnist", "data_root": "data"},
-    "history": {"train": [], "test": []},
-    "test": {"sample": {}, "mean": {}},
-}
-
-
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    """A folder of an untrained VAE with the metrics that `train_prior` reads."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("run")
-    model = vae.VAE(vae.VAEConfig(3, channels=(8, 16, 16)))
-    model.encoder.conv_out.bias.data[3:] = -6  # narrow posteriors: not all is noise
-    model.save_pretrained(folder)
-    (folder / "metrics.json").write_text(json.dumps(FINISHED))
-    return folder
-
-
-@pytest.fixture
-def folder(run_dir, tmp_path):
-    for path in run_dir.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    return tmp_path
-
-
-def small(**options):
-    config = {"epochs": 2, "max_train_images": 320, "batch_size": 32} | options
-    model = PriorConfig(3, channels=16, blocks=1, steps=2)
-    return vae.PriorTrainConfig(model=model, **config)
-
-
 def test_a_prior_learns_and_leaves_the_vae_as_it_is(folder):
     before = sha256((folder / "model.safetensors").read_bytes())
-    prior = vae.train_prior(folder, small(epochs=6, max_train_images=1000))
+    prior = vae.train_prior(folder, small_prior(epochs=6, max_train_images=1000))
     metrics = prior_training.read_json(folder / "prior_metrics.json", "metrics")
     losses = [row["loss"] for row in metrics["history"]["test"]]
     assert losses[-1] < 0.9 * losses[0] < 2
@@ -169,7 +138,9 @@ def test_a_prior_learns_and_leaves_the_vae_as_it_is(folder):
 
 def test_labels_are_withheld_as_often_as_asked(folder):
     trainer = prior_training.PriorTrainer(
-        vae.VAE.from_pretrained(folder), folder, small(label_dropout=0.25, max_train_images=2000)
+        vae.VAE.from_pretrained(folder),
+        folder,
+        small_prior(label_dropout=0.25, max_train_images=2000),
     )
     seen = []
 
@@ -192,7 +163,7 @@ def test_labels_are_withheld_as_often_as_asked(folder):
 
 
 def test_a_prior_that_was_cut_off_goes_on_to_the_same_weights(folder, tmp_path, monkeypatch):
-    whole = vae.train_prior(folder, small())
+    whole = vae.train_prior(folder, small_prior())
     for name in ("prior.json", "prior.safetensors", "prior_metrics.json"):
         (folder / name).unlink()
     optimize = prior_training.PriorTrainer.optimize
@@ -205,25 +176,48 @@ def test_a_prior_that_was_cut_off_goes_on_to_the_same_weights(folder, tmp_path, 
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
     monkeypatch.setattr(prior_training.PriorTrainer, "optimize", interrupted)
     with pytest.raises(RuntimeError, match="cut"):
-        vae.train_prior(folder, small())
+        vae.train_prior(folder, small_prior())
     monkeypatch.setattr(prior_training.PriorTrainer, "optimize", optimize)
     with pytest.raises(ValueError, match="cut off: resume it"):
-        vae.train_prior(folder, small(), resume=False)
+        vae.train_prior(folder, small_prior(), resume=False)
     with pytest.raises(ValueError, match="seed 0 there, 1 here"):
-        vae.train_prior(folder, small(seed=1))
-    resumed = vae.train_prior(folder, small())
+        vae.train_prior(folder, small_prior(seed=1))
+    resumed = vae.train_prior(folder, small_prior())
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
     with pytest.raises(ValueError, match=r"epochs 2 there, 3 here.*delete prior_metrics\.json"):
-        vae.train_prior(folder, small(epochs=3))
+        vae.train_prior(folder, small_prior(epochs=3))
     vae.VAE(vae.VAEConfig(3, channels=(8, 16, 16))).save_pretrained(folder)
     with pytest.raises(ValueError, match=r"a VAE that has changed .* delete prior_metrics\.json"):
-        vae.train_prior(folder, small())
+        vae.train_prior(folder, small_prior())
+
+
+def test_ctrl_c_ends_the_command_with_code_130_and_resume_is_asked_for(folder, monkeypatch, capsys):
+    interrupt_at(monkeypatch, 3)
+    flags = [
+        "--channels",
+        "16",
+        "--blocks",
+        "1",
+        "--epochs",
+        "1",
+        "--max-train-images",
+        "160",
+        "--batch-size",
+        "32",
+    ]
+    assert main(["train-prior", str(folder), *flags]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert not (folder / "prior_metrics.json").exists()
+    assert main(["train-prior", str(folder), *flags]) == 2
+    assert "holds a training of a prior that was cut off" in capsys.readouterr().err
+    assert main(["train-prior", str(folder), *flags, "--resume"]) == 0
+    assert vae.LatentPrior.from_pretrained(folder).config.channels == 16
 
 
 def test_what_has_no_prior_is_refused(folder, capsys):
     with pytest.raises(ValueError, match=r"batch_size=400 is not allowed: .* at most the 320"):
-        vae.train_prior(folder, small(batch_size=400))
+        vae.train_prior(folder, small_prior(batch_size=400))
     for classes in (5, 20):
         with pytest.raises(ValueError, match=rf"num_classes={classes} is not allowed.*10 classes"):
             vae.train_prior(folder, vae.PriorTrainConfig(PriorConfig(num_classes=classes)))
@@ -254,7 +248,7 @@ def test_what_has_no_prior_is_refused(folder, capsys):
 
 def test_a_prior_trains_in_bf16_and_a_loss_that_is_not_finite_is_named(folder, monkeypatch):
     model = vae.VAE.from_pretrained(folder)
-    trainer = prior_training.PriorTrainer(model, folder, small(mixed_precision="bf16"))
+    trainer = prior_training.PriorTrainer(model, folder, small_prior(mixed_precision="bf16"))
     trainer.optimize()
     trainer.optimize()
     assert all(value.isfinite() for terms in trainer.log.recent for value in terms.values())
@@ -266,4 +260,4 @@ def test_a_prior_trains_in_bf16_and_a_loss_that_is_not_finite_is_named(folder, m
 
     monkeypatch.setattr(prior_training.PriorTrainer, "draw", poisoned)
     with pytest.raises(FloatingPointError, match="loss is nan at step 3"):
-        vae.train_prior(folder, small())
+        vae.train_prior(folder, small_prior())

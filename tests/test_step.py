@@ -37,7 +37,8 @@ def test_each_optimiser_moves_its_own_parameters_and_no_others(trainer, monkeypa
     assert not any(moved(trainer.networks.lpips, snapshot(vae.LPIPS())))
 
 
-def test_the_step_has_the_gradient_of_the_loss_written_out(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [0, 1])  # LPIPS is measured at 0, and a constant at 1
+def test_the_step_has_the_gradient_of_the_loss_written_out(number, tiny, tmp_path, monkeypatch):
     trainer = Trainer(tiny(clip_norm=1e9, beta=0.7, w_adversarial=0.3), tmp_path / "run")
     for parameter in trainer.networks.model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
@@ -49,13 +50,15 @@ def test_the_step_has_the_gradient_of_the_loss_written_out(tiny, tmp_path, monke
 
     monkeypatch.setattr(trainer.networks.optimizer, "step", keep)
     monkeypatch.setattr(trainer.networks.d_optimizer, "step", lambda: None)
-    step.training_step(trainer.networks, 0, True, x, labels, noise)
+    trainer.memory["perceptual"].fill_(0.2)
+    step.training_step(trainer.networks, number, True, x, labels, noise)
 
     model, config = trainer.networks.model, trainer.config
     y, posterior = model(x, labels, noise)
     share = math.ceil(config.perceptual_share * len(x))
     lpips = trainer.networks.lpips(x[:share], y[:share]).mean()
     lpips = lpips.detach() + config.lazy * (lpips - lpips.detach())
+    lpips = torch.tensor(0.2) if number else lpips
     distortion = F.mse_loss(y, x) + config.w_perceptual * lpips
     nll = 784 / 2 * (torch.log(2 * math.pi * distortion) + 1)
     generator = -trainer.networks.discriminator(y).mean()
@@ -66,6 +69,41 @@ def test_the_step_has_the_gradient_of_the_loss_written_out(tiny, tmp_path, monke
     expected = torch.autograd.grad(loss / 784, list(model.parameters()))
     for (name, _), g in zip(model.named_parameters(), expected, strict=True):
         torch.testing.assert_close(gradients[name], g, rtol=1e-3, atol=1e-6)
+
+
+def test_lpips_is_measured_on_every_lazy_step_and_remembered_in_between(tiny, tmp_path):
+    trainer = Trainer(tiny(lazy=3), tmp_path)
+    batch, seen = trainer.next_batch(), []
+    for number in range(7):
+        terms = step.training_step(trainer.networks, number, False, *batch)
+        seen.append(terms["perceptual"].item())
+    assert seen[0] == seen[1] == seen[2] != seen[3] == seen[4] == seen[5] != seen[6]
+    assert min(seen) > 0
+
+
+@pytest.mark.parametrize("number", [0, 1])  # R1 counts at 0, and not at 1
+def test_the_discriminators_step_has_the_gradient_of_its_loss_written_out(
+    number, trainer, digits, monkeypatch
+):
+    discriminator, gradients = trainer.networks.discriminator, []
+
+    def keep():
+        gradients.extend(parameter.grad.clone() for parameter in discriminator.parameters())
+
+    monkeypatch.setattr(trainer.networks.d_optimizer, "step", keep)
+    blurred = F.avg_pool2d(digits, 3, 1, 1)
+    step.discriminator_step(trainer.networks, number, digits, blurred)
+
+    x = digits.clone().requires_grad_()
+    real, fake = discriminator(x), discriminator(blurred)
+    loss = (1 - real).relu().mean() + (1 + fake).relu().mean()
+    loss = loss + (real.mean() + fake.mean()) ** 2
+    if number == 0:
+        (slope,) = torch.autograd.grad(real.mean((1, 2, 3)).sum(), x, create_graph=True)
+        loss = loss + 0.5 * 4 * 0.05 * slope.square().sum((1, 2, 3)).mean()  # lazy, its weight
+    expected = torch.autograd.grad(loss, list(discriminator.parameters()))
+    for ours, theirs in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
 
 
 def test_the_kls_gradient_reaches_the_encoder(tiny, tmp_path, monkeypatch):
@@ -162,18 +200,23 @@ def test_the_penalty_rises_while_the_discriminator_is_right_too_often_and_falls_
         assert moved_by * (trainer.memory["penalty"].item() - 0.05) > 0
 
 
-def test_the_discriminator_is_told_which_images_are_real(trainer, monkeypatch):
-    seen = {}
-    monkeypatch.setattr(
-        step,
-        "discriminator_step",
-        lambda networks, number, real, fake: seen.update(real=real, fake=fake) or {},
-    )
+def test_the_discriminator_is_told_which_images_are_real_and_gets_no_other_gradient(
+    trainer, monkeypatch
+):
+    seen, parameters = {}, list(trainer.networks.discriminator.parameters())
+
+    def spy(networks, number, real, fake):
+        seen.update(real=real, fake=fake, gradients=[one.grad for one in parameters])
+        return {}
+
+    monkeypatch.setattr(step, "discriminator_step", spy)
     x, labels, noise = trainer.next_batch()
     step.training_step(trainer.networks, 0, True, x, labels, noise)
     assert seen["real"] is x
     assert not torch.equal(seen["fake"], x)
     assert not seen["fake"].requires_grad
+    assert seen["gradients"] == [None] * len(parameters)  # none of the generator's loss
+    assert all(one.requires_grad for one in parameters)
 
 
 def test_penalty_and_hinge_train_a_discriminator(trainer, digits):
