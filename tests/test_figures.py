@@ -88,13 +88,15 @@ def test_a_conditional_interpolation_of_a_test_set_that_lacks_a_class_is_given_i
 
     def spy(model, digits, name):
         labels_given.extend(digits.labels.tolist())
-        raise InterruptedError
+        raise SystemExit
 
-    about = {"config": {"dataset": "mnist"}, "history": {}}
-    run = SimpleNamespace(model=make(num_classes=10), frames=frames, metrics=about)
+    about = {"config": {"dataset": "mnist"}, "history": {"train": [], "test": []}}
+    run = SimpleNamespace(
+        directory=tmp_path, model=make(num_classes=10), frames=frames, metrics=about
+    )
     with monkeypatch.context() as patched:
         patched.setattr(animations, "interpolation_frames", spy)
-        with pytest.raises(InterruptedError):
+        with pytest.raises(SystemExit):
             run_module.render(run)
     assert labels_given == frames.classes.tolist()
     old = {name: array for name, array in frames.arrays().items() if name != "classes"}

@@ -86,7 +86,7 @@ def test_the_nearest_neighbour_is_the_nearest(test_set):
 def test_what_cannot_be_scored_is_refused(digits):
     zeros = torch.zeros(64, dtype=torch.int64)
     for options, message in (
-        ({"labels": zeros[:3]}, r"labels are torch.int64 \(3,\); int64 \(64,\) is expected"),
+        ({"labels": zeros[:3]}, r"labels are torch.int64 \(3,\); int64 \(64,\), or one"),
         ({"labels": zeros.float()}, "labels are torch.float32"),
         ({"labels": zeros + 10}, "labels from 0 to 9"),
         ({"reference": digits + 1}, r"reference has values .* \[-1, 1\] is expected"),

@@ -138,6 +138,7 @@ def test_the_couplings_and_nothing_else_get_the_gradient_of_the_marginal_kl(
         shape = {"latent_size": 3, "latent_grid": 1, "num_classes": classes}
         config = tiny(shape, w_marginal=weight, beta=0.7, clip_norm=1e9)
         trainer = Trainer(config, tmp_path / str(weight))
+        torch.manual_seed(0)
         for parameter in trainer.networks.model.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
         x, labels, noise = trainer.next_batch()

@@ -108,7 +108,9 @@ def test_settings_that_do_not_fit_are_refused_before_any_work(tiny, tmp_path, mo
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"run_dir=.*is a file"):
         vae.train(tiny(), tmp_path / "file")
-    monkeypatch.setattr("shutil.disk_usage", lambda path: type("", (), {"free": 2**20}))
+    monkeypatch.setattr(
+        "shutil.disk_usage", lambda path: type("", (), {"free": 2**20, "total": 2**40})
+    )
     with pytest.raises(OSError, match="1 MiB free"):
         vae.train(tiny(), tmp_path / "run")
 

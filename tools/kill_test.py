@@ -25,6 +25,7 @@ from PIL import Image
 import vae
 from vae.show.frames import Frames
 from vae.store.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from vae.store.files import TEMPORARY
 from vae.store.folder import FRAMES_NAME, METRICS_NAME, is_finished, read_metrics
 
 FLAGS = (
@@ -35,7 +36,8 @@ FLAGS = (
 # Checkpoints come often, so that a kill hits one, and a kill does not cost much.
 PROGRAM = "import sys; from vae import cli; from vae.training import loop; "
 PROGRAM += "loop.CHECKPOINT_SECONDS = 0.2; sys.exit(cli.main(sys.argv[1:]))"
-TARGETS = (None, ".checkpoint.", ".metrics.", ".reconstruction.")  # None: a random moment
+# None: a random moment; else a file that is being written
+TARGETS = (None, "checkpoint.safetensors", "metrics.json", "reconstruction.gif")
 TIMED = ("training_seconds", "images_per_second")  # of a history's rows: never the same twice
 
 
@@ -48,7 +50,7 @@ def kill(process: subprocess.Popen, folder: Path, target: str | None, wait: floa
     """Kill the training when it writes `target`, or after `wait` seconds; False if it ended."""
     deadline = time.monotonic() + (120 if target else wait)
     while process.poll() is None and time.monotonic() < deadline:
-        if target and any(path.name.startswith(target) for path in folder.glob(".*")):
+        if target and any(folder.glob(f"{TEMPORARY}*-{target}")):
             break
         time.sleep(0.0005)
     if process.poll() is not None:
@@ -99,7 +101,7 @@ def run(kills: int, seed: int, parent: Path) -> Counter:
     while counts.total() < kills:
         target = TARGETS[counts.total() % len(TARGETS)]
         if kill(start(killed), killed, target, moments.uniform(0, seconds)):
-            counts[target.strip(".") if target else "random"] += 1
+            counts[target.split(".")[0] if target else "random"] += 1
             check_files(killed)
         else:  # it finished first: once more from the start
             compare(alone, killed)

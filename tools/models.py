@@ -6,8 +6,8 @@ from functools import partial
 from common import ASSETS, FULL_SECONDS, RUNS, Part, read_json, run, training
 
 from vae.show.showcase import REFERENCE
+from vae.store.folder import PRIOR_METRICS_NAME as PRIOR_METRICS
 from vae.store.folder import read_metrics
-from vae.training.prior import METRICS_NAME as PRIOR_METRICS
 
 # At size 16 a smaller beta than 0.3 buys MSE that the eye does not see.
 SHIPPED_BETA = {16: 0.3, 4: 0.1, 2: 0.1}

@@ -1,6 +1,7 @@
 """The command line. Its flags are the fields of the configs, read from them."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,8 @@ from .metrics import evaluate
 from .model import VAE, VAEConfig
 from .perceptual import LPIPS
 from .prior import PriorConfig
-from .store.files import FileError
-from .store.folder import METRICS_NAME, is_finished, read_metrics
+from .store.files import FileError, as_path
+from .store.folder import METRICS_NAME, check_directory, is_finished, read_metrics
 from .store.settings import from_saved, options_of
 from .training.config import BUDGETS, PriorTrainConfig, TrainConfig, run_name, with_budget
 
@@ -22,7 +23,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status. What a user got wrong is one line on stderr."""
     flags = parser().parse_args(arguments)
     try:
+        for name in {"run_dir", "directory"} & vars(flags).keys():
+            setattr(flags, name, as_path(getattr(flags, name), name))
         flags.command(flags)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head -1`: nobody reads on, which is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is it at the exit
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"vae: {error}", file=sys.stderr)
         return 2
@@ -44,15 +50,17 @@ def parser() -> argparse.ArgumentParser:
         return one
 
     train = command("train", run_train, "train a model")
-    train.add_argument("--run-dir", type=Path, help="folder of the run; default: runs/latent_N")
+    what = "folder of the run; default: runs/latent_N"
+    train.add_argument("--run-dir", default=argparse.SUPPRESS, help=what)
     prior = command("train-prior", run_train_prior, "train a prior on a model's 7x7 latents")
-    prior.add_argument("directory", type=Path, help="folder of a run; the prior is put there")
+    prior.add_argument("directory", help="folder of a run; the prior is put there")
     measure = command("evaluate", run_evaluate, "measure a trained model on the test set")
     draw = command("render", run_render, "draw a run's pictures again")
     for one in (measure, draw):
-        one.add_argument("directory", type=Path, help="folder of a run")
+        one.add_argument("directory", help="folder of a run")
     what = "test images for LPIPS; default: the run's"
     measure.add_argument("--lpips-images", type=int, help=what)
+    measure.add_argument("--data-root", help="folder of the data set; default: the run's")
     what = "decides --epochs and --max-*-images where not given; auto: full with a GPU, or quick"
     for one, budget, *configs in (
         (train, "auto", VAEConfig, TrainConfig),
@@ -86,7 +94,7 @@ def run_train(flags: argparse.Namespace) -> None:
     from .training.vae import train  # accelerate, which no other command needs
 
     config = from_flags(TrainConfig, flags, model=from_flags(VAEConfig, flags))
-    directory = flags.run_dir or Path("runs") / run_name(config)
+    directory = getattr(flags, "run_dir", Path("runs") / run_name(config))
     finished = is_finished(directory)
     run = train(with_budget(config, flags.budget), directory, resume=flags.resume)
     if finished:
@@ -112,7 +120,8 @@ def run_evaluate(flags: argparse.Namespace) -> None:
         config = from_saved(TrainConfig, saved["config"])
     except (TypeError, ValueError) as error:
         raise FileError(f"{flags.directory / METRICS_NAME}: {error}") from error
-    test_set = load_digits("test", config.dataset, config.data_root)
+    root = config.data_root if flags.data_root is None else flags.data_root
+    test_set = load_digits("test", config.dataset, root)
     images, labels = (tensor[: config.max_test_images] for tensor in test_set)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     count = config.lpips_images if flags.lpips_images is None else flags.lpips_images
@@ -131,7 +140,9 @@ def run_evaluate(flags: argparse.Namespace) -> None:
 def run_render(flags: argparse.Namespace) -> None:
     from .show.run import Run, render
 
-    print(*render(Run.load(flags.directory)), sep="\n")
+    run = Run.load(flags.directory)
+    check_directory(flags.directory)
+    print(*render(run), sep="\n")
 
 
 def print_table(test: dict) -> None:

@@ -18,6 +18,8 @@ KL(q(z) || p(z)), the part of the ELBO's KL that tells nothing of an image (Hoff
 surgery", 2016). It is the likelihood of u under the map, `Couplings.marginal_nll`.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -71,6 +73,15 @@ class Couplings(nn.ModuleList):
 
     Latents are (B, C, 1, 1). `class_token`: (B, 1, context_channels), the embedded label, or None.
     """
+
+    def _apply(self, change: Callable[[Tensor], Tensor], recurse: bool = True) -> "Couplings":
+        """`half()` and the like do not reach the couplings: a rounded rotation would be none."""
+
+        def keep(tensor: Tensor) -> Tensor:
+            changed = change(tensor)
+            return tensor.to(changed.device) if changed.element_size() < 4 else changed
+
+        return super()._apply(keep, recurse)
 
     def forward(self, z: Tensor, class_token: Tensor | None = None) -> Tensor:
         """What the decoder sees of latents `z`: u, (B, C, 1, 1)."""

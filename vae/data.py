@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .store.files import FileError, sha256
+from .checks import IMAGE_SIZE
+from .store.files import FileError, as_path, sha256
 
-IMAGE_SIZE = 28
 PIXELS = IMAGE_SIZE * IMAGE_SIZE
 BATCH = 500  # images at once where nothing is learned
 DATASETS = ("mnist", "fashion_mnist", "kmnist", "emnist_digits")
@@ -40,20 +40,26 @@ def load_digits(split: str, dataset: str = "mnist", root: str | Path = "data") -
     `ValueError` for an unknown split or data set, and `FileError` (a `ValueError`) for an archive
     that is missing or not the published one, or a download that cannot be done.
     """
-    if split not in SPLITS:
+    if split not in tuple(SPLITS):
         raise ValueError(f"split={split!r} is not one of {tuple(SPLITS)}")
     if dataset not in DATASETS:
         raise ValueError(f"dataset={dataset!r} is not one of {DATASETS}")
     if dataset != "mnist":
-        return _load_from_torchvision(split, dataset, Path(root))
+        return _load_from_torchvision(split, dataset, as_path(root, "root"))
     images = _read_idx(MNIST_FOLDER / f"{SPLITS[split]}-images-idx3-ubyte.gz")
     labels = _read_idx(MNIST_FOLDER / f"{SPLITS[split]}-labels-idx1-ubyte.gz")
     return Digits(images.view(-1, 1, IMAGE_SIZE, IMAGE_SIZE), labels.long())
 
 
 def scale_images(images: Tensor) -> Tensor:
-    """uint8 in 0...255 to float32 in [-1, 1], on the device where `images` lies."""
-    return images.float().div_(127.5).sub_(1)
+    """uint8 in 0...255 to float32 in [-1, 1], on the device where `images` lies.
+
+    Raises `ValueError` for any other type: what is scaled already would be scaled again.
+    """
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8:
+        given = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(f"images is {given}; a uint8 tensor, 0 to 255, is expected")
+    return images.float().div_(127.5).sub_(1)  # in place on the copy
 
 
 def batches(size: int, *columns: Tensor | None) -> Iterator[tuple]:
@@ -65,32 +71,6 @@ def batches(size: int, *columns: Tensor | None) -> Iterator[tuple]:
 def in_unit_range(images: Tensor) -> Tensor:
     """uint8 images scaled to [-1, 1], any others as they are."""
     return scale_images(images) if images.dtype == torch.uint8 else images
-
-
-def check_labels(labels: Tensor, n: int, classes: int | None = None) -> None:
-    """Raise `ValueError` unless `labels` are int64 (n,), and below `classes` if that is given."""
-    if labels.shape != (n,) or labels.dtype != torch.int64:
-        given = f"{labels.dtype} {tuple(labels.shape)}"
-        raise ValueError(f"labels are {given}; int64 ({n},) is expected")
-    if classes is not None and not 0 <= labels.min() <= labels.max() < classes:
-        given = f"{labels.min()} to {labels.max()}"
-        raise ValueError(f"labels from 0 to {classes - 1} are expected, not {given}")
-
-
-def check_images(images: Tensor, name: str = "images", raw: bool = False) -> None:
-    """Raise `ValueError` unless `images` is (N >= 1, 1, 28, 28) in [-1, 1], or uint8 if `raw`."""
-    kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
-    raw = raw and kind == torch.uint8
-    if not raw and (isinstance(kind, str) or not kind.is_floating_point):
-        raise ValueError(
-            f"{name} is {kind}; a floating-point tensor in [-1, 1] is expected "
-            "(vae.scale_images turns uint8 into that)"
-        )
-    if images.ndim != 4 or images.shape[1:] != (1, IMAGE_SIZE, IMAGE_SIZE) or not len(images):
-        raise ValueError(f"{name} has shape {tuple(images.shape)}; (N, 1, 28, 28) is expected")
-    low, high = (value.item() for value in images.aminmax())
-    if not raw and not (low >= -1 and high <= 1):  # written so that NaN fails too
-        raise ValueError(f"{name} has values from {low:.4g} to {high:.4g}; [-1, 1] is expected")
 
 
 def _read_idx(path: Path) -> Tensor:

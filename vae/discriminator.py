@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .data import IMAGE_SIZE
+from .checks import check_images
 
 STRETCH = 0.98  # artanh(0.98) = 2.3; tuned with the R1 penalty, which bounds what it gives
 
@@ -36,9 +36,9 @@ class PatchDiscriminator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`x`: (B, 1, 28, 28) in [-1, 1]. Returns logits (B, 1, 7, 7), above 0 for "real".
 
-        Computes in float32 under autocast too: its penalty is a second derivative.
+        Computes in its weights' type under autocast too: its penalty is a second derivative. Raises
+        `ValueError` for images of another shape or type, and outside of training of another range.
         """
-        if x.ndim != 4 or x.shape[1:] != (1, IMAGE_SIZE, IMAGE_SIZE):
-            raise ValueError(f"x has shape {tuple(x.shape)}; (B, 1, 28, 28) is expected")
+        check_images(x, "x", values=not self.training)
         with torch.autocast(x.device.type, enabled=False):
-            return self.layers(torch.atanh(STRETCH * x.float()))
+            return self.layers(torch.atanh(STRETCH * x.float()).to(self.layers[0].weight))

@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from numbers import Real
 
 import numpy as np
 import torch
@@ -9,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .data import BATCH, PIXELS, batches, check_images, check_labels, in_unit_range
-from .model import VAE
+from .checks import as_count, as_labels, check_images, check_pair, gaussian
+from .data import BATCH, PIXELS, batches, in_unit_range
+from .model import VAE, DiagonalGaussian, Labels
 from .perceptual import LPIPS
 
 DATA_RANGE = 2.0  # images lie in [-1, 1]
@@ -21,22 +23,47 @@ AGREEMENT = 1e-4  # what our batched numbers may differ from scikit-image's own
 
 
 def mse(x: Tensor, y: Tensor) -> Tensor:
-    """Mean squared error of each pair: (B, 1, 28, 28) twice to (B,)."""
-    return (_precise(x) - _precise(y)).square().flatten(1).mean(1)
+    """Mean squared error, in [-1, 1], of each pair of images: (B, 1, H, W) twice to (B,).
+
+    `x`, `y`: uint8, or floating-point in [-1, 1], beyond which noise may reach, to 2. Raises
+    `ValueError` for what is not, and for two shapes, as `psnr` and `ssim` do.
+    """
+    return _mse(*_pair(x, y))
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, data range 2, of each pair: (B,); infinite if equal."""
-    return 10 * torch.log10(DATA_RANGE**2 / mse(x, y))
+    return _psnr(mse(x, y))
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
-    """Structural similarity, at most 1, data range 2, of each pair of (B, 1, H, W): (B,).
+    """Structural similarity, at most 1, data range 2, of each pair: (B,). H and W are 7 or more.
 
     Wang et al. 2004 with the settings of `skimage.metrics.structural_similarity`: a 7x7 uniform
     window, unbiased covariances, K = 0.01 and 0.03, no window across the border.
     """
-    x, y = _precise(x), _precise(y)
+    return _ssim(*_pair(x, y, SSIM_WINDOW))
+
+
+def _pair(x: Tensor, y: Tensor, smallest: int = 1) -> tuple[Tensor, Tensor]:
+    check_pair(x, y, raw=True, smallest=smallest, most=2, hint=True)
+    return _precise(in_unit_range(x)), _precise(in_unit_range(y).to(x.device))
+
+
+def _precise(x: Tensor) -> Tensor:
+    """float64, or float32 on Apple's GPUs, which have no float64."""
+    return x.float() if x.device.type == "mps" else x.double()
+
+
+def _mse(x: Tensor, y: Tensor) -> Tensor:
+    return (x - y).square().flatten(1).mean(1)
+
+
+def _psnr(error: Tensor) -> Tensor:
+    return 10 * torch.log10(DATA_RANGE**2 / error)
+
+
+def _ssim(x: Tensor, y: Tensor) -> Tensor:
     moments = torch.cat([x, y, x * x, y * y, x * y], dim=1)
     ux, uy, uxx, uyy, uxy = F.avg_pool2d(moments, SSIM_WINDOW, stride=1).unbind(1)
     n = SSIM_WINDOW**2
@@ -45,11 +72,6 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     above = (2 * ux * uy + c1) * (2 * vxy + c2)
     below = (ux * ux + uy * uy + c1) * (vx + vy + c2)
     return (above / below).flatten(1).mean(1)
-
-
-def _precise(x: Tensor) -> Tensor:
-    """float64, or float32 on Apple's GPUs, which have no float64."""
-    return x.float() if x.device.type == "mps" else x.double()
 
 
 def skimage_metrics(x: Tensor, y: Tensor) -> dict[str, float]:
@@ -65,15 +87,16 @@ def skimage_metrics(x: Tensor, y: Tensor) -> dict[str, float]:
 
 
 @torch.no_grad()
-def evaluate(model: VAE, images: Tensor, labels: Tensor | None = None, *, mean: bool = True,
+def evaluate(model: VAE, images: Tensor, labels: Labels = None, *, mean: bool = True,
              lpips: LPIPS | None = None, lpips_images: int = 1000, reference: bool = False,
              seed: int = 0, batch_size: int = 500, progress: bool = False) -> dict:  # fmt: skip
     """Measure a model's reconstructions of `images`, each counted once.
 
-    `images`: (N, 1, 28, 28), uint8 or floating point in [-1, 1]. `labels`: int64 (N,), for a
-    conditional model. The reconstruction is from z ~ q(z|x) ("sample") and, with `mean`, from
-    the posterior's mean too. `lpips_images`: LPIPS, which costs ten times the model, is measured
-    on the first so many images (0: not at all), with `lpips` or, if None, a new `vae.LPIPS()`.
+    `images`: (N, 1, 28, 28), uint8 or floating point in [-1, 1]. `labels`: whole numbers (N,), for
+    a conditional model; another does not look at them. The reconstruction is from z ~ q(z|x)
+    ("sample") and, with `mean`, from the posterior's mean too. `lpips_images`: LPIPS, which costs
+    ten times the model, is measured on the first so many images (0: not at all), with `lpips` or,
+    if None, a new `vae.LPIPS()`.
     `reference`: MSE, SSIM and PSNR are scikit-image's own (slower), and "skimage_difference" is
     the largest difference from ours. `seed` draws z, the same on every device.
 
@@ -82,22 +105,20 @@ def evaluate(model: VAE, images: Tensor, labels: Tensor | None = None, *, mean: 
     autoencoder), "latent_values", "images", "lpips_images"}. Raises `ValueError` for images of
     another shape, type or range.
     """
-    x = _checked(images)
-    if lpips_images < 0 or batch_size < 1:
-        given = f"lpips_images={lpips_images}, batch_size={batch_size}"
-        raise ValueError(f"{given}: at least 0 and 1 are allowed")
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(len(x), *model.config.latent_shape, generator=generator)
+    batch_size = as_count(batch_size, "batch_size")
+    lpips_images = as_count(lpips_images, "lpips_images", 0)
+    generator = torch.Generator().manual_seed(as_count(seed, "seed", 0))
+    x = _checked(images, hint=True)
+    noise = gaussian(len(x), *model.config.latent_shape, generator=generator)
     parts = _parts(model, batch_size, x, labels, noise)
     lpips_images = min(lpips_images, len(x))
     if lpips_images and lpips is None:
-        lpips = LPIPS().to(model.decoder.position.device)
-    model.eval()
+        lpips = LPIPS().to(model.device)
     kl, drawn, of_mean = [], [], []
     for part, given, eps in tqdm(parts, "evaluating", disable=not progress):
-        posterior = model.encode(part, given)
+        y, posterior = model(part, given, eps)  # no layer works otherwise in training
+        drawn.append(y)
         kl.append(posterior.kl())
-        drawn.append(model.decode(posterior.sample(eps.to(part.device)), given))
         if mean:
             of_mean.append(model.decode(posterior.mode(), given))
     result = {}
@@ -120,8 +141,10 @@ def _measure(x: Tensor, y: Tensor, size: int, lpips: LPIPS | None, lpips_images:
     """The metrics of reconstructions `y`: (N, 1, 28, 28), each averaged over the images."""
     values = defaultdict(list)
     for a, b in batches(size, x, y):
-        for measure in (mse, ssim, psnr):
-            values[measure.__name__].append(measure(a.to(b.device), b))
+        a, b = _precise(a.to(b.device)), _precise(b)
+        error = _mse(a, b)
+        for name, measured in (("mse", error), ("ssim", _ssim(a, b)), ("psnr", _psnr(error))):
+            values[name].append(measured)
     for a, b in batches(LPIPS_BATCH, x[:lpips_images], y[:lpips_images]):
         values["lpips"].append(lpips(a.to(b.device), b))
     return {name: _mean(parts) for name, parts in values.items()}
@@ -129,7 +152,7 @@ def _measure(x: Tensor, y: Tensor, size: int, lpips: LPIPS | None, lpips_images:
 
 @torch.no_grad()
 def importance_weighted_bound(model: VAE, images: Tensor, variance: float,
-                              labels: Tensor | None = None, *, samples: int = 500,
+                              labels: Labels = None, *, samples: int = 500,
                               seed: int = 0) -> Tensor:  # fmt: skip
     """A lower bound of log p(x) in nats for each image, tighter than the ELBO: (N,), float64.
 
@@ -137,46 +160,53 @@ def importance_weighted_bound(model: VAE, images: Tensor, variance: float,
     Salakhutdinov, "Importance Weighted Autoencoders", 2016, eq. 8). `images`: as for `evaluate`.
     `variance`: of the decoder's Gaussian; in `evaluate`, the MSE. Raises `ValueError`.
     """
-    x = _checked(images)
-    if samples < 1 or not variance > 0 or not model.config.variational:
-        given = f"samples={samples}, variance={variance}, variational={model.config.variational}"
-        raise ValueError(f"{given}: at least 1, more than 0 and True are allowed")
-    bounds, generator = [], torch.Generator().manual_seed(seed)
-    for one, given in _parts(model, 1, x, labels):
-        posterior = model.encode(one, given)
-        noise = torch.randn(samples, *model.config.latent_shape, generator=generator).to(one.device)
+    samples = as_count(samples, "samples")
+    if not isinstance(variance, Real) or not 0 < variance < math.inf:
+        raise ValueError(f"variance={variance!r} is not allowed: a finite number above 0")
+    if not model.config.variational:
+        raise ValueError("variational=False is not allowed: there is no q(z|x) to draw from")
+    bounds, generator = [], torch.Generator().manual_seed(as_count(seed, "seed", 0))
+    for one, given in _parts(model, 1, _checked(images, hint=True), labels):
+        q = model.encode(one, given)
+        shape = samples, *model.config.latent_shape
+        posterior = DiagonalGaussian(q.mean.expand(shape), q.logvar.expand(shape))
+        noise = gaussian(*shape, generator=generator).to(q.mean)
         z = posterior.sample(noise)
         y = model.decode(z, given if given is None else given.expand(samples))
         # log p(z) - log q(z|x): the constants and the noise's length cancel
         weight = 0.5 * _precise(noise.square() - z.square() + posterior.logvar).flatten(1).sum(1)
-        nll = PIXELS / 2 * (math.log(2 * math.pi * variance) + mse(one, y) / variance)
+        error = _mse(_precise(one), _precise(y))
+        nll = PIXELS / 2 * (math.log(2 * math.pi * variance) + error / variance)
         bounds.append(torch.logsumexp(weight - nll, 0) - math.log(samples))
     return torch.stack(bounds).cpu().double()
 
 
 @torch.no_grad()
-def active_units(model: VAE, images: Tensor, labels: Tensor | None = None) -> int:
-    """How many latent means have a variance above 0.01 over `images` (Burda et al. 2016, 5.1)."""
-    means = [model.encode(*part).mean for part in _parts(model, BATCH, _checked(images), labels)]
+def active_units(model: VAE, images: Tensor, labels: Labels = None) -> int:
+    """How many latent means have a variance above 0.01 over `images` (Burda et al. 2016, 5.1).
+
+    `images`, `labels`: as for `evaluate`, two or more. Raises `ValueError`.
+    """
+    x = _checked(images)
+    if len(x) < 2:
+        raise ValueError(f"images has {len(x)} image; a variance needs two or more")
+    means = [model.encode(*part).mean for part in _parts(model, BATCH, x, labels)]
     return int((torch.cat(means).flatten(1).var(0) > ACTIVE).sum())
 
 
-def _checked(images: Tensor) -> Tensor:
+def _checked(images: Tensor, hint: bool = False) -> Tensor:
     """Images in [-1, 1], of uint8 or such ones."""
-    x = in_unit_range(images)
-    check_images(x, "images")
-    return x
+    check_images(images, raw=True, hint=hint)
+    return in_unit_range(images)
 
 
-def _parts(model: VAE, size: int, x: Tensor, labels: Tensor | None, *more: Tensor) -> list[tuple]:
+def _parts(model: VAE, size: int, x: Tensor, labels: Labels, *more: Tensor) -> list[tuple]:
     """`size` images at a time and their labels, where the model is; None if it takes no labels."""
-    device, classes = model.decoder.position.device, model.config.num_classes
+    classes = model.config.num_classes
     if classes and labels is None:
         raise ValueError(f"labels=None, but num_classes={classes}: a conditional model needs them")
-    if classes:
-        check_labels(labels, len(x), classes)
-    labels = labels.to(device) if classes else None
-    return list(batches(size, x.to(device), labels, *more))
+    labels = as_labels(labels, len(x), classes).to(model.device) if classes else None
+    return list(batches(size, x.to(model.device), labels, *more))
 
 
 def _mean(batches: list[Tensor]) -> float:

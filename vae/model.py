@@ -1,5 +1,6 @@
 """The variational autoencoder: config, posterior, encoder, decoder, and the two together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,12 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import NORM_GROUPS, DownBlock, MidBlock, UpBlock, check_widths, to_tokens
+from .checks import as_count, as_labels, check_floats, check_images, gaussian
 from .couplings import Coupling, Couplings
-from .data import BATCH, batches, check_images, check_labels
+from .data import BATCH, batches
 from .store.modules import Pretrained
 from .store.settings import check_options, option
 
 MAP_SIZE = 7  # the smallest feature map, after two halvings of 28
+Labels = Tensor | Sequence[int] | int | None  # or a NumPy array
 LOGVAR_BOUND = 15.0  # keeps exp(logvar / 2) between 5.5e-4 and 1.8e3: representable in fp16
 
 
@@ -54,16 +57,25 @@ class DiagonalGaussian:
     """q(z|x): independent Gaussians with `mean` and `logvar`, both (B, C, G, G)."""
 
     def __init__(self, mean: Tensor, logvar: Tensor):
-        # float32 whatever the network's precision, so that the KL neither over- nor underflows
-        self.mean, self.logvar = mean.float(), logvar.float()
+        """Raises `ValueError` unless both are floating-point and of one shape."""
+        check_floats(mean, "mean", ("B", "C", "G", "G"), values=False)
+        check_floats(logvar, "logvar", tuple(mean.shape), values=False)
+        # float32 or more whatever the network's type, so that the KL neither over- nor underflows
+        self.mean, self.logvar = at_least_float32(mean), at_least_float32(logvar)
 
     @property
     def std(self) -> Tensor:
         return torch.exp(0.5 * self.logvar)
 
     def sample(self, noise: Tensor | None = None) -> Tensor:
-        """Reparameterised draw, mean + std * noise, noise ~ N(0, I) (Kingma & Welling, 2.4)."""
-        return self.mean + self.std * (torch.randn_like(self.mean) if noise is None else noise)
+        """Reparameterised draw, mean + std * noise, noise ~ N(0, I) (Kingma & Welling, 2.4).
+
+        `noise`: (B, C, G, G), drawn if None. Raises `ValueError` for another shape.
+        """
+        if noise is None:
+            return self.mean + self.std * torch.randn_like(self.mean)
+        check_floats(noise, "noise", tuple(self.mean.shape), values=False)
+        return self.mean + self.std * noise.to(self.mean)
 
     def mode(self) -> Tensor:
         return self.mean
@@ -143,76 +155,91 @@ class VAE(Pretrained):
         self.to(memory_format=torch.channels_last)
 
     def forward(
-        self, x: Tensor, labels: Tensor | None = None, noise: Tensor | None = None
+        self, x: Tensor, labels: Labels = None, noise: Tensor | None = None
     ) -> tuple[Tensor, DiagonalGaussian]:
-        """Reconstruction through one sample of q(z|x), and the posterior, for training: no checks.
+        """Reconstruction through one sample of q(z|x), and the posterior, for training.
 
-        `x`: (B, 1, 28, 28) in [-1, 1]; `noise`: (B, C, G, G), drawn if None.
+        `x`: (B, 1, 28, 28) in [-1, 1]; `noise`: (B, C, G, G), drawn if None. Raises `ValueError` as
+        `encode` does, but in training does not wait for a GPU to look at values.
         """
-        token = self._class_token(labels, len(x))
+        check_images(x, "x", values=not self.training or getattr(x, "is_cpu", True))
+        token = self._class_token(self._labels(labels, len(x)))
         posterior = self._posterior(x, token)
         return self._decode(posterior.sample(noise), token), posterior
 
-    def encode(self, x: Tensor, labels: Tensor | None = None) -> DiagonalGaussian:
-        """The posterior q(z|x) for `x`: (B, 1, 28, 28) in [-1, 1]; `labels`: int64 (B,).
+    def encode(self, x: Tensor, labels: Labels = None) -> DiagonalGaussian:
+        """The posterior q(z|x) for `x`: (B, 1, 28, 28) in [-1, 1], of any floating-point type.
 
-        Raises `ValueError` for images of another shape, type or range, and labels that do not fit.
+        `labels`, of a conditional model: whole numbers (B,), or one for all. Raises `ValueError`
+        for images of another shape, type or range, and labels that do not fit.
         """
-        check_images(x, "x")
-        return self._posterior(x, self._class_token(labels, len(x)))
+        check_images(x, "x", hint=True)
+        return self._posterior(x, self._class_token(self._labels(labels, len(x))))
 
-    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    def decode(self, z: Tensor, labels: Labels = None) -> Tensor:
         """Images (B, 1, 28, 28) in [-1, 1] for latents `z`: (B, C, G, G). Raises `ValueError`."""
-        if z.ndim != 4 or z.shape[1:] != self.config.latent_shape:
-            expected = ", ".join(map(str, self.config.latent_shape))
-            raise ValueError(f"z has shape {tuple(z.shape)}; (B, {expected}) is expected")
-        return self._decode(z, self._class_token(labels, len(z)))
+        check_floats(z, "z", ("B", *self.config.latent_shape))
+        token = self._class_token(self._labels(labels, len(z)))
+        return self._decode(z.to(self.device), token)
 
     @torch.no_grad()
-    def sample(self, n: int, labels: Tensor | None = None,
-               generator: torch.Generator | None = None,
+    def sample(self, n: int, labels: Labels = None, generator: torch.Generator | None = None,
                prior: nn.Module | None = None) -> Tensor:  # fmt: skip
         """`n` images (n, 1, 28, 28) in [-1, 1], decoded from draws of the prior.
 
         `prior`: a `vae.LatentPrior` that was trained on this model's latents; None: N(0, I).
-        `labels`: int64 (n,), the digits wanted, from a conditional model or a learned prior.
-        `generator`: a CPU generator, so that a seed gives the same latents on every device.
-        Raises `ValueError`.
+        `labels`: the digits wanted, whole numbers (n,) or one for all, from a conditional model or
+        a learned prior. `generator`: a CPU generator, so that a seed gives the same latents on
+        every device. Raises `ValueError`.
         """
-        if n < 1:
-            raise ValueError(f"n={n} is not allowed: at least 1")
-        shape, device = (n, *self.config.latent_shape), self.decoder.position.device
-        own = labels if prior is None or self.config.num_classes else None  # what the decoder takes
-        own = None if own is None else own.to(device)
-        self._class_token(own, n)  # raises for labels that do not fit
+        n, conditional = as_count(n, "n"), self.config.num_classes > 0
+        given = self._labels(labels if prior is None or conditional else None, n)
+        shape = (n, *self.config.latent_shape)
         drawn = prior is None
-        z = torch.randn(shape, generator=generator) if drawn else prior.sample(n, labels, generator)
+        z = gaussian(*shape, generator=generator) if drawn else prior.sample(n, labels, generator)
         if z.shape != shape:
             raise ValueError(f"prior draws latents {tuple(z.shape[1:])}; {shape[1:]} is expected")
-        return torch.cat([self.decode(*part) for part in batches(BATCH, z.to(device), own)])
+        return torch.cat([self.decode(*part) for part in batches(BATCH, z, given)])
 
-    def marginal_nll(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """`Couplings.marginal_nll` of latents `z`: (B, C, 1, 1), in nats: (B,)."""
-        return self.couplings.marginal_nll(z, self._class_token(labels, len(z)))
+    def marginal_nll(self, z: Tensor, labels: Labels = None) -> Tensor:
+        """`Couplings.marginal_nll` of latents `z`: (B, C, G, G), in nats: (B,)."""
+        check_floats(z, "z", ("B", *self.config.latent_shape), values=not self.training)
+        token = self._class_token(self._labels(labels, len(z)))
+        return self.couplings.marginal_nll(z.to(self.device), token)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are. Images, latents and labels are moved there."""
+        return self.decoder.position.device
 
     def _posterior(self, x: Tensor, token: Tensor | None) -> DiagonalGaussian:
-        mean, logvar = self.encoder(x, token).float().chunk(2, dim=1)
+        x = x.to(self.decoder.position)  # the weights' type, where they are
+        mean, logvar = at_least_float32(self.encoder(x, token)).chunk(2, dim=1)
         mean = self.couplings.inverse(mean, token)
         if not self.config.variational:  # a point: no width, and an infinite rate
             return DiagonalGaussian(mean, torch.full_like(mean, -torch.inf))
         return DiagonalGaussian(mean, LOGVAR_BOUND * torch.tanh(logvar / LOGVAR_BOUND))
 
     def _decode(self, z: Tensor, token: Tensor | None) -> Tensor:
-        return self.decoder(self.couplings(z, token), token)
+        return self.decoder(self.couplings(z, token).to(self.decoder.position), token)
 
-    def _class_token(self, labels: Tensor | None, batch: int) -> Tensor | None:
-        """(B, 1, channels[-1]), or None for a model that is not conditional."""
+    def _labels(self, labels: Labels, batch: int) -> Tensor | None:
+        """int64 (B,), or None for a model that is not conditional. Raises `ValueError`."""
         classes = self.config.num_classes
         if (labels is not None) != bool(classes):
             given = f"labels={'None' if labels is None else 'given'}, but num_classes={classes}"
             raise ValueError(f"{given}: a conditional model needs labels, any other takes none")
         if labels is None:
             return None
-        # in training their range is not looked at, which would wait for a GPU
-        check_labels(labels, batch, None if self.training else classes)
-        return self.class_embedding(labels).unsqueeze(1)
+        # in training a GPU is not waited for
+        values = not self.training or getattr(labels, "is_cpu", True)
+        return as_labels(labels, batch, classes, values).to(self.device)
+
+    def _class_token(self, labels: Tensor | None) -> Tensor | None:
+        """Embedded labels, (B, 1, channels[-1])."""
+        return None if labels is None else self.class_embedding(labels).unsqueeze(1)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or as it is in float64."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

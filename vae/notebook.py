@@ -19,7 +19,7 @@ from .data import PIXELS
 from .judge import judge_images
 from .model import VAE, VAEConfig
 from .prior import LatentPrior
-from .show.figures import describe, plot_digits, plot_manifold, plot_samples
+from .show.figures import describe, plot_digits, plot_manifold, plot_samples, to_png
 from .show.run import Run
 from .show.showcase import NO_ASSETS, REFERENCE, SHIPPED, asset
 from .training.config import BUDGETS, TrainConfig
@@ -36,8 +36,7 @@ def show(picture: Figure | Path) -> Image:
     """A figure, or a PNG or GIF file, as a cell's output."""
     if not isinstance(picture, Figure):  # a GIF too is labelled PNG, which is all that GitHub shows
         return Image(Path(picture).read_bytes(), format="png")
-    picture.savefig(buffer := io.BytesIO(), format="png")
-    return Image(buffer.getvalue(), format="png")
+    return Image(to_png(picture), format="png")
 
 
 def show_source(function: Callable) -> Markdown:
@@ -73,7 +72,7 @@ def show_parts(model: VAE) -> Markdown:
     def note(name: str, part: nn.Module, inputs: tuple, output: Tensor) -> None:
         rows.append((name, type(part).__name__, " × ".join(map(str, output.shape[1:])), size(part)))
 
-    x = torch.zeros(1, 1, 28, 28, device=model.decoder.position.device)
+    x = torch.zeros(1, 1, 28, 28, device=model.device)
     labels = torch.zeros(1, dtype=torch.int64, device=x.device)
     with torch.no_grad(), ExitStack() as hooks:
         for name, part in model.named_modules():
@@ -163,10 +162,9 @@ def latent_sliders(model: VAE | None):
 
     @torch.no_grad()
     def redraw(_=None) -> None:
-        device = model.decoder.position.device
-        z = torch.tensor([one.value for one in values], dtype=torch.float32, device=device)
-        label = torch.tensor([digit[0].value], device=device) if digit else None
-        image = model.decode(z.view(1, *model.config.latent_shape), label)[0, 0].cpu()
+        z = torch.tensor([one.value for one in values], dtype=torch.float32)
+        label = digit[0].value if digit else None
+        image = model.decode(z.view(1, *model.config.latent_shape), label)[0, 0].float().cpu()
         grey = PIL.Image.fromarray(((image + 1) * 127.5).round().byte().numpy())
         grey.resize((224, 224), PIL.Image.Resampling.BICUBIC).save(buffer := io.BytesIO(), "png")
         picture.value = buffer.getvalue()

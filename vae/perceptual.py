@@ -9,6 +9,7 @@ Two sets of weights, neither of which is part of this package:
   torchvision downloads once (528 MB).
 """
 
+from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -16,11 +17,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
-from .data import IMAGE_SIZE
+from .checks import IMAGE_SIZE, check_images, check_pair
 from .store.files import FileError, sha256
 
 VARIANTS = ("shift_tolerant", "v0.1")
+CHANNELS = (1, 3)
 STAGES = ((3, 64, 64), (64, 128, 128),  # channels before and after each of VGG16's convolutions
           (128, 256, 256, 256), (256, 512, 512, 512), (512, 512, 512, 512))  # fmt: skip
 WEIGHT_FILES = {  # variant: package and path in it, SHA-256
@@ -44,11 +47,15 @@ class LPIPS(nn.Module):
         if variant not in VARIANTS:
             raise ValueError(f"variant={variant!r} is not one of {VARIANTS}")
         self.antialiased = variant == "shift_tolerant"
+        # weights that are about to be replaced draw no random numbers
+        conv, draw = (partial(skip_init, nn.Conv2d), torch.empty) if pretrained else (
+            nn.Conv2d, torch.rand
+        )  # fmt: skip
         self.stages = nn.ModuleList(
-            nn.ModuleList(nn.Conv2d(*pair, 3, padding=1) for pair in pairwise(widths))
+            nn.ModuleList(conv(*pair, 3, padding=1) for pair in pairwise(widths))
             for widths in STAGES
         )
-        self.linear = nn.ParameterList(torch.rand(1, widths[-1], 1, 1) for widths in STAGES)
+        self.linear = nn.ParameterList(draw(1, widths[-1], 1, 1) for widths in STAGES)
         # mean and spread of ImageNet's colours, for images in [-1, 1]
         colours = torch.tensor([[-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]])
         self.register_buffer("shift", colours[0].view(1, 3, 1, 1), persistent=False)
@@ -58,20 +65,26 @@ class LPIPS(nn.Module):
         if pretrained:
             _load_weights(self, variant)
         self.requires_grad_(False).eval()
-        self.to(memory_format=torch.channels_last)
+        self.to(dtype=torch.float32, memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Distances (B,), at least 0, of `x` and `y`: (B, 1 or 3, 28, 28) in [-1, 1]."""
-        if x.shape != y.shape:
-            raise ValueError(f"x has shape {tuple(x.shape)}, y {tuple(y.shape)}: not the same")
-        stages = zip(self.features(x), self.features(y), self.linear, strict=True)
+        """Distances (B,), at least 0, of `x` and `y`: (B, 1 or 3, H, W) in [-1, 1].
+
+        Height and width are 28 or more. Raises `ValueError` for images of another shape or type,
+        and unless `y` requires a gradient, as in training, of another range.
+        """
+        values = not getattr(y, "requires_grad", False)
+        check_pair(x, y, channels=CHANNELS, smallest=IMAGE_SIZE, values=values)
+        stages = zip(self._features(x), self._features(y), self.linear, strict=True)
         return sum((weight * (a - b).square()).sum(1).mean((1, 2)) for a, b, weight in stages)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """The five stages' features, float32, of unit length over the channels."""
-        if x.ndim != 4 or x.shape[1] not in (1, 3) or min(x.shape[2:]) < IMAGE_SIZE:
-            expected = "(B, 1 or 3, H, W), H and W >= 28, is expected"
-            raise ValueError(f"images have shape {tuple(x.shape)}; {expected}")
+        """The five stages' features of `x`, as for `forward`: float32, of unit length."""
+        check_images(x, "x", channels=CHANNELS, smallest=IMAGE_SIZE)
+        return self._features(x)
+
+    def _features(self, x: Tensor) -> list[Tensor]:
+        x = x.to(self.stages[0][0].weight)
         x, features = (x.expand(-1, 3, -1, -1) - self.shift) / self.scale, []
         for i, stage in enumerate(self.stages):
             x = self._pool(x) if i else x

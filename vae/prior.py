@@ -7,14 +7,17 @@ follow it from t = 0, N(0, I), to t = 1 (Lipman et al., "Flow Matching for Gener
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import NORM_GROUPS, MidBlock, zero
-from .data import BATCH, batches, check_labels
-from .model import MAP_SIZE
+from .checks import as_count, as_labels, check_floats, check_generator, gaussian
+from .data import BATCH, batches
+from .model import MAP_SIZE, Labels, at_least_float32
+from .store.checkpoint import PRIOR_CHECKPOINT_NAME
 from .store.modules import Pretrained
 from .store.settings import check_options, option
 
@@ -44,6 +47,7 @@ class LatentPrior(Pretrained):
     config_type = PriorConfig
     config_name = "prior.json"
     weights_name = "prior.safetensors"
+    checkpoint_name = PRIOR_CHECKPOINT_NAME
 
     def __init__(self, config: PriorConfig | None = None):
         super().__init__()
@@ -66,10 +70,18 @@ class LatentPrior(Pretrained):
     def forward(self, z: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         """The velocity at standardised latents `z`, (B, C, 7, 7), and times `t`: (B,) in [0, 1].
 
-        `labels`: int64 (B,); `num_classes` stands for any class. Returns (B, C, 7, 7).
+        `labels`: int64 (B,); `num_classes` stands for any class. Returns (B, C, 7, 7). Raises
+        `ValueError` for other shapes and types, and outside of training for other values.
         """
-        embedding = F.silu(self.time_embedding(time_waves(t)) + self.class_embedding(labels))
-        x = self.conv_in(z) + self.position
+        values = not self.training
+        check_floats(z, "z", ("B", *self.latent_shape), values)
+        check_floats(t, "t", (len(z),), values)
+        labels = as_labels(labels, len(z), self.config.num_classes + 1, values)
+        waves = time_waves(t.float()).to(
+            self.position
+        )  # in half precision they would be too coarse
+        embedding = self.time_embedding(waves) + self.class_embedding(labels.to(waves.device))
+        x, embedding = self.conv_in(z.to(self.position)) + self.position, F.silu(embedding)
         for block in self.blocks:
             x = block(x, embedding)
         return self.conv_out(F.silu(self.norm(x)))
@@ -80,46 +92,54 @@ class LatentPrior(Pretrained):
 
         `latents`, `noise`: (B, C, 7, 7), the former as the encoder has them; z_t is the point at
         `t`: (B,) on the line from noise to latent (Lipman et al. 2023, eq. 23 with sigma_min 0).
-        `network`: this prior as several processes share it, or None.
+        `network`: this prior as several processes share it, or None. Raises `ValueError`.
         """
-        latents = (latents - self.mean) / self.std
+        check_floats(latents, "latents", ("B", *self.latent_shape), not self.training)
+        check_floats(noise, "noise", tuple(latents.shape), not self.training)
+        check_floats(t, "t", (len(latents),), not self.training)
+        latents = (latents.to(self.mean) - self.mean) / self.std
+        noise, t = noise.to(latents), t.to(latents)
         at = torch.lerp(noise, latents, t[:, None, None, None])
         return F.mse_loss((network or self)(at, t, labels), latents - noise)
 
     @torch.no_grad()
-    def sample(self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None,
+    def sample(self, n: int, labels: Labels = None, generator: torch.Generator | None = None,
                *, noise: Tensor | None = None, steps: int | None = None,
                guidance: float | None = None) -> Tensor:  # fmt: skip
         """`n` latents (n, C, 7, 7), as the VAE's decoder takes them.
 
-        `labels`: int64 (n,), the classes wanted; None: each drawn, all equally likely.
+        `labels`: the classes wanted, whole numbers (n,), or one for all; None: each drawn, all
+        equally likely.
         `generator`: a CPU generator, which decides the draw. `noise`: (n, C, 7, 7), in its place.
         `steps`, `guidance`: in place of the config's. Guidance w follows
         v(any) + w (v(label) - v(any)) (Ho & Salimans, "Classifier-Free Diffusion Guidance", 2022);
         1 costs half as much. Raises `ValueError`.
         """
         config, device = self.config, self.position.device
-        steps = config.steps if steps is None else steps
+        n, steps = as_count(n, "n"), as_count(config.steps if steps is None else steps, "steps")
         guidance = config.guidance if guidance is None else guidance
-        if n < 1 or steps < 1 or not 0 <= guidance < math.inf:
-            given = f"n={n}, steps={steps}, guidance={guidance}"
-            raise ValueError(f"{given}: at least 1, 1 and 0, none infinite, are allowed")
-        shape = (n, config.latent_size, MAP_SIZE, MAP_SIZE)
+        if not isinstance(guidance, Real) or not 0 <= guidance < math.inf:
+            raise ValueError(f"guidance={guidance!r} is not allowed: a finite number, at least 0")
+        check_generator(generator)
         if labels is None:
-            labels = torch.randint(config.num_classes, (n,), generator=generator)
-        check_labels(labels, n, config.num_classes)
-        noise = torch.randn(shape, generator=generator) if noise is None else noise
-        if noise.shape != shape:
-            raise ValueError(f"noise has shape {tuple(noise.shape)}; {shape} is expected")
-        parts = batches(BATCH, noise.to(device), labels.to(device))
+            labels = torch.randint(config.num_classes, (n,), generator=generator, device="cpu")
+        labels = as_labels(labels, n, config.num_classes)
+        if noise is None:
+            noise = gaussian(n, *self.latent_shape, generator=generator)
+        check_floats(noise, "noise", (n, *self.latent_shape))
+        parts = batches(BATCH, at_least_float32(noise.to(device)), labels.to(device))
         z = torch.cat([self._follow(*part, steps, guidance) for part in parts])
         return z * self.std + self.mean
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        return self.config.latent_size, MAP_SIZE, MAP_SIZE
 
     def _follow(self, z: Tensor, labels: Tensor, steps: int, guidance: float) -> Tensor:
         """Carry standardised latents from t = 0 to 1 by Heun's method, `steps` steps."""
 
         def velocity(z: Tensor, t: float) -> Tensor:
-            times = torch.full((len(z),), t, device=z.device)
+            times = torch.full((len(z),), t, device=z.device, dtype=z.dtype)
             if guidance == 1:
                 return self(z, times, labels)
             any_class = torch.full_like(labels, self.config.num_classes)
@@ -135,5 +155,6 @@ class LatentPrior(Pretrained):
 
 def time_waves(t: Tensor) -> Tensor:
     """Times (B,) in [0, 1] as sines and cosines, (B, 64), like Vaswani et al. 2017, section 3.5."""
-    angles = t[:, None] * torch.logspace(0, 3, FREQUENCIES, device=t.device)
+    frequencies = torch.logspace(0, 3, FREQUENCIES, device=t.device, dtype=t.dtype)
+    angles = t[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..blocks import NORM_GROUPS, check_widths
+from ..checks import check_images
 from ..store.modules import Pretrained
 from ..store.settings import check_options, option
 
@@ -43,8 +44,12 @@ class Judge(Pretrained):
         self.to(memory_format=torch.channels_last)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last layer sees, (B, features), for images `x`: (B, 1, 28, 28) in [-1, 1]."""
-        return F.silu(self.layers(x))
+        """What the last layer sees, (B, features), for images `x`: (B, 1, 28, 28) in [-1, 1].
+
+        Raises `ValueError` for images of another shape, type or, outside of training, range.
+        """
+        check_images(x, "x", values=not self.training)
+        return F.silu(self.layers(x.to(self.classify.weight)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of the ten digits, (B, 10), for images `x`: (B, 1, 28, 28) in [-1, 1]."""

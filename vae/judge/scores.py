@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
-from ..data import BATCH, batches, check_images, check_labels, in_unit_range, load_digits
+from ..checks import as_labels, check_images
+from ..data import BATCH, batches, in_unit_range, load_digits
 from ..metrics import mse
+from ..model import Labels
 from .classifier import Judge
 
 CONFIDENT = 0.9  # a digit counts as recognised when one class has more than this probability
@@ -30,29 +32,31 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 @torch.no_grad()
-def judge_images(images: Tensor, labels: Tensor | None = None, *, reference: Tensor | None = None,
+def judge_images(images: Tensor, labels: Labels = None, *, reference: Tensor | None = None,
                  neighbours: Tensor | None = None, judge: Judge | None = None) -> dict:  # fmt: skip
     """Score generated digits.
 
-    `images`: (N, 1, 28, 28) in [-1, 1]; 10,000 are usual, fewer make the FID larger. `labels`:
-    int64 (N,), the digits that were asked for. `reference`: real digits, uint8 or in [-1, 1];
-    default: MNIST's 10,000 test digits. `neighbours`: the digits of which they must not be copies,
-    or None to leave out that slowest part. `judge`: default: the one in the package.
+    `images`: (N, 1, 28, 28), uint8 or in [-1, 1]; 10,000 are usual, fewer make the FID larger.
+    `labels`: whole numbers (N,), the digits that were asked for, or one for all. `reference`: real
+    digits, of the same kind; default: MNIST's 10,000 test digits. `neighbours`: the digits of which
+    they must not be copies, or None to leave out that slowest part. `judge`: default: the one in
+    the package.
 
     Returns {"images": N, "fid": the Frechet distance of the judge's features from the reference's,
     "recognised": share with a class of probability above 0.9, "classes": share of each digit read,
     "accuracy" (with `labels`): share read as asked for, "nearest" (with `neighbours`): median of
     the MSE to the nearest of them, "nearest_least": the smallest of these}. Raises `ValueError`.
     """
-    check_images(images)
-    if len(images) < 2:
-        raise ValueError(f"images has {len(images)} image; the digit-FID needs two or more")
-    if labels is not None:
-        check_labels(labels, len(images), 10)
     reference = load_digits("test").images if reference is None else reference
-    for name, others in (("reference", reference), ("neighbours", neighbours)):
-        if others is not None:
-            check_images(others, name, raw=True)
+    check_images(images, raw=True, hint=True)
+    check_images(reference, "reference", raw=True, hint=True)
+    if neighbours is not None:
+        check_images(neighbours, "neighbours", raw=True, hint=True)
+    for name, given in (("images", images), ("reference", reference)):
+        if len(given) < 2:
+            raise ValueError(f"{name} has {len(given)} image; the digit-FID needs two or more")
+    labels = None if labels is None else as_labels(labels, len(images), 10)
+    images = in_unit_range(images)
     judge = judge or Judge.from_pretrained().to(images.device)
     device = judge.classify.weight.device
     features = [
@@ -78,17 +82,17 @@ def judge_images(images: Tensor, labels: Tensor | None = None, *, reference: Ten
 def nearest_mse(images: Tensor, neighbours: Tensor) -> Tensor:
     """The MSE between each image and the most similar of `neighbours`: (B,).
 
-    `images`: (B, 1, 28, 28) in [-1, 1]; `neighbours`: (M, 1, 28, 28), uint8 or in [-1, 1].
+    `images`: (B, 1, 28, 28), `neighbours`: (M, 1, 28, 28), both uint8 or in [-1, 1].
     """
     found = []
-    for (part,) in batches(BATCH, images):
+    for (part,) in batches(BATCH, in_unit_range(images).float()):
         best = torch.full((len(part),), torch.inf, device=part.device)
         place, start = torch.zeros(len(part), dtype=torch.int64, device=part.device), 0
         for (others,) in batches(20 * BATCH, neighbours):
-            y = in_unit_range(others).to(part.device).flatten(1)
+            y = in_unit_range(others).to(part).flatten(1)
             # |x - y|^2 = |x|^2 - 2xy + |y|^2, of which |x|^2 is the same for all y
             distance, index = (y.square().sum(1) - 2 * part.flatten(1) @ y.T).min(1)
             place = torch.where(distance < best, start + index, place)
             best, start = torch.minimum(distance, best), start + len(others)
-        found.append(mse(part, in_unit_range(neighbours[place.cpu()]).to(part.device)))
+        found.append(mse(part, in_unit_range(neighbours[place.to(neighbours.device)])))
     return torch.cat(found)

@@ -14,12 +14,13 @@ from ..data import Digits
 from ..metrics import mse, psnr, ssim
 from ..model import VAE
 from ..store.files import write_atomically
-from .figures import DPI, decode_between, on_sphere, plot_grid
+from .figures import DPI, decode_between, on_sphere, own_style, plot_grid
 from .frames import Frames
 
 # Ten colours that stay apart for colour-blind readers on white (after Paul Tol's "muted").
 COLOURS = ("#332288", "#88ccee", "#44aa99", "#117733", "#999933",
            "#ddcc77", "#cc6677", "#882255", "#aa4499", "#555555")  # fmt: skip
+MARKS, MOST_NAMED = "os^Dv*", 30  # of more than ten classes; how many the legend has room for
 INTERPOLATION_FRAMES = 13  # from one digit to the next
 
 
@@ -37,6 +38,7 @@ def reconstruction_frames(frames: Frames, name: str) -> list[Figure]:
     return figures
 
 
+@own_style
 def latent_frames(frames: Frames, name: str, latent_values: int) -> list[Figure]:
     """One figure an evaluation: the test set's latents in the plane, coloured by class."""
     low, high = frames.points.min((0, 1)), frames.points.max((0, 1))
@@ -44,16 +46,25 @@ def latent_frames(frames: Frames, name: str, latent_values: int) -> list[Figure]
     (left, bottom), (right, top) = low - margin, high + margin
     names = {1: ("$z_1$", "index of the image"), 2: ("$z_1$", "$z_2$")}
     across, up = names.get(latent_values, ("t-SNE 1", "t-SNE 2"))
-    colours = [COLOURS[label] for label in frames.labels]
-    dots = [Line2D([], [], marker="o", ls="", color=c, label=i) for i, c in enumerate(COLOURS)]
+    classes, rank = np.unique(frames.labels, return_inverse=True)
+    # ten classes have a colour each; more of them, another mark as well
+    looks = [(COLOURS[i % 10], MARKS[i // 10 % len(MARKS)]) for i in range(len(classes))]
+    shown = list(zip(classes, looks, strict=True))[:MOST_NAMED]
+    dots = [Line2D([], [], marker=mark, ls="", color=c, label=i) for i, (c, mark) in shown]
     figures = []
     for epoch, points in zip(frames.epochs, frames.points, strict=True):
         figure = Figure(figsize=(8, 7), dpi=DPI)
         axes = figure.add_axes((0.09, 0.08, 0.78, 0.84))
         axes.set_title(f"Latents of {len(points):,} test images, {name}, epoch {epoch:.2f}")
-        axes.scatter(*points.T, s=9 if len(points) <= 2000 else 4, c=colours, lw=0)
+        for start in range(0, len(classes), 10):
+            some = (rank >= start) & (rank < start + 10)
+            colours, mark = [looks[i][0] for i in rank[some]], looks[start][1]
+            size = 9 if len(points) <= 2000 else 4
+            axes.scatter(*points[some].T, s=size, c=colours, lw=0, marker=mark)
         axes.set(xlim=(left, right), ylim=(bottom, top), xlabel=across, ylabel=up)
-        axes.legend(handles=dots, title="class", loc="center left", bbox_to_anchor=(1, 0.5))
+        title = "class" if len(shown) == len(classes) else f"of {len(classes)} classes"
+        place = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+        axes.legend(handles=dots, title=title, ncols=1 + (len(dots) > 15), **place)
         figures.append(figure)
     return figures
 
@@ -77,6 +88,7 @@ def save_gif(path: Path, figures: list[Figure], frame_ms: int, last_ms: int) -> 
     write_atomically(path, lambda temporary: iio.imwrite(temporary, frames, **options))
 
 
+@own_style
 def to_palette(figure: Figure) -> np.ndarray:
     """A figure's pixels as the numbers of the nearest colours in PALETTE: uint8 (H, W)."""
     canvas = FigureCanvasAgg(figure)

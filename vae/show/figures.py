@@ -1,15 +1,21 @@
 """The pictures of a run: curves, samples, the latent plane, the way between two images."""
 
+import functools
+import io
 import math
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib.style
 import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..data import Digits, scale_images
+from ..checks import gaussian
+from ..data import Digits, in_unit_range
 from ..metrics import mse
 from ..model import VAE, VAEConfig
 from ..perceptual import LPIPS
@@ -37,7 +43,20 @@ TITLES = {  # of the curves, with units
     "gradient_norm": "Gradient norm before clipping",
     "images_per_second": "Training speed (images/s)",
 }
+ONE_AT_A_TIME = threading.RLock()  # of threads that draw: they share one style
+MOST_ROWS = 30  # of classes in one picture
 LOGARITHMIC = ("mse", "lpips", "perceptual", "adaptive_weight", "penalty_weight")
+
+
+def own_style(function: Callable) -> Callable:
+    """Let pictures not depend on the user's matplotlibrc, which is as it was afterwards."""
+
+    @functools.wraps(function)
+    def styled(*args, **kwargs):
+        with ONE_AT_A_TIME, matplotlib.style.context("default"):
+            return function(*args, **kwargs)
+
+    return styled
 
 
 def describe(config: VAEConfig, dataset: str) -> str:
@@ -46,6 +65,7 @@ def describe(config: VAEConfig, dataset: str) -> str:
     return shape + ("" if dataset == "mnist" else f", {dataset}")
 
 
+@own_style
 def plot_curves(rows: list[dict], title: str, columns: int = 3) -> Figure:
     """Every quantity in a history (rows with "epoch" and values) over the epochs."""
     names = [name for name in TITLES if any(name in row for row in rows)]
@@ -66,7 +86,8 @@ def plot_curves(rows: list[dict], title: str, columns: int = 3) -> Figure:
 
 def plot_samples(model: VAE, name: str, seed: int = 0, prior: LatentPrior | None = None) -> Figure:
     """8x8 images decoded from draws of N(0, I), or of a learned prior; of all classes in turn."""
-    labels = torch.arange(64) % 10 if model.config.num_classes or prior else None
+    classes = model.config.num_classes or (prior.config.num_classes if prior else 0)
+    labels = torch.arange(64) % classes if classes else None
     images = model.sample(64, labels, torch.Generator().manual_seed(seed), prior)
     source = "N(0, I)" if prior is None else "the learned prior"
     return plot_grid(images, 8, f"Draws from {source}, {name}")
@@ -83,12 +104,11 @@ def plot_digits(model: VAE, name: str, prior: LatentPrior | None = None, seed: i
     if not classes:
         raise ValueError("model.config.num_classes=0 and prior=None: one of them must know digits")
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(columns, *model.config.latent_shape, generator=generator)
-    noise, labels = noise.repeat(classes, 1, 1, 1), torch.arange(classes).repeat_interleave(columns)
-    device = model.decoder.position.device
+    noise = gaussian(columns, *model.config.latent_shape, generator=generator)
+    rows = min(classes, MOST_ROWS)
+    noise, labels = noise.repeat(rows, 1, 1, 1), torch.arange(rows).repeat_interleave(columns)
     z = noise if prior is None else prior.sample(len(noise), labels, noise=noise)
-    given = labels.to(device) if model.config.num_classes else None
-    images = model.decode(z.to(device), given)
+    images = model.decode(z, labels if model.config.num_classes else None)
     source = "z ~ N(0, I)" if prior is None else "the learned prior"
     return plot_grid(images, columns, f"A digit a row, a style a column\n{source}, {name}")
 
@@ -104,10 +124,11 @@ def plot_manifold(model: VAE, name: str, side: int = 20) -> Figure:
     if values != 2 or classes:
         given = f"{values} latent values, num_classes={classes}"
         raise ValueError(f"{given}: two values and no classes are expected")
-    quantiles = torch.special.ndtri((torch.arange(side) + 0.5) / side)
+    places = (torch.arange(side, dtype=torch.float32) + 0.5) / side
+    quantiles = torch.special.ndtri(places)
     down, across = torch.meshgrid(-quantiles, quantiles, indexing="ij")
     z = torch.stack([across, down], -1).reshape(-1, *model.config.latent_shape)
-    images = model.decode(z.to(model.decoder.position.device))
+    images = model.decode(z)
     across = {k: f"{quantiles[k]:.1f}" for k in range(0, side, 3)}
     down = {k: f"{-quantiles[k]:.1f}" for k in across}
     across[side // 2], down[side // 2] = "\n$z_1$", "$z_2$"
@@ -118,13 +139,14 @@ def plot_manifold(model: VAE, name: str, side: int = 20) -> Figure:
 def plot_examples(digits: Digits, title: str, columns: int = 12) -> Figure:
     """The first images of each class, a row for each."""
     rows, names = [], {}
-    for row, label in enumerate(digits.labels.unique().tolist()):
-        own = scale_images(digits.images[digits.labels == label][:columns])
+    for row, label in enumerate(digits.labels.unique().tolist()[:MOST_ROWS]):
+        own = in_unit_range(digits.images[digits.labels == label][:columns])
         rows.append(F.pad(own, (0,) * 7 + (columns - len(own),), value=-0.5))
         names[row] = str(label)
     return plot_grid(torch.cat(rows), columns, title, 7.5, down=names)
 
 
+@own_style
 def plot_grid(images: Tensor, columns: int, title: str, width: float = 6,
               across: dict[int, str] | None = None,
               down: dict[int, str] | None = None) -> Figure:  # fmt: skip
@@ -133,7 +155,7 @@ def plot_grid(images: Tensor, columns: int, title: str, width: float = 6,
     `across`, `down`: what to write under columns and beside rows, by their number.
     """
     across, down = across or {}, down or {}
-    tiles = tile(images.float().cpu().numpy()[:, 0], columns)
+    tiles = tile(images.detach().float().cpu().numpy()[:, 0], columns)
     longest = max((len(line) for name in down.values() for line in name.split("\n")), default=-2)
     left = 0.15 + 0.075 * longest
     foot = max((0.15 + 0.17 * len(name.split("\n")) for name in across.values()), default=0)
@@ -166,7 +188,7 @@ def plot_distances(images: Tensor, lpips: LPIPS) -> Figure:
 @torch.no_grad()
 def plot_interpolation(model: VAE, digits: Digits, name: str, steps: int = 9) -> Figure:
     """A row for each two of `digits` (an even number): both, and the way between their means."""
-    x = scale_images(digits.images)
+    x = in_unit_range(digits.images)
     first, second = (Digits(x[k::2], digits.labels[k::2]) for k in (0, 1))
     between = decode_between(model, first, second, torch.linspace(0, 1, steps).tolist())
     rows = torch.stack([first.images, *(images.cpu() for images in between), second.images], 1)
@@ -184,10 +206,9 @@ def decode_between(model: VAE, first: Digits, second: Digits, times: list[float]
     middle would be nearer to the origin than a draw ever is. Images are (B, 1, 28, 28) in [-1, 1].
     A conditional model is given the nearer end's label.
     """
-    device, conditional = model.decoder.position.device, model.config.num_classes > 0
-    labels = [end.labels.to(device) if conditional else None for end in (first, second)]
-    a = model.encode(first.images.to(device), labels[0]).mode()
-    b = model.encode(second.images.to(device), labels[1]).mode()
+    labels = [end.labels if model.config.num_classes else None for end in (first, second)]
+    a = model.encode(first.images, labels[0]).mode()
+    b = model.encode(second.images, labels[1]).mode()
     between = slerp if on_sphere(model) else torch.lerp
     return [model.decode(between(a, b, t), labels[t >= 0.5]) for t in times]
 
@@ -219,6 +240,14 @@ def tile(images: np.ndarray, columns: int) -> np.ndarray:
     return rows.reshape(-1, columns * padded.shape[2])
 
 
+@own_style
+def to_png(figure: Figure) -> bytes:
+    """A figure as a PNG file's bytes."""
+    figure.savefig(buffer := io.BytesIO(), format="png")
+    return buffer.getvalue()
+
+
 def save_png(path: Path, figure: Figure) -> None:
     """Write a figure as PNG, in one step."""
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))
+    content = to_png(figure)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))

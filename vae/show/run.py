@@ -1,14 +1,19 @@
 """A run: what a training leaves in its folder, read and written as one."""
 
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from ..data import Digits
 from ..model import VAE
-from ..store.files import write_json
-from ..store.folder import FRAMES_NAME, METRICS_NAME, read_metrics
+from ..prior import LatentPrior
+from ..store import folder
+from ..store.files import FileError, as_path, write_json
+from . import animations, figures
 from .frames import Frames
 
 FRAME_MS, INTERPOLATION_MS = (400, 2500), (150, 150)  # milliseconds of each frame, of the last
@@ -26,39 +31,62 @@ class Run:
     @classmethod
     def load(cls, directory: str | Path) -> "Run":
         """Read a run's folder. Raises `FileError` (a `ValueError`) naming the file at fault."""
-        directory = Path(directory)
-        model, metrics = VAE.from_pretrained(directory), read_metrics(directory)
-        return cls(directory, model, metrics, Frames.load(directory / FRAMES_NAME))
+        directory = as_path(directory)
+        model, metrics = VAE.from_pretrained(directory), folder.read_metrics(directory)
+        return cls(directory, model, metrics, Frames.load(directory / folder.FRAMES_NAME))
 
     def save(self) -> None:
         """Write everything but the pictures, each file in one step; `metrics.json` comes last."""
         self.model.save_pretrained(self.directory)
-        self.frames.save(self.directory / FRAMES_NAME)
-        write_json(self.directory / METRICS_NAME, self.metrics)
+        self.frames.save(self.directory / folder.FRAMES_NAME)
+        write_json(self.directory / folder.METRICS_NAME, self.metrics)
 
 
 def render(run: Run) -> list[Path]:
-    """Draw every picture of a run into its folder; returns their paths."""
-    from . import animations, figures  # matplotlib and imageio, which nothing else here needs
+    """Draw every picture of a run into its folder; returns the paths of those that it drew.
 
+    A warning names each that could not be drawn. Raises `FileError` if no frame was recorded yet.
+    """
     model, frames, history = run.model, run.frames, run.metrics["history"]
+    if not len(frames.epochs):
+        cut = f"{run.directory} was cut off before its first evaluation"
+        raise FileError(f"{cut}, and has nothing to draw: --resume goes on")
     name = figures.describe(model.config, run.metrics["config"]["dataset"])
     examples = Digits(torch.from_numpy(frames.originals)[:, None], torch.from_numpy(frames.classes))
-    latents = animations.latent_frames(frames, name, model.config.latent_values)
-    between = animations.interpolation_frames(model, examples, name)
-    drawn = {  # a PNG's figure; a GIF's figures, and how long each and the last is shown
-        "reconstruction.gif": (animations.reconstruction_frames(frames, name), *FRAME_MS),
-        "latent.gif": (latents, *FRAME_MS),
-        "interpolation.gif": (between, *INTERPOLATION_MS),
-        "train_metrics.png": (figures.plot_curves(history["train"], f"Training, {name}"),),
-        "test_metrics.png": (figures.plot_curves(history["test"], f"Test set, {name}"),),
-        "samples.png": (figures.plot_samples(model, name),),
+    plot_curves, values = figures.plot_curves, model.config.latent_values
+    drawn = {  # what makes a PNG's figure, or a GIF's figures
+        "reconstruction.gif": partial(animations.reconstruction_frames, frames, name),
+        "latent.gif": partial(animations.latent_frames, frames, name, values),
+        "interpolation.gif": partial(animations.interpolation_frames, model, examples, name),
+        "train_metrics.png": partial(plot_curves, history["train"], f"Training, {name}"),
+        "test_metrics.png": partial(plot_curves, history["test"], f"Test set, {name}"),
+        "samples.png": partial(figures.plot_samples, model, name),
     }
     if model.config.num_classes:
-        drawn["digits.png"] = (figures.plot_digits(model, name),)
-    elif model.config.latent_values == 2:
-        drawn["manifold.png"] = (figures.plot_manifold(model, name),)
-    for file, what in drawn.items():
-        save = figures.save_png if file.endswith("png") else animations.save_gif
-        save(run.directory / file, *what)
-    return [run.directory / file for file in drawn]
+        drawn["digits.png"] = partial(figures.plot_digits, model, name)
+    elif values == 2:
+        drawn["manifold.png"] = partial(figures.plot_manifold, model, name)
+    paths = [draw(run.directory / file, make) for file, make in drawn.items()]
+    if (run.directory / folder.PRIOR_METRICS_NAME).is_file():
+        make = partial(_plot_prior, run.directory, model, name)
+        paths.append(draw(run.directory / folder.PRIOR_PICTURE_NAME, make))
+    return [path for path in paths if path]
+
+
+def _plot_prior(directory: Path, model: VAE, name: str):
+    return figures.plot_digits(model, name, LatentPrior.from_pretrained(directory))
+
+
+def draw(path: Path, make: Callable) -> Path | None:
+    """Draw a picture into a file, or warn that it cannot be: no training is lost to one."""
+    try:
+        if path.suffix == ".png":
+            figures.save_png(path, make())
+        else:
+            durations = INTERPOLATION_MS if path.stem == "interpolation" else FRAME_MS
+            animations.save_gif(path, make(), *durations)
+        return path
+    except Exception as error:  # of matplotlib, fonts, disks: all else is there and stays
+        what = f"{path} was not drawn ({type(error).__name__}: {error})"
+        warnings.warn(f"{what}; python -m vae render {path.parent} draws it", stacklevel=2)
+        return None

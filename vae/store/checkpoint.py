@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .files import FileError, load_tensors, save_tensors
 
-CHECKPOINT_NAME = "checkpoint.safetensors"
+CHECKPOINT_NAME, PRIOR_CHECKPOINT_NAME = "checkpoint.safetensors", "prior_checkpoint.safetensors"
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict) -> None:

@@ -1,18 +1,23 @@
 """Files that are either whole or not there: atomic writes and checksums."""
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 LARGEST = 500 * 2**20  # bytes
+TEMPORARY = ".vae-writes-"  # then process, thread and the name of the file that is being written
+UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 class FileError(ValueError):
@@ -23,6 +28,17 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def as_path(path: str | Path, name: str = "directory") -> Path:
+    """`path` with ~ expanded. Raises `ValueError` for what is no path, or an empty one."""
+    try:
+        text = os.path.expanduser(os.fspath(path))
+        if text:
+            return Path(text)
+    except TypeError:
+        pass
+    raise ValueError(f"{name}={path!r} is not allowed: a path, as text or as a pathlib.Path")
+
+
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary_path)` and move the result to `path` in one step.
 
@@ -30,37 +46,47 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     Raises `OSError` naming `path` when there is no space.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{threading.get_native_id()}-{path.name}")
     try:
         write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # safetensors writes 0600, which others cannot read
+        _flush(temporary)
         os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise OSError(f"{path} could not be written: {error}") from error
+    except OSError as error:  # whose own text names the temporary file
+        raise OSError(f"{path} could not be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
-def remove_leftovers(directory: Path) -> None:
-    """Remove the temporary files of writes that were killed. Only one process may write there."""
-    for path in directory.glob(".*.*.*"):
-        if re.fullmatch(r"\.\w+\.\d+\.\w+", path.name):
-            path.unlink(missing_ok=True)
+def remove_leftovers(directory: Path, names: tuple[str, ...]) -> None:
+    """Remove what killed writes of the files `names` left. Only one process may write there."""
+    for path in directory.glob(f"{TEMPORARY}*"):
+        if re.sub(r"^\d+-\d+-", "", path.name.removeprefix(TEMPORARY)) in names:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _flush(path: Path) -> None:
+    """Have a file reach the disk, on file systems that know of that."""
+    with open(path, "rb+") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:  # no space, say
+                raise
 
 
 def write_json(path: Path, content: object, indent: int = 1) -> None:
     """Write `content` as JSON, in one step."""
     text = json.dumps(content, indent=indent) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
 
 
 def read_json(path: Path, kind: str) -> object:
     """What a JSON file holds. Raises `FileError`: the file is not a `kind`."""
     try:
         check_size(path)
-        return json.loads(path.read_text())
+        return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # deeply nested
         raise FileError(f"{path} is not {kind}: {error}") from error
 
@@ -75,17 +101,22 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     """Write a safetensors file that holds the checksum of what is in it, in one step."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     metadata = {"format": "pt", "sha256": _digest(tensors, metadata)} | metadata
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+    content = save(tensors, metadata)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What `save_tensors` wrote, on the CPU. Raises `FileError` if it is not as it was written."""
+    """What `save_tensors` wrote, on the CPU. Raises `FileError` if it is not as it was written.
+
+    The tensors own their memory: the file can be changed, replaced or removed afterwards.
+    """
     if not path.is_file():
         raise FileError(f"{path} does not exist")
     check_size(path)
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            tensors = {name: file.get_tensor(name).clone() for name in names}  # out of the file
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise FileError(f"{path} cannot be read, is it whole? ({error})") from error

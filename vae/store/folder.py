@@ -3,16 +3,26 @@
 import contextlib
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .files import FileError, read_json, remove_leftovers
+from .checkpoint import CHECKPOINT_NAME, PRIOR_CHECKPOINT_NAME
+from .files import UNSUPPORTED, FileError, read_json, remove_leftovers
 
-METRICS_NAME = "metrics.json"
-FRAMES_NAME = "frames.npz"
+METRICS_NAME, PRIOR_METRICS_NAME = "metrics.json", "prior_metrics.json"
+FRAMES_NAME, PRIOR_PICTURE_NAME = "frames.npz", "prior_samples.png"
 LOCK_NAME = ".lock"
+PICTURES = ("reconstruction.gif", "latent.gif", "interpolation.gif", "train_metrics.png",
+            "test_metrics.png", "samples.png", "digits.png", "manifold.png")  # fmt: skip
+FILES = (  # all that a training writes: nothing else is ever removed or replaced
+    "config.json", "model.safetensors", METRICS_NAME, FRAMES_NAME, CHECKPOINT_NAME, *PICTURES,
+    "prior.json", "prior.safetensors", PRIOR_METRICS_NAME, PRIOR_CHECKPOINT_NAME,
+    PRIOR_PICTURE_NAME,
+)  # fmt: skip
+OF_A_RUN = (LOCK_NAME, METRICS_NAME, CHECKPOINT_NAME)  # one of them is in every run's folder
 FREE_SPACE = 100 * 2**20  # bytes that a run's folder may come to need
 
 
@@ -38,29 +48,49 @@ def is_finished(directory: Path) -> bool:
     return (directory / METRICS_NAME).is_file() and "test" in read_metrics(directory)
 
 
-def check_directory(directory: Path) -> Path:
-    """Raise unless a run can be written to `directory`."""
-    if directory.exists() and not directory.is_dir():
-        raise ValueError(f"run_dir={str(directory)!r} is a file: a folder is expected")
+def check_directory(directory: Path) -> None:
+    """Raise unless a run can be written to `directory`, and would replace no file but a run's."""
+    given = f"run_dir={str(directory)!r}"
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ValueError(f"{given} is not allowed: {existing} is a file, a folder is expected")
+    foreign = [name for name in FILES if (directory / name).exists()]
+    if foreign and not any((directory / name).is_file() for name in OF_A_RUN):
+        held = f"{given} is not allowed: it has {', '.join(foreign)}, which no training wrote there"
+        raise ValueError(f"{held}: name another folder")
     if not os.access(existing, os.W_OK):
-        raise OSError(f"run_dir={str(directory)!r} is not allowed: {existing} cannot be written to")
-    if (free := shutil.disk_usage(existing).free) < FREE_SPACE:
-        given = f"run_dir={str(directory)!r} has {free / 2**20:.0f} MiB free"
-        raise OSError(f"{given}; a run may need {FREE_SPACE / 2**20:.0f}")
-    return directory
+        raise OSError(f"{given} is not allowed: {existing} cannot be written to")
+    try:
+        space = shutil.disk_usage(existing)
+    except OSError:  # not every file system knows
+        return
+    if space.total and space.free < FREE_SPACE:
+        text = f"{given} has {space.free / 2**20:.0f} MiB free"
+        raise OSError(f"{text}; a run may need {FREE_SPACE / 2**20:.0f}")
 
 
 @contextlib.contextmanager
 def lock(directory: Path, needed: bool = True) -> Iterator[None]:
-    """Let one training at a time write to `directory`. Raises `OSError` for a second one."""
+    """Let one training at a time write to `directory`. Raises `OSError` for a second one.
+
+    Where the file system has no locks, a warning says so.
+    """
     if not needed:  # not the process that writes
         yield
         return
-    directory.mkdir(parents=True, exist_ok=True)
+    given = f"run_dir={str(directory)!r}"
+    held = FileLock(directory / LOCK_NAME, timeout=0)
     try:
-        with FileLock(directory / LOCK_NAME, timeout=0):
-            remove_leftovers(directory)
-            yield
+        directory.mkdir(parents=True, exist_ok=True)
+        held.acquire()
     except Timeout as error:
-        raise OSError(f"run_dir={str(directory)!r} is in use by another training") from error
+        raise OSError(f"{given} is in use by another training") from error
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in UNSUPPORTED:
+            raise OSError(f"{given} cannot be written to: {error.strerror or error}") from error
+        warnings.warn(f"{given} has no locks: start one training at a time there", stacklevel=2)
+    try:
+        remove_leftovers(directory, FILES)
+        yield
+    finally:
+        held.release()

@@ -7,7 +7,8 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import nn
 
-from .files import FileError, load_tensors, read_json, save_tensors, write_json
+from .checkpoint import CHECKPOINT_NAME
+from .files import FileError, as_path, load_tensors, read_json, save_tensors, write_json
 from .settings import from_saved
 
 Kind = TypeVar("Kind", bound="Pretrained")
@@ -19,10 +20,11 @@ class Pretrained(nn.Module):
     config_type: ClassVar[type]
     config_name: ClassVar[str] = "config.json"
     weights_name: ClassVar[str] = "model.safetensors"
+    checkpoint_name: ClassVar[str] = CHECKPOINT_NAME
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write weights and config into `directory`, each file in one step."""
-        directory = Path(directory)
+        directory = as_path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         write_json(directory / self.config_name, asdict(self.config), indent=2)
         save_tensors(directory / self.weights_name, self.state_dict(), {})
@@ -34,7 +36,11 @@ class Pretrained(nn.Module):
         Raises `FileError` (a `ValueError`) naming the file that is missing, truncated, altered
         since it was written, or of another network. No code is unpickled.
         """
-        path, weights_path = Path(directory) / cls.config_name, Path(directory) / cls.weights_name
+        directory = as_path(directory)
+        path, weights_path = directory / cls.config_name, directory / cls.weights_name
+        if not path.is_file() and (directory / cls.checkpoint_name).is_file():
+            cut = f"{directory} has a checkpoint alone, of a training that was cut off"
+            raise FileError(f"{cut} before {path.name} was written: --resume goes on")
         if not path.is_file():
             raise FileError(f"{path} does not exist; the config of a {cls.__name__} is expected")
         saved = read_json(path, f"a {cls.__name__}'s config")

@@ -8,13 +8,16 @@ from dataclasses import Field, asdict, field, fields
 REMEDY = "name another folder, or delete it"  # where a folder has other settings
 
 
-def option(default, help: str, low=None, high=None, choices: tuple = (), kind: type | None = None):
+def option(default, help: str, low=None, high=None, choices: tuple = (), kind: type | None = None,
+           decides: bool = True):  # fmt: skip
     """A dataclass field: what it is, its lowest and highest value, or the values it can have.
 
     Its type is that of `default`, or of what a tuple holds; `kind`, where the default is None.
+    `decides`: whether the result depends on it, so that two values are two settings.
     """
     of = type(default[0] if isinstance(default, tuple) else default)
     limits = {"help": help, "low": low, "high": high, "choices": choices, "kind": kind or of}
+    limits["decides"] = decides
     return field(default=default, metadata=limits)
 
 
@@ -70,7 +73,9 @@ def config_differences(saved: dict, config) -> list[str]:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
 
     wanted, saved = flat(asdict(config)), flat(asdict(type(config)())) | flat(saved)
-    differ = [name for name in wanted if name != "model" and saved[name] != wanted[name]]
+    ignored = {one.name for one in options_of(type(config)) if not one.metadata["decides"]}
+    names = [name for name in wanted if name not in ignored | {"model"}]
+    differ = [name for name in names if saved[name] != wanted[name]]
     return [f"{name} {saved[name]!r} there, {wanted[name]!r} here" for name in differ]
 
 

@@ -36,7 +36,7 @@ class TrainConfig:
     budgets: ClassVar = BUDGETS
     model: VAEConfig = field(default_factory=VAEConfig)
     dataset: str = option("mnist", "the images", choices=DATASETS)
-    data_root: str = option("data", "folder of the data sets that torchvision downloads")
+    data_root: str = option("data", "folder of what torchvision downloads", decides=False)
     max_train_images: int | None = left_open("train on the first so many; default: all")
     max_test_images: int | None = left_open("evaluate on the first so many; default: all", 10)
     epochs: int | None = left_open("default: 3; without a GPU 1, of 24,000 images (see --budget)")
@@ -86,6 +86,8 @@ class PriorTrainConfig:
     model: PriorConfig = field(default_factory=PriorConfig)
     epochs: int | None = left_open("default: 16 (see --budget)")
     max_train_images: int | None = left_open("train on the first so many; default: all")
+    data_root: str | None = option(None, "folder of the data; default: the VAE's", kind=str,
+                                   decides=False)  # fmt: skip
     batch_size: int = option(64, "latents in a step, over all processes", 1)
     learning_rate: float = option(6e-3, "Muon's, at the peak of the one-cycle schedule", 1e-9)
     label_dropout: float = option(0.1, "share of labels that are withheld, for guidance", 0, 1)
@@ -107,6 +109,7 @@ def with_budget(config, budget: str = "auto"):
 
     "auto": "full" with a GPU, "quick" without, nothing if `epochs` is stated. Raises `ValueError`.
     """
+    _check_config(config, TrainConfig, PriorTrainConfig)
     if budget not in ("auto", *config.budgets):
         raise ValueError(f"budget={budget!r} is not one of {('auto', *config.budgets)}")
     if budget == "auto" and config.epochs is not None:
@@ -119,6 +122,7 @@ def with_budget(config, budget: str = "auto"):
 
 def run_name(config: TrainConfig) -> str:
     """A name for a run's folder: `latent_2`, or `fashion_mnist_latent_2_grid_1_beta_0.1`."""
+    _check_config(config, TrainConfig)
     model = config.model
     parts = {
         f"{config.dataset}_": config.dataset != "mnist",
@@ -132,3 +136,9 @@ def run_name(config: TrainConfig) -> str:
         f"_seed_{config.seed}": config.seed != TrainConfig.seed,
     }
     return "".join(part for part, differs in parts.items() if differs)
+
+
+def _check_config(config: object, *kinds: type) -> None:
+    if not isinstance(config, kinds):
+        names = " or a ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"config={config!r} is not allowed: a {names} is expected")

@@ -126,18 +126,28 @@ class Loop:
         """Take back, from a checkpoint's tensors, what `record` gave."""
 
 
+class Bar(tqdm):
+    """A progress bar that stops, not the training, when nobody reads it any more: `| head -1`."""
+
+    def display(self, *args, **kwargs) -> bool | None:
+        try:
+            return super().display(*args, **kwargs)
+        except OSError:
+            self.disable = True
+
+
 class Log:
     """The terms of the last steps, the clock, and the progress bar."""
 
     def __init__(self):
         self.recent: list[dict[str, Tensor]] = []  # terms of the steps since the last look
         self.seconds, self.clock = 0.0, 0.0  # of training so far, and when it went on
-        self.bar = tqdm(disable=True)
+        self.bar = Bar(disable=True)
 
     def progress(self, loop: Loop) -> tqdm:
         """A bar over all steps; the clock starts."""
         self.clock, hidden = time.perf_counter(), not loop.machine.is_main_process
-        self.bar = tqdm(initial=loop.step, total=loop.total_steps, unit="step", disable=hidden)
+        self.bar = Bar(initial=loop.step, total=loop.total_steps, unit="step", disable=hidden)
         return self.bar
 
     def look(self, loop: Loop) -> None:
@@ -169,12 +179,13 @@ def complete(loop: Loop, resume: bool) -> bool:
     """
     path, writes = loop.directory / loop.checkpoint_name, loop.machine.is_main_process
     with lock(loop.directory, writes):
-        if path.is_file() and not resume:
+        there = path.is_file()
+        loop.machine.wait_for_everyone()
+        if there and not resume:
             held = f"run_dir={str(loop.directory)!r} holds a {loop.what} that was cut off"
             raise ValueError(f"{held}: resume it (resume=True, --resume), or {loop.remedy}")
-        if path.is_file():
-            restore(loop)
-        started = time.perf_counter()
+        started = loop.log.clock = time.perf_counter()
+        restore(loop) if there else save(loop)  # a folder that takes no checkpoint is found out now
         if (finished := loop.fit()) and writes:
             loop.finish(started)
             path.unlink(missing_ok=True)

@@ -12,16 +12,34 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor, nn
+
+NO = ("no", "false", "0")
+HARMLESS = {  # of what `accelerate` reads in the environment: values that do not change the method
+    f"ACCELERATE_{name}": NO
+    for name in ("USE_DEEPSPEED", "USE_FSDP", "USE_MEGATRON_LM", "USE_PARALLELISM_CONFIG",
+                 "DYNAMO_BACKEND")
+} | {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1",)}  # fmt: skip
+ONE_AT_A_TIME = threading.RLock()  # of threads that change what the whole process shares
 
 
 class Machine(Accelerator):
-    """A device in one of several processes, and its `mixed_precision`: "no", "bf16" or "fp16"."""
+    """A device in one of several processes, and its `mixed_precision`: "no", "bf16" or "fp16".
+
+    Raises `ValueError` where the environment asks for what would change the method.
+    """
 
     def __init__(self, mixed_precision: str):
-        AcceleratorState._reset_state()  # or a second training could not have another precision
-        super().__init__(mixed_precision=choose_precision(mixed_precision))
+        for name, harmless in HARMLESS.items():
+            if (value := os.environ.get(name, harmless[0])).lower() not in harmless:
+                raise ValueError(f"{name}={value!r} in the environment is not allowed: unset it")
+        with shared_state({}, {}):
+            super().__init__(mixed_precision=choose_precision(mixed_precision))
+
+    def prepare(self, *args):
+        with shared_state(vars(self.state), vars(self.gradient_state)):
+            return super().prepare(*args)
 
     def descend(self, module: nn.Module, optimizer: torch.optim.Optimizer,
                 clip_norm: float | None = None) -> dict[str, Tensor]:  # fmt: skip
@@ -49,7 +67,40 @@ class Machine(Accelerator):
 
     def bf16(self) -> contextlib.AbstractContextManager:
         """Autocast to bf16 where that is used; fp16 would lose the small gradients of LPIPS."""
-        return self.autocast() if self.mixed_precision == "bf16" else contextlib.nullcontext()
+        here = self.mixed_precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=here)
+
+
+@contextlib.contextmanager
+def shared_state(*states: dict) -> Iterator[None]:
+    """Let what is made meanwhile share these states, one thread at a time.
+
+    `accelerate` has one for the whole process, in which another training, or its caller's own
+    Accelerator, may have another precision.
+    """
+    kinds = AcceleratorState, GradientState
+    with ONE_AT_A_TIME:
+        before = [kind._shared_state for kind in kinds]
+        try:
+            for kind, state in zip(kinds, states, strict=True):
+                kind._shared_state = state
+            yield
+        finally:
+            for kind, state in zip(kinds, before, strict=True):
+                kind._shared_state = state
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """New modules are float32 and depend on `seed` alone; the caller's state is left as it was."""
+    dtype = torch.get_default_dtype()
+    with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        try:
+            torch.set_default_dtype(torch.float32)
+            torch.default_generator.manual_seed(seed)
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
 
 
 def choose_precision(requested: str) -> str:

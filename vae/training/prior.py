@@ -1,29 +1,31 @@
 """The training of a learned prior on the latents of a frozen VAE."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..checks import check_classes, gaussian
 from ..data import BATCH, batches, load_digits, scale_images
 from ..model import MAP_SIZE, VAE
 from ..prior import LatentPrior
-from ..store.files import FileError, read_json, sha256, write_json
-from ..store.folder import METRICS_NAME as RUN_METRICS_NAME
-from ..store.folder import check_directory, is_finished, read_metrics
+from ..show import figures
+from ..show.run import draw
+from ..store import folder
+from ..store.checkpoint import PRIOR_CHECKPOINT_NAME
+from ..store.files import FileError, as_path, read_json, sha256, write_json
 from ..store.settings import check_same_settings
 from . import step
 from .config import PriorTrainConfig, with_budget
 from .loop import Loop, complete
-from .machine import Machine, peak_memory_mb, seeded_generator
+from .machine import Machine, peak_memory_mb, seeded, seeded_generator
 
-METRICS_NAME = "prior_metrics.json"
-PICTURE_NAME = "prior_samples.png"
-CHECKPOINT_NAME = "prior_checkpoint.safetensors"
 TEST_IMAGES = 1000  # on which the loss is measured after each pass
 
 
+@torch.inference_mode(False)  # with gradients, whatever the caller's mode
 def train_prior(
     directory: str | Path, config: PriorTrainConfig | None = None, *, resume: bool = True
 ) -> LatentPrior:
@@ -35,25 +37,27 @@ def train_prior(
     `ValueError` for a VAE without a 7x7 latent or whose training was cut off and for settings that
     do not fit, and `OSError` where nothing can be written. Raises `FloatingPointError` as `train`.
     """
-    directory = check_directory(Path(directory))
+    directory = as_path(directory)
     vae = VAE.from_pretrained(directory)
     if vae.config.latent_grid != MAP_SIZE:
         given = f"latent_grid={vae.config.latent_grid} needs no learned prior"
         raise ValueError(f"{given}: latent_grid={MAP_SIZE} is expected")
-    if not is_finished(directory):
+    if not folder.is_finished(directory):
         held = f"directory={str(directory)!r} holds a VAE whose training was cut off"
         remedy = "finish it first (--resume), or its latents would change under the prior"
         raise ValueError(f"{held}: {remedy}")
     config = with_budget(config or PriorTrainConfig(), "full")
     config = replace(config, model=replace(config.model, latent_size=vae.config.latent_size))
-    if (path := directory / METRICS_NAME).is_file():
+    finished = not (directory / PRIOR_CHECKPOINT_NAME).is_file()
+    if finished and (path := directory / folder.PRIOR_METRICS_NAME).is_file():
         saved = read_json(path, "a prior's metrics")
         if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
             raise FileError(f"{path} is not a prior's metrics: it has no config")
-        check_same_vae(saved, directory, METRICS_NAME)
+        check_same_vae(saved, directory, folder.PRIOR_METRICS_NAME)
         place = f"directory={directory}, whose prior is finished,"
-        check_same_settings(saved["config"], config, place, f"delete {METRICS_NAME}")
+        check_same_settings(saved["config"], config, place, f"delete {folder.PRIOR_METRICS_NAME}")
         return LatentPrior.from_pretrained(directory)
+    folder.check_directory(directory)
     trainer = PriorTrainer(vae, directory, config)
     if not complete(trainer, resume):
         raise KeyboardInterrupt
@@ -71,26 +75,25 @@ def check_same_vae(saved: dict, directory: Path, remedy: str) -> None:
 class PriorTrainer(Loop):
     """One training of a prior. The method is `prior_step` in `vae/training/step.py`."""
 
-    what, remedy = "training of a prior", f"delete {CHECKPOINT_NAME}"
-    checkpoint_name = CHECKPOINT_NAME
+    what, remedy = "training of a prior", f"delete {PRIOR_CHECKPOINT_NAME}"
+    checkpoint_name = PRIOR_CHECKPOINT_NAME
 
     def __init__(self, vae: VAE, directory: Path, config: PriorTrainConfig):
-        of_vae = read_metrics(directory)["config"]
-        if not {"dataset", "data_root"} <= of_vae.keys():
-            raise FileError(f"{directory / RUN_METRICS_NAME} does not name the data set")
-        dataset, root = of_vae["dataset"], of_vae["data_root"]
+        of_vae = folder.read_metrics(directory)["config"]
+        if "dataset" not in of_vae:
+            raise FileError(f"{directory / folder.METRICS_NAME} does not name the data set")
+        dataset = of_vae["dataset"]
+        root = config.data_root or of_vae.get("data_root", "data")
         train_set, test_set = (load_digits(split, dataset, root) for split in ("train", "test"))
-        classes = int(train_set.labels.max()) + 1
-        if config.model.num_classes != classes:  # a class that is not there would not be learned
-            given = f"num_classes={config.model.num_classes} is not allowed"
-            raise ValueError(f"{given}: dataset={dataset!r} has {classes} classes")
+        check_classes(train_set.labels, config.model.num_classes, dataset)
+        check_classes(test_set.labels, config.model.num_classes, dataset, every=False)
         train_set = [part[: config.max_train_images] for part in train_set]
         super().__init__(config, directory, Machine(config.mixed_precision), len(train_set[0]))
         self.vae, self.dataset = vae.to(self.device), dataset
         self.train_set = self.encode(*train_set)
         self.test_set = self.encode(*(part[:TEST_IMAGES] for part in test_set))
-        torch.manual_seed(config.seed)
-        self.prior = LatentPrior(config.model).to(self.device)
+        with seeded(config.seed):
+            self.prior = LatentPrior(config.model).to(self.device)
         mean, std, _ = self.train_set  # the prior gets those of z ~ q(z|x), for each channel
         self.prior.mean.copy_(mean.mean((0, 2, 3))[:, None, None])
         variance = (mean - self.prior.mean).square() + std.square()
@@ -119,9 +122,10 @@ class PriorTrainer(Loop):
         draws (Esser et al., "Scaling Rectified Flow Transformers", 2024, section 3.1).
         """
         shape = 2, n, *self.vae.config.latent_shape
-        of_posterior, noise = torch.randn(*shape, generator=generator)
-        t = torch.randn(n, generator=generator).sigmoid()
-        withheld = torch.rand(n, generator=generator) < self.config.label_dropout
+        of_posterior, noise = gaussian(*shape, generator=generator)
+        t = gaussian(n, generator=generator).sigmoid()
+        chance = torch.rand(n, generator=generator, dtype=torch.float32, device="cpu")
+        withheld = chance < self.config.label_dropout
         return of_posterior, noise, t, withheld
 
     def training_step(self, *batch: Tensor) -> dict[str, Tensor]:
@@ -138,17 +142,16 @@ class PriorTrainer(Loop):
         self.metrics["history"]["test"].append(self.place() | {"loss": loss})
 
     def finish(self, started: float) -> None:
-        """Write the averaged weights, a picture, and the metrics, which make it finished."""
-        from ..show.figures import describe, plot_digits, save_png  # matplotlib
-
+        """Write the averaged weights, the metrics, which make it finished, and a picture."""
         memory = peak_memory_mb(self.device)
         self.metrics |= {"seconds": self.log.seconds, "peak_memory_mb": memory}
         self.ema.save_pretrained(self.directory)
-        figure = plot_digits(self.vae, describe(self.vae.config, self.dataset), self.ema)
-        save_png(self.directory / PICTURE_NAME, figure)
-        write_json(self.directory / METRICS_NAME, self.metrics)
+        write_json(self.directory / folder.PRIOR_METRICS_NAME, self.metrics)
+        name = figures.describe(self.vae.config, self.dataset)
+        make = partial(figures.plot_digits, self.vae, name, self.ema)
+        draw(self.directory / folder.PRIOR_PICTURE_NAME, make)
 
     def check_saved(self, metrics: dict) -> None:
         """Raise `ValueError` for a checkpoint of another VAE or of other settings."""
-        check_same_vae(metrics, self.directory, CHECKPOINT_NAME)
+        check_same_vae(metrics, self.directory, PRIOR_CHECKPOINT_NAME)
         super().check_saved(metrics)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..checks import check_classes, gaussian
 from ..data import Digits, load_digits, scale_images
 from ..discriminator import PatchDiscriminator
 from ..metrics import AGREEMENT, evaluate
@@ -14,17 +15,19 @@ from ..model import VAE
 from ..perceptual import LPIPS
 from ..show.frames import Frames
 from ..show.run import Run, render
-from ..store.checkpoint import under
+from ..store.checkpoint import CHECKPOINT_NAME, under
+from ..store.files import as_path
 from ..store.folder import check_directory, is_finished
 from ..store.settings import check_same_settings
 from . import step
 from .config import TrainConfig, with_budget
 from .loop import Loop, complete
-from .machine import Machine, peak_memory_mb
+from .machine import Machine, peak_memory_mb, seeded
 
 RUNNING_LPIPS_IMAGES = 200  # LPIPS of all 10,000 would take longer than an epoch on a CPU
 
 
+@torch.inference_mode(False)  # with gradients, whatever the caller's mode
 def train(config: TrainConfig, run_dir: str | Path, *, resume: bool = True) -> Run:
     """Train a VAE; leave model, metrics and pictures in `run_dir`.
 
@@ -37,11 +40,12 @@ def train(config: TrainConfig, run_dir: str | Path, *, resume: bool = True) -> R
     that do not fit the data, and `OSError` when there is no space or another training is at work
     there. Raises `FloatingPointError`, naming term and step, when a loss is no longer finite.
     """
-    config, directory = with_budget(config), check_directory(Path(run_dir))
-    if is_finished(directory):
+    config, directory = with_budget(config), as_path(run_dir, "run_dir")
+    if is_finished(directory) and not (directory / CHECKPOINT_NAME).is_file():
         run = Run.load(directory)
         check_same_settings(run.metrics["config"], config, f"run_dir={directory}, finished,")
         return run
+    check_directory(directory)
     trainer = Trainer(config, directory)
     complete(trainer, resume)
     return trainer.run
@@ -54,23 +58,19 @@ class Trainer(Loop):
         config, machine = with_budget(config), Machine(config.mixed_precision)
         self.train_set = self._load(config, machine, "train", config.max_train_images)
         self.test_set = self._load(config, machine, "test", config.max_test_images)
-        classes = int(max(self.train_set.labels.max(), self.test_set.labels.max())) + 1
-        if 0 < config.model.num_classes < classes:
-            given = f"num_classes={config.model.num_classes} is not allowed"
-            has = f"dataset={config.dataset!r} has {classes} classes"
-            raise ValueError(f"{given}: {has} (0: not conditional)")
-        super().__init__(config, Path(run_dir), machine, len(self.train_set.images))
+        super().__init__(config, as_path(run_dir, "run_dir"), machine, len(self.train_set.images))
         self.adversarial_from = round(config.adversarial_start * self.total_steps)
         early, per_epoch = config.early_evaluations, self.steps_per_epoch
         self.early = {max(1, round(per_epoch * k / (early + 1))) for k in range(1, early + 1)}
-        torch.manual_seed(config.seed)
-        networks = {"model": VAE(config.model), "discriminator": PatchDiscriminator()}
+        with seeded(config.seed):
+            networks = {"model": VAE(config.model), "discriminator": PatchDiscriminator()}
         rates = {"optimizer": config.learning_rate, "d_optimizer": config.discriminator_lr}
         shared = self.prepare({k: m.to(self.device) for k, m in networks.items()}, rates)
         needs_lpips = config.w_perceptual or config.lpips_images
         lpips = LPIPS(config.lpips_variant).to(self.device) if needs_lpips else None
         start = {"perceptual": 0.0, "penalty": step.PENALTY[0]}
-        self.memory |= {k: torch.tensor(v, device=self.device) for k, v in start.items()}
+        for name, value in start.items():
+            self.memory[name] = torch.tensor(value, dtype=torch.float32, device=self.device)
         self.networks = step.Networks(*shared, lpips, self.memory, config, machine)
         every = config.model.latent_values <= 2  # drawn as they are: no t-SNE, which is slow
         self.frames = Frames(self.test_set, 10**9 if every else config.projected_images)
@@ -79,6 +79,8 @@ class Trainer(Loop):
     def _load(config: TrainConfig, machine: Machine, split: str, n: int | None) -> Digits:
         with machine.main_process_first():  # one process downloads, the others read
             digits = load_digits(split, config.dataset, config.data_root)
+        if config.model.num_classes:
+            check_classes(digits.labels, config.model.num_classes, config.dataset, split == "train")
         return Digits(*(part[:n].to(machine.device) for part in digits))
 
     def select(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -88,7 +90,7 @@ class Trainer(Loop):
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor]:
         """The noise of z = mean + std * noise: (n, C, G, G)."""
-        return (torch.randn(n, *self.config.model.latent_shape, generator=generator),)
+        return (gaussian(n, *self.config.model.latent_shape, generator=generator),)
 
     def training_step(self, x: Tensor, labels: Tensor | None, noise: Tensor) -> dict[str, Tensor]:
         adversarial = self.config.w_adversarial > 0 and self.step >= self.adversarial_from
@@ -108,16 +110,16 @@ class Trainer(Loop):
         return evaluate(self.ema, *self.test_set, lpips=self.networks.lpips, **options)
 
     def finish(self, started: float) -> None:
-        """Measure the final table by scikit-image, draw the pictures, mark the run as finished."""
+        """Measure the final table by scikit-image, mark the run as finished, draw the pictures."""
         test = self.evaluate(lpips_images=self.config.lpips_images, reference=True)
         if (apart := test["skimage_difference"]) > AGREEMENT:
             text = f"MSE, SSIM or PSNR differs from scikit-image's by {apart:.2g}"
             warnings.warn(f"{text}, more than {AGREEMENT}", stacklevel=2)
         seconds = {"training": self.log.seconds, "all": time.perf_counter() - started}
         self.metrics |= {"seconds": seconds, "peak_memory_mb": peak_memory_mb(self.device)}
-        render(self.run)
         self.metrics["test"] = test  # which is what makes it finished
         self.run.save()
+        render(self.run)  # which warns of pictures that cannot be drawn, and goes on
 
     def record(self) -> dict[str, Tensor]:
         return {f"frames.{k}": torch.from_numpy(v) for k, v in self.frames.arrays().items()}

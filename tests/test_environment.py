@@ -1,0 +1,604 @@
+"""Where trainings run: other threads, files, file systems, environments, and what stands there."""
+
+import errno
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import threading
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib
+import pytest
+import torch
+from helpers import interrupt_at, make, small_prior, without_clocks
+
+import vae
+from vae.cli import main
+from vae.show import animations, figures
+from vae.show.run import Run, render
+from vae.store import folder as folders
+from vae.store.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from vae.store.files import TEMPORARY, write_atomically
+from vae.store.folder import FILES, LOCK_NAME, PICTURES, lock
+from vae.training import loop
+from vae.training.machine import Machine
+from vae.training.vae import Trainer
+
+T = "--budget tiny --channels 8 16 16 --lpips-images 0 --w-perceptual 0 --early-evaluations 0 "
+T += "--max-train-images 64 --max-test-images 20 --projected-images 20 --dataset fashion_mnist"
+
+
+def data_set(root: Path, labels: list[int], count: int = 128) -> None:
+    """IDX files of real digits with other labels, named as torchvision's FashionMNIST."""
+    raw = root / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    images = vae.load_digits("test").images[:count]
+    repeated = bytes((labels * count)[:count])
+    for split in ("train", "t10k"):
+        header = struct.pack(">4I", 0x803, count, 28, 28)
+        (raw / f"{split}-images-idx3-ubyte").write_bytes(header + images.numpy().tobytes())
+        header = struct.pack(">2I", 0x801, count)
+        (raw / f"{split}-labels-idx1-ubyte").write_bytes(header + repeated)
+
+
+def refuse(*args, **kwargs):
+    raise RuntimeError("a picture fails")
+
+
+def same(ours: vae.VAE, theirs: vae.VAE) -> bool:
+    pairs = zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+# What is loaded owns its memory.
+
+
+def test_a_loaded_thing_does_not_change_with_its_file(small, tmp_path):
+    config, alone = small
+    shutil.copytree(alone.directory, tmp_path / "run")
+    make(latent_size=3).save_pretrained(tmp_path / "vae")
+    vae.LatentPrior(vae.PriorConfig(3, channels=16)).save_pretrained(tmp_path / "prior")
+    vae.Judge.from_pretrained().save_pretrained(tmp_path / "judge")
+    trainer = Trainer(config, tmp_path / "cut")
+    (tmp_path / "cut").mkdir()
+    loop.save(trainer)
+    run = Run.load(tmp_path / "run")
+    loaded = [
+        run.model.state_dict(),
+        vae.VAE.from_pretrained(tmp_path / "vae").state_dict(),
+        vae.LatentPrior.from_pretrained(tmp_path / "prior").state_dict(),
+        vae.Judge.from_pretrained(tmp_path / "judge").state_dict(),
+        load_checkpoint(tmp_path / "cut" / CHECKPOINT_NAME)[0],
+        {name: torch.from_numpy(array) for name, array in run.frames.arrays().items()},
+    ]
+    before = [{name: tensor.clone() for name, tensor in one.items()} for one in loaded]
+    files = [path for path in tmp_path.rglob("*") if path.suffix in (".safetensors", ".npz")]
+    assert len(files) == 6
+    for path in files:
+        with open(path, "r+b") as file:  # in place, as a copy over it does
+            file.write(bytes(path.stat().st_size))
+    for ours, theirs in zip(loaded, before, strict=True):
+        for name, tensor in ours.items():
+            assert torch.equal(tensor, theirs[name]), name
+    for path in files:
+        path.write_bytes(b"")  # reading a window on it would end the process
+    run.model.sample(1)
+
+
+# Data that moved; classes that are not ten.
+
+
+def test_where_the_data_lies_is_no_setting_of_the_result(tmp_path, monkeypatch, capsys):
+    data_set(tmp_path / "here", list(range(10)))
+    run = ["train", *T.split(), "--run-dir", str(tmp_path / "run")]
+    monkeypatch.chdir(tmp_path)
+    interrupt_at(monkeypatch, 1)
+    assert main([*run, "--data-root", "here"]) == 130
+    (tmp_path / "here").rename(tmp_path / "there")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert main([*run, "--resume", "--data-root", "../there"]) == 0
+    assert main(["evaluate", "../run"]) == 2
+    assert "--data-root" in capsys.readouterr().err
+    assert main(["evaluate", "../run", "--data-root", "../there"]) == 0
+    assert "0 in MSE" not in (said := capsys.readouterr().out)
+    assert "Largest difference from metrics.json in MSE, SSIM, PSNR, KL: 0" in said
+    prior = ["train-prior", "../run", "--budget", "tiny", "--channels", "16", "--blocks", "1"]
+    assert main([*prior, "--batch-size", "32"]) == 2
+    assert main([*prior, "--batch-size", "32", "--data-root", "../there"]) == 0
+    assert main([*prior, "--batch-size", "32"]) == 0  # finished: reads no data
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main([*run[:-1], "~/run", "--data-root", "~/there"]) == 0
+    assert "holds a finished run" in capsys.readouterr().out
+    assert len(vae.load_digits("test", "fashion_mnist", "~/there").images) == 128
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [([1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 11), ([3, 5], 6), ([3, 5], 2), ([0, 1], 10), ([7], 1),
+     (list(range(0, 250, 5)), 50)],
+)  # fmt: skip
+def test_any_number_of_classes_is_drawn_right_or_refused_before_training(
+    labels, classes, tmp_path, monkeypatch
+):
+    data_set(tmp_path, labels)
+    config = vae.TrainConfig(
+        vae.VAEConfig(2, 1, channels=(8, 16, 16)), dataset="fashion_mnist", lpips_images=0,
+        data_root=tmp_path, epochs=1, max_train_images=32, max_test_images=100, w_perceptual=0,
+        projected_images=100, early_evaluations=0,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = vae.train(config, tmp_path / "run")
+    assert "test" in run.metrics
+    names = {path.name for path in run.directory.iterdir()}
+    assert {"latent.gif", "reconstruction.gif", "interpolation.gif", "samples.png"} <= names
+    there = sorted(set(labels))
+    assert run.frames.classes.tolist() == there[:10]
+    assert set(run.frames.labels.tolist()) == set(there)
+    (legend,) = [axes.get_legend() for axes in animations.latent_frames(run.frames, "", 2)[0].axes]
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert shown == [str(label) for label in there[:30]]
+    digits = vae.load_digits("test", "fashion_mnist", tmp_path)
+    assert len(figures.plot_examples(digits, "").axes[0].get_yticks()) == min(30, len(there))
+
+    conditional = replace(config, model=replace(config.model, num_classes=classes))
+    monkeypatch.setattr(Trainer, "fit", refuse)
+    with pytest.raises(ValueError, match=rf"num_classes={classes} is not allowed.*fashion_mnist"):
+        vae.train(conditional, tmp_path / "conditional")
+    assert not (tmp_path / "conditional").exists()
+
+
+def test_a_conditional_run_of_26_classes_is_drawn_and_has_a_prior(tmp_path):
+    data_set(tmp_path, list(range(26)), 260)
+    model = vae.VAEConfig(2, channels=(8, 16, 16), num_classes=26)
+    config = vae.TrainConfig(
+        model, dataset="fashion_mnist", data_root=str(tmp_path), epochs=1, max_train_images=64,
+        max_test_images=52, w_perceptual=0, lpips_images=0, early_evaluations=0, batch_size=16,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = vae.train(config, tmp_path / "run")
+        options = {"epochs": 1, "max_train_images": 64, "batch_size": 32}
+        for wrong in (10, 27):
+            of = vae.PriorConfig(channels=16, blocks=1, steps=1, num_classes=wrong)
+            with pytest.raises(ValueError, match=rf"num_classes={wrong} .*26 classes"):
+                vae.train_prior(run.directory, vae.PriorTrainConfig(of, **options))
+        of = replace(of, num_classes=26)
+        prior = vae.train_prior(run.directory, vae.PriorTrainConfig(of, **options))
+        assert run.model.sample(3, [25, 0, 7], None, prior).shape == (3, 1, 28, 28)
+        assert {path.name for path in render(run)} == {
+            "digits.png", "samples.png", "latent.gif", "reconstruction.gif", "interpolation.gif",
+            "train_metrics.png", "test_metrics.png", "prior_samples.png",
+        }  # fmt: skip
+    assert {path.name for path in run.directory.iterdir()} - {LOCK_NAME} <= set(FILES)
+
+
+# Foreign files; file systems that can do less.
+
+
+def test_only_what_this_package_writes_is_removed_or_replaced(tiny, tmp_path, monkeypatch):
+    mine = [".config.20240101.json", ".model.123.safetensors", ".keep", "notes.1.txt",
+            f"{TEMPORARY}notes.txt", f"{TEMPORARY}1-2-notes.txt", "weights.npz"]  # fmt: skip
+    ours = [f"{TEMPORARY}12-345-{name}" for name in FILES]
+    for name in mine + ours:
+        (tmp_path / name).write_text("mine")
+    with lock(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {*mine, LOCK_NAME}
+    shutil.rmtree(tmp_path)
+    monkeypatch.setattr(Trainer, "fit", refuse)
+    for name in ("config.json", "model.safetensors", "samples.png", "frames.npz", "metrics.json"):
+        tmp_path.mkdir()
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(ValueError, match=name):
+            vae.train(tiny(), tmp_path)
+        assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+        shutil.rmtree(tmp_path)
+    tmp_path.mkdir()
+
+
+def test_all_that_a_training_writes_is_on_the_list(small):
+    _, alone = small
+    names = {path.name for path in alone.directory.iterdir()}
+    assert names - {LOCK_NAME} <= set(FILES)
+    assert {path.name for path in render(alone)} <= set(PICTURES)
+
+
+def unsupported(number: int):
+    def fail(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def test_what_a_file_system_cannot_do_is_done_without(small, tmp_path, monkeypatch):
+    config, alone = small
+    monkeypatch.setattr(os, "chmod", unsupported(errno.EPERM))
+    monkeypatch.setattr(Path, "chmod", unsupported(errno.EPERM))
+    monkeypatch.setattr(os, "fsync", unsupported(errno.ENOSYS))
+    monkeypatch.setattr(shutil, "disk_usage", unsupported(errno.ENOSYS))
+    monkeypatch.setattr(folders.FileLock, "acquire", unsupported(errno.ENOTSUP))
+    with pytest.warns(UserWarning, match="has no locks: start one training at a time there"):
+        run = vae.train(config, tmp_path)
+    assert same(run.model, alone.model)
+    assert len(list(tmp_path.glob("*.gif"))) == 3
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 0))
+    folders.check_directory(tmp_path)
+
+
+def test_an_error_names_the_users_file_and_never_a_temporary_one(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.json"
+    path.write_text("old")
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", unsupported(number))
+            with pytest.raises(OSError, match=r"metrics\.json could not be written") as error:
+                write_atomically(path, lambda temporary: temporary.write_text("new"))
+        assert os.strerror(number) in str(error.value)
+        assert TEMPORARY not in str(error.value)
+    with pytest.raises(OSError, match=r"metrics\.json could not be written: No such") as error:
+        write_atomically(tmp_path / "no" / "metrics.json", Path.touch)
+    assert TEMPORARY not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+    assert path.read_text() == "old"
+    with pytest.raises(ValueError, match=r"metrics\.json is a file, a folder is expected"):
+        folders.check_directory(path / "run")
+
+
+def test_a_finished_run_where_nothing_can_be_written_is_only_read(small, folder, monkeypatch):
+    config, alone = small
+    vae.train_prior(folder, small_prior(epochs=1))
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    for name in ("mkdir", "replace", "unlink", "open"):
+        monkeypatch.setattr(os, name, unsupported(errno.EROFS))
+    assert same(vae.train(config, alone.directory).model, alone.model)
+    vae.train_prior(folder, small_prior(epochs=1))
+    monkeypatch.undo()
+
+
+READ_ONLY = """
+mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" &&
+"$2" -c 'import sys; from vae.cli import main
+flags = sys.argv[3:]
+assert main(["train", *flags, "--run-dir", sys.argv[1]]) == 0
+assert main(["evaluate", sys.argv[1], "--lpips-images", "0"]) == 0
+assert main(["render", sys.argv[1]]) == 2
+assert main(["train", *flags, "--run-dir", sys.argv[1] + "/new"]) == 2' "$@"
+"""
+
+
+def test_a_finished_run_on_a_read_only_disk(small, tmp_path):
+    _, alone = small
+    probe = ["unshare", "-m", "mount", "--bind", tmp_path, tmp_path]
+    if not shutil.which("unshare") or subprocess.run(probe, capture_output=True).returncode:
+        pytest.skip("needs the right to mount")
+    shutil.copytree(alone.directory, tmp_path / "run")
+    flags = "--channels 8 16 16 --epochs 2 --max-train-images 192 --max-test-images 40 "
+    flags += "--projected-images 40 --lpips-images 4 --batch-size 16 --perceptual-share 0.05 "
+    flags += "--early-evaluations 1 --mixed-precision no"
+    command = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", tmp_path / "run", sys.executable]
+    done = subprocess.run([*command, *flags.split()], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("cannot be written to") == 2, done.stderr
+    assert "holds a finished run" in done.stdout
+
+
+def test_a_folder_that_takes_no_checkpoint_is_found_before_the_first_step(
+    small, tmp_path, monkeypatch
+):
+    config, _ = small
+    monkeypatch.setattr(Trainer, "fit", refuse)
+    monkeypatch.setattr(os, "replace", unsupported(errno.EACCES))
+    with pytest.raises(OSError, match=r"checkpoint\.safetensors could not be written: Permission"):
+        vae.train(config, tmp_path)
+
+
+# The caller's state, and other threads.
+
+
+def test_a_training_depends_on_its_arguments_alone_and_changes_nothing_else(small, tmp_path):
+    config, alone = small
+    torch.manual_seed(5)
+
+    def state():
+        modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        return (
+            torch.get_default_dtype(),
+            *modes,
+            dict(matplotlib.rcParams),
+            torch.get_rng_state().tolist(),
+        )
+
+    try:
+        torch.set_default_dtype(torch.float64)
+        for number, mode in enumerate((torch.no_grad(), torch.inference_mode())):
+            with mode:
+                before = state()
+                run = vae.train(config, tmp_path / str(number))
+                assert state() == before
+            assert same(run.model, alone.model)
+            assert run.metrics["test"] == alone.metrics["test"]
+            histories = (without_clocks(one.metrics["history"]) for one in (run, alone))
+            assert next(histories) == next(histories)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_trainings_in_two_threads_are_those_of_a_lone_one(small, tmp_path):
+    config, alone = small
+    runs = {}
+    start = threading.Barrier(3)
+
+    def train(name: str, precision: str) -> None:
+        start.wait()
+        here = replace(config, mixed_precision=precision)
+        runs[name] = vae.train(here, tmp_path / name)
+
+    cases = [("a", "no"), ("b", "no"), ("c", "bf16")]
+    threads = [threading.Thread(target=train, args=case) for case in cases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert same(runs["a"].model, alone.model)
+    assert same(runs["b"].model, alone.model)
+    assert runs["a"].metrics["test"] == alone.metrics["test"]
+    assert not same(runs["c"].model, alone.model)
+    precisions = {n: run.metrics["environment"]["mixed_precision"] for n, run in runs.items()}
+    assert precisions == dict(cases)
+
+
+def test_the_callers_accelerator_and_ours_do_not_meet():
+    from accelerate import Accelerator
+
+    ours = Machine("bf16")
+    theirs = Accelerator(mixed_precision="no", gradient_accumulation_steps=4)
+    with theirs.accumulate(torch.nn.Linear(1, 1)):  # in the middle of which it does not step
+        other = Machine("no")
+        network = torch.nn.Linear(2, 1)
+        network, optimizer = other.prepare(network, torch.optim.SGD(network.parameters(), 0.1))
+        before = network.weight.clone()
+        other.backward(network(torch.ones(1, 2)).sum())
+        assert network.weight.grad.tolist() == [[1, 1]]
+        optimizer.step()
+        assert not torch.equal(network.weight, before)
+    assert (ours.mixed_precision, other.mixed_precision) == ("bf16", "no")
+    assert (theirs.mixed_precision, theirs.gradient_accumulation_steps) == ("no", 4)
+    assert not theirs.sync_gradients
+    assert other.sync_gradients
+
+
+# Cut off very early.
+
+
+def test_before_the_first_evaluation_every_command_says_what_goes_on(
+    tiny, tmp_path, monkeypatch, capsys, folder
+):
+    interrupt_at(monkeypatch, 1)
+    run = vae.train(tiny({"latent_size": 3}), tmp_path / "run")
+    assert run.metrics["interrupted"] == 1
+    said = "a checkpoint alone, of a training that was cut off before config.json was written: "
+    for command in ("render", "evaluate", "train-prior"):
+        assert main([command, str(tmp_path / "run")]) == 2
+        assert f"{said}--resume goes on" in capsys.readouterr().err
+    with pytest.raises(vae.FileError, match="cut off before its first evaluation"):
+        render(run)
+    interrupt_at(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        vae.train_prior(folder, small_prior())
+    with pytest.raises(vae.FileError, match=r"cut off before prior\.json was written: --resume"):
+        vae.LatentPrior.from_pretrained(folder)
+
+
+# The environment speaks too.
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "refused"),
+    [("GRADIENT_ACCUMULATION_STEPS", "4", True), ("GRADIENT_ACCUMULATION_STEPS", "1", False),
+     ("GRADIENT_ACCUMULATION_STEPS", "", True), ("USE_FSDP", "true", True),
+     ("USE_DEEPSPEED", "True", True), ("USE_FSDP", "false", False),
+     ("DYNAMO_BACKEND", "INDUCTOR", True), ("DYNAMO_BACKEND", "NO", False),
+     ("MIXED_PRECISION", "fp16", False)],
+)  # fmt: skip
+def test_the_environment_does_not_change_the_method(name, value, refused, monkeypatch):
+    monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    if refused:
+        with pytest.raises(ValueError, match=f"ACCELERATE_{name}='{value}' in the environment"):
+            Machine("no")
+    else:
+        ours = Machine("no")
+        assert (ours.mixed_precision, ours.gradient_accumulation_steps) == ("no", 1)
+
+
+def test_a_home_folder_is_found(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    model = make(latent_size=3)
+    model.save_pretrained("~/saved")
+    assert same(vae.VAE.from_pretrained("~/saved"), model)
+    monkeypatch.setattr(Trainer, "fit", lambda self: False)
+    assert vae.train(tiny(), "~/run").directory == tmp_path / "run"
+    assert {path.name for path in tmp_path.iterdir()} == {"saved", "run"}
+
+
+def test_a_reader_that_goes_away_is_no_error(small, tmp_path):
+    _, alone = small
+    shutil.copytree(alone.directory, tmp_path / "run")
+    command = [sys.executable, "-m", "vae", "render", tmp_path / "run"]
+    read, write = os.pipe()
+    os.close(read)  # nobody reads from the start
+    with os.fdopen(write, "wb") as broken:
+        done = subprocess.run(command, stdout=broken, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_training_goes_on_when_nobody_reads_its_progress(small, tmp_path, monkeypatch):
+    config, alone = small
+
+    class Gone:
+        def write(self, text):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+        def flush(self):
+            pass
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", Gone())
+        run = vae.train(config, tmp_path)
+    assert "test" in run.metrics
+    assert same(run.model, alone.model)
+
+
+def test_pictures_do_not_depend_on_the_users_matplotlibrc(small, tmp_path):
+    _, alone = small
+    run = Run(tmp_path, alone.model, alone.metrics, alone.frames)
+    plain = {path.name: path.read_bytes() for path in render(run)}
+    theirs = {"text.usetex": True, "font.family": "no such font", "axes.facecolor": "red",
+              "savefig.dpi": 20, "savefig.bbox": "tight", "font.size": 30}  # fmt: skip
+    with matplotlib.rc_context(theirs), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = {path.name: path.read_bytes() for path in render(run)}
+        assert matplotlib.rcParams["font.size"] == 30
+        assert matplotlib.rcParams["text.usetex"]
+    assert again.keys() == plain.keys()
+    for name, content in plain.items():
+        assert again[name] == content, name
+
+
+# A finished training is never lost to a picture.
+
+DRAW = {
+    "reconstruction_frames": ("reconstruction.gif",), "latent_frames": ("latent.gif",),
+    "interpolation_frames": ("interpolation.gif",), "plot_samples": ("samples.png",),
+    "plot_curves": ("train_metrics.png", "test_metrics.png"), "plot_digits": ("digits.png",),
+    "plot_manifold": ("manifold.png",), "save_gif": ("reconstruction.gif", "latent.gif",
+    "interpolation.gif"), "describe": None,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def one_by_one(tmp_path_factory):
+    """Runs that a step finishes: of two values, and conditional."""
+    made = {}
+    for name, classes in (("manifold", 0), ("digits", 10)):
+        model = vae.VAEConfig(2, 1, channels=(8, 16, 16), num_classes=classes)
+        config = vae.TrainConfig(
+            model, epochs=1, max_train_images=32, max_test_images=20, projected_images=20,
+            w_perceptual=0, lpips_images=0, early_evaluations=0, mixed_precision="no",
+        )  # fmt: skip
+        made[name] = config, vae.train(config, tmp_path_factory.mktemp(name))
+    return made
+
+
+@pytest.mark.parametrize("name", [name for name in DRAW if DRAW[name]])
+def test_a_training_whose_picture_fails_is_finished_and_the_rest_is_drawn(
+    name, one_by_one, tmp_path, monkeypatch
+):
+    config, alone = one_by_one["digits" if name == "plot_digits" else "manifold"]
+    everything = {path.name for path in alone.directory.iterdir()} & set(PICTURES)
+    with monkeypatch.context() as patched:
+        module = animations if hasattr(animations, name) and "plot" not in name else figures
+        patched.setattr(module, name, refuse)
+        with pytest.warns(UserWarning, match=r"was not drawn \(RuntimeError: a picture fails\)"):
+            run = vae.train(config, tmp_path)
+        assert "test" in run.metrics
+        assert not (tmp_path / CHECKPOINT_NAME).exists()
+        drawn = {path.name for path in tmp_path.iterdir()} & set(PICTURES)
+        assert drawn == everything - set(DRAW[name])
+        for path in drawn:
+            (tmp_path / path).unlink()
+        with pytest.warns(UserWarning, match="python -m vae render"):
+            assert {path.name for path in render(Run.load(tmp_path))} == drawn
+    assert {path.name for path in render(Run.load(tmp_path))} == everything
+
+
+def test_a_prior_whose_picture_fails_is_finished(folder, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(figures, "plot_digits", refuse)
+        with pytest.warns(UserWarning, match=r"prior_samples\.png was not drawn"):
+            vae.train_prior(folder, small_prior(epochs=1))
+    assert (folder / "prior_metrics.json").is_file()
+    assert not (folder / "prior_checkpoint.safetensors").exists()
+    assert not (folder / "prior_samples.png").exists()
+    vae.LatentPrior.from_pretrained(folder)
+
+
+def test_a_run_that_was_killed_while_it_was_drawn_is_whole_and_goes_on(
+    one_by_one, tmp_path, monkeypatch
+):
+    config, alone = one_by_one["manifold"]
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(animations, "save_gif", killed)
+        with pytest.raises(KeyboardInterrupt):
+            vae.train(config, tmp_path)
+    assert Run.load(tmp_path).metrics["test"] == alone.metrics["test"]
+    assert same(vae.train(config, tmp_path).model, alone.model)
+    assert (tmp_path / "latent.gif").is_file()
+
+
+# fp16, as on a T4, on a CPU.
+
+
+class HalfPrecision(Machine):
+    """What `Machine("fp16")` is on a GPU that computes in nothing better."""
+
+    def __init__(self, mixed_precision):
+        super().__init__("no")
+        self.state._mixed_precision, self.native_amp = "fp16", True
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+
+
+def test_ten_steps_in_fp16_are_near_float32s_without_a_warning(tmp_path, monkeypatch):
+    config = vae.TrainConfig(
+        vae.VAEConfig(2, channels=(8, 16, 16)), beta=0.1, epochs=2, max_train_images=160,
+        max_test_images=20, projected_images=20, batch_size=32, adversarial_start=0.3,
+        perceptual_share=0.05, lpips_images=0, early_evaluations=0, mixed_precision="no",
+    )  # fmt: skip
+    plain = Trainer(config, tmp_path / "plain")
+    monkeypatch.setattr("vae.training.vae.Machine", HalfPrecision)
+    half, resumed = (Trainer(config, tmp_path / "half") for _ in range(2))
+    (tmp_path / "half").mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for step in range(10):
+            for trainer in (plain, half):
+                trainer.optimize()
+            ours, theirs = half.log.recent[-1], plain.log.recent[-1]
+            assert all(value.isfinite() for value in ours.values()), ours
+            assert ours["mse"].item() == pytest.approx(theirs["mse"].item(), rel=0.05)
+            assert ours["kl"].item() == pytest.approx(theirs["kl"].item(), rel=0.1, abs=0.5)
+            if step == 3:  # the first with a discriminator
+                weights = ours["adaptive_weight"].item(), theirs["adaptive_weight"].item()
+                assert weights[0] == pytest.approx(weights[1], rel=0.1)
+    assert half.step == 10
+    half.machine.scaler.update(64.0)
+    loop.save(half)
+    loop.restore(resumed)
+    assert resumed.machine.scaler.get_scale() == 64
+
+
+def test_an_overflow_in_fp16_skips_the_step_and_halves_the_scale(tmp_path, monkeypatch):
+    monkeypatch.setattr("vae.training.vae.Machine", HalfPrecision)
+    config = vae.TrainConfig(
+        vae.VAEConfig(2, 1, channels=(8, 16, 16)), epochs=1, max_train_images=64, w_perceptual=0,
+        max_test_images=20, lpips_images=0, adversarial_start=1.0, mixed_precision="no",
+    )  # fmt: skip
+    trainer = Trainer(config, tmp_path)
+    before = [p.clone() for p in trainer.averaged.parameters()]
+    scaler = trainer.machine.scaler
+    trainer.averaged.encoder.conv_out.bias.register_hook(lambda gradient: gradient * torch.inf)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer.optimize()
+    pairs = zip(before, trainer.averaged.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert scaler.get_scale() == 2.0**11

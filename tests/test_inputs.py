@@ -1,0 +1,451 @@
+"""What users bring, tried on every public function: each is the right number or a clear error."""
+
+import contextlib
+import inspect
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from helpers import make
+from skimage.metrics import peak_signal_noise_ratio
+
+import vae
+from vae.prior import LatentPrior, PriorConfig
+
+U, LABELS = (part[:8] for part in vae.load_digits("test"))
+X = vae.scale_images(U)
+Z = torch.randn(8, 3, 7, 7, generator=torch.Generator().manual_seed(0))
+T = torch.linspace(0, 1, 8)
+
+
+def random_prior() -> LatentPrior:
+    torch.manual_seed(0)
+    prior = LatentPrior(PriorConfig(3, channels=16, blocks=1, steps=2))
+    for parameter in prior.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return prior.eval()
+
+
+M, C = make(latent_size=3).eval(), make(latent_size=3, num_classes=10).eval()
+G = make(latent_size=3, latent_grid=1, num_classes=10).eval()  # with couplings
+PRIOR, JUDGE = random_prior(), vae.Judge.from_pretrained()
+torch.manual_seed(0)
+DISCRIMINATOR, LPIPS = vae.PatchDiscriminator().eval(), vae.LPIPS(pretrained=False)
+SEEDED = torch.Generator().manual_seed
+
+
+def flat(*found) -> torch.Tensor:
+    """Whatever a function gives, as one row of numbers."""
+    return torch.cat(
+        [one.detach().double().flatten() if isinstance(one, torch.Tensor)
+         else torch.tensor(one, dtype=torch.float64).flatten() for one in found]
+    )  # fmt: skip
+
+
+def scores(**options) -> torch.Tensor:
+    found = vae.judge_images(**{"images": X, "reference": U, "judge": JUDGE} | options)
+    return flat(*found.values())
+
+
+def measured(images, labels=None, model=M, **options) -> torch.Tensor:
+    found = vae.evaluate(model, images, labels, **{"lpips": LPIPS, "lpips_images": 2} | options)
+    return flat(*found["sample"].values(), *found["mean"].values(), found["kl"])
+
+
+def one_by_one(z, t=T, labels=LABELS):
+    n = len(z)
+    return PRIOR.loss(z, Z[:n], t[:n], labels[:n])
+
+
+RAW = "or uint8"  # what the error says of a function that takes both
+IMAGES = {  # function of images: the argument's name in the error, and a call
+    "VAE.encode": ("x", lambda x: flat(M.encode(x).kl())),
+    "VAE.forward": ("x", lambda x: flat(M(x, noise=Z[: len(x)] if len(x) < 8 else Z)[0])),
+    "PatchDiscriminator.forward": ("x", lambda x: flat(DISCRIMINATOR(x))),
+    "LPIPS.forward": ("x", lambda x: flat(LPIPS(x, X[: len(x)].roll(1, 2)))),
+    "LPIPS.forward, y": ("y", lambda y: flat(LPIPS(X[: len(y) or 8].roll(1, 2), y))),
+    "LPIPS.features": ("x", lambda x: flat(*LPIPS.features(x))),
+    "Judge.forward": ("x", lambda x: flat(JUDGE(x))),
+    "Judge.features": ("x", lambda x: flat(JUDGE.features(x))),
+    "mse": ("x", lambda x: flat(vae.mse(x, X[: len(x)].roll(1, 2)))),
+    "psnr": ("y", lambda y: flat(vae.psnr(X[: len(y) or 8].roll(1, 2), y))),
+    "ssim": ("x", lambda x: flat(vae.ssim(x, X[: len(x)].roll(1, 2)))),
+    "evaluate": ("images", measured),
+    "active_units": ("images", lambda x: flat(vae.active_units(M, x))),
+    "importance_weighted_bound": (
+        "images",
+        lambda x: flat(vae.importance_weighted_bound(M, x, 0.1, samples=3)),
+    ),
+    "judge_images": ("images", lambda x: scores(images=x)),
+    "judge_images, reference": ("reference", lambda x: scores(reference=x)),
+    "judge_images, neighbours": ("neighbours", lambda x: scores(neighbours=x)),
+}
+TAKES_UINT8 = {"mse", "psnr", "ssim", "evaluate", "active_units", "importance_weighted_bound",
+               "judge_images", "judge_images, reference", "judge_images, neighbours"}  # fmt: skip
+NEEDS_TWO = {"active_units", "judge_images", "judge_images, reference"}
+LATENTS = {  # the same of latents and noise
+    "VAE.decode": ("z", lambda z: flat(M.decode(z))),
+    "VAE.forward, noise": ("noise", lambda z: flat(M(X[: len(z) or 8], noise=z)[0])),
+    "VAE.marginal_nll": ("z", lambda z: flat(M.marginal_nll(z))),
+    "LatentPrior.forward": ("z", lambda z: flat(PRIOR(z, T[: len(z)], LABELS[: len(z)]))),
+    "LatentPrior.loss": ("latents", one_by_one),
+    "LatentPrior.sample": (
+        "noise",
+        lambda z: flat(PRIOR.sample(len(z) or 8, LABELS[: len(z) or 8], noise=z)),
+    ),
+    "DiagonalGaussian": ("mean", lambda z: flat(vae.DiagonalGaussian(z, z).kl())),
+    "DiagonalGaussian.sample": (
+        "noise",
+        lambda z: flat(vae.DiagonalGaussian(Z[: len(z) or 8], Z[: len(z) or 8]).sample(z)),
+    ),
+}
+FINE = {  # what else some of them take; a NaN in noise shows in the result
+    "VAE.forward, noise": ("NaN", "infinite"),
+    "DiagonalGaussian.sample": ("NaN", "infinite"),
+    "DiagonalGaussian": ("NaN", "infinite", "three channels too many", "another size"),
+}
+SAME = {  # inputs that are as good as float32's, and how far their rounding may lead
+    "float16": (lambda x: x.half(), 2e-2),
+    "bfloat16": (lambda x: x.bfloat16(), 1e-1),
+    "float64": (lambda x: x.double(), 1e-5),
+    "not contiguous": (lambda x: x.transpose(2, 3).contiguous().transpose(2, 3), 1e-5),
+    "another order in memory": (lambda x: x.contiguous(memory_format=torch.channels_last), 1e-5),
+    "every other": (lambda x: torch.stack([x, x], 1)[:, 0], 1e-5),
+    "requires a gradient": (lambda x: x.clone().requires_grad_(), 1e-5),
+    "a parameter": (lambda x: torch.nn.Parameter(x.clone()), 1e-5),
+}
+REFUSED = {  # and what the error says of others
+    "int64": (lambda x: (x * 5).long(), "int64"),
+    "bool": (lambda x: x > 0, "bool"),
+    "complex": (lambda x: x + 0j, "complex"),
+    "sparse": (lambda x: x.to_sparse(), "sparse"),
+    "NumPy": (lambda x: x.numpy(), "ndarray"),
+    "a list": (lambda x: x.tolist(), "list"),
+    "3-D": (lambda x: x[:, 0], r"shape \(8, \d+, \d+\)"),
+    "three channels too many": (lambda x: x.repeat(1, 4, 1, 1), r"shape \(8, (4|12), \d+, \d+\)"),
+    "another size": (lambda x: x[..., :5], r"shape \(8, \d, \d+, 5\)"),
+    "none of them": (lambda x: x[:0], r"shape \(0, \d, \d+, \d+\)"),
+    "NaN": (lambda x: x.where(x < x.max(), torch.nan), "nan|not finite"),
+    "infinite": (lambda x: x.where(x < x.max(), torch.inf), "inf|not finite"),
+}  # fmt: skip
+TABLE = [(name, X, *call) for name, call in IMAGES.items()]
+TABLE += [(name, Z, *call) for name, call in LATENTS.items()]
+
+
+@pytest.mark.parametrize(("name", "plain", "argument", "call"), TABLE, ids=[t[0] for t in TABLE])
+def test_every_kind_of_tensor_is_the_right_number_or_a_clear_error(name, plain, argument, call):
+    expected = call(plain)
+    for kind, (change, tolerance) in SAME.items():
+        found = call(change(plain))
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance, msg=kind)
+    for kind, (change, said) in REFUSED.items():
+        if kind in FINE.get(name, ()):
+            continue
+        with pytest.raises(ValueError, match=rf"^(x has shape.*, y|{argument} (is|has))") as error:
+            call(change(plain))
+        assert re.search(rf"{said}|not the same", str(error.value)), (kind, error.value)
+        assert "expected" in str(error.value), (kind, error.value)
+    if name in NEEDS_TWO:
+        with pytest.raises(ValueError, match="two or more"):
+            call(plain[:1])
+    else:
+        assert call(plain[:1]).isfinite().all()
+    if plain is X and name not in TAKES_UINT8:
+        with pytest.raises(ValueError, match=rf"{argument} is torch.uint8.*scale_images"):
+            call(U)
+    elif plain is X:
+        torch.testing.assert_close(call(U), expected, rtol=1e-5, atol=1e-5)
+    if plain is X and name not in NEEDS_TWO:  # a batch of one is the first of many
+        first = call(plain[:1])
+        if len(expected) == 8 * len(first) and name != "LPIPS.features":
+            torch.testing.assert_close(first, expected[: len(first)], rtol=1e-4, atol=1e-4)
+    if plain is X:
+        with pytest.raises(ValueError, match=r"has values from 0 to 255"):
+            call(U.float())
+
+
+def test_every_public_function_is_in_the_table():
+    checked_elsewhere = {
+        "FileError", "DATASETS", "Digits", "load_digits", "scale_images",  # test_data.py, below
+        "PriorConfig", "PriorTrainConfig", "TrainConfig", "VAEConfig",  # test_settings.py
+        "run_name", "with_budget", "train", "train_prior", "render", "Run", "Trainer",  # below
+    }  # fmt: skip
+    names = {key.split(",")[0].split(".")[0] for key in IMAGES | LATENTS}
+    assert names | checked_elsewhere == set(vae.__all__)
+    for kind in (vae.VAE, vae.PatchDiscriminator, vae.LPIPS, vae.Judge, LatentPrior):
+        own = {
+            f"{kind.__name__}.{name}"
+            for name, function in vars(kind).items()
+            if inspect.isfunction(function) and not name.startswith("_")
+        }
+        done = {key.split(",")[0] for key in IMAGES | LATENTS}
+        assert own - done <= {"VAE.sample", "LPIPS.train"}, own - done
+
+
+ASKED = {  # functions of labels
+    "VAE.encode": lambda y: C.encode(X, y).mean,
+    "VAE.forward": lambda y: C(X, y, Z)[0],
+    "VAE.decode": lambda y: C.decode(Z, y),
+    "VAE.sample": lambda y: C.sample(8, y, SEEDED(0)),
+    "VAE.sample, prior": lambda y: M.sample(8, y, SEEDED(0), PRIOR),
+    "VAE.marginal_nll": lambda y: G.marginal_nll(Z[..., :1, :1], y),
+    "LatentPrior.sample": lambda y: PRIOR.sample(8, y, SEEDED(0)),
+    "LatentPrior.forward": lambda y: PRIOR(Z, T, y),
+    "evaluate": lambda y: measured(X, y, C),
+    "active_units": lambda y: vae.active_units(C, X, y),
+    "importance_weighted_bound": lambda y: vae.importance_weighted_bound(C, X, 0.1, y, samples=2),
+    "judge_images": lambda y: scores(labels=y),
+}
+LABELS_TAKEN = {
+    "int32": LABELS.int(), "uint8": LABELS.byte(), "a list": LABELS.tolist(),
+    "a tuple": tuple(LABELS.tolist()), "NumPy": LABELS.numpy(), "NumPy uint8": np.uint8(LABELS),
+    "big-endian": LABELS.numpy().astype(">i4"), "read only": np.broadcast_to(LABELS.numpy(), 8),
+    "a list of tensors": list(LABELS), "not contiguous": torch.stack([LABELS, LABELS], 1)[:, 0],
+}  # fmt: skip
+LABELS_REFUSED = {
+    "too few": (LABELS[:7], r"labels are torch.int64 \(7,\)"),
+    "one for eight": (LABELS[:1], r"labels are torch.int64 \(1,\)"),
+    "floats": (LABELS.float(), "labels are torch.float32"),
+    "a list of floats": ([0.5] * 8, "labels are float64"),
+    "booleans": (LABELS > 3, "labels are torch.bool"),
+    "one-hot": (torch.eye(10, dtype=torch.int64)[LABELS], r"labels are torch.int64 \(8, 10\)"),
+    "words": (["seven"] * 8, "labels are <U5"),
+    "ragged": ([[1], [1, 2]], "labels="),
+    "an object": (object(), "labels are object"),
+    "negative": (LABELS - 8, "labels from 0 to"),
+    "too large": (LABELS + 2, "labels from 0 to"),
+    "one too large": (11, "labels from 0 to .* not 11 to 11"),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_labels_are_taken_as_people_have_them_or_refused_by_name(name):
+    call = ASKED[name]
+    expected = flat(call(LABELS))
+    for kind, labels in LABELS_TAKEN.items():
+        assert torch.equal(flat(call(labels)), expected), kind
+    sevens = torch.full((8,), 7)
+    for one in (7, np.int64(7), torch.tensor(7)):
+        assert torch.equal(flat(call(one)), flat(call(sevens)))
+    for kind, (labels, said) in LABELS_REFUSED.items():
+        with pytest.raises(ValueError, match=said) as error:
+            call(labels)
+        assert re.search("expected|allowed", str(error.value)), (kind, error.value)
+    if "prior" not in name and name not in ("judge_images", "LatentPrior.sample"):
+        with pytest.raises(ValueError, match="labels"):
+            call(None)
+
+
+COUNTS = {
+    "n": lambda n: M.sample(n),
+    "steps": lambda n: PRIOR.sample(2, steps=n),
+    "samples": lambda n: vae.importance_weighted_bound(M, X, 0.1, samples=n),
+    "batch_size": lambda n: measured(X, batch_size=n),
+    "lpips_images": lambda n: measured(X, lpips_images=n),
+    "seed": lambda n: measured(X, seed=n),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_and_generators_are_checked(name):
+    for wrong in (-1, 2.5, "3", True, [1], float("nan"), torch.tensor([1, 2])):
+        with pytest.raises(ValueError, match=rf"^{name}=.*whole number, at least [01]"):
+            COUNTS[name](wrong)
+    COUNTS[name](np.int64(3))
+    for draw in (M.sample, PRIOR.sample):
+        with pytest.raises(ValueError, match="generator=0 is not allowed"):
+            draw(2, generator=0)
+    for wrong in (0.0, -1, float("inf"), float("nan"), "1"):
+        with pytest.raises(ValueError, match="variance="):
+            vae.importance_weighted_bound(M, X, wrong)
+    for wrong in (-1, float("inf"), "2", None) if name == "steps" else ():
+        with contextlib.nullcontext() if wrong is None else pytest.raises(ValueError, match="guid"):
+            PRIOR.sample(2, guidance=wrong)
+
+
+def test_a_model_in_half_or_double_precision_gives_nearly_the_same():
+    for dtype, tolerance in ((torch.float16, 0.02), (torch.bfloat16, 0.1), (torch.float64, 1e-5)):
+        for plain in (M, G):
+            labels = LABELS if plain is G else None
+            model = make(**{k: getattr(plain.config, k) for k in ("latent_size", "latent_grid",
+                                                                  "num_classes")})  # fmt: skip
+            model.to(dtype).eval()
+            near = {"rtol": tolerance, "atol": tolerance}
+            with torch.no_grad():
+                expected, found = (m.encode(X, labels) for m in (plain, model))
+                torch.testing.assert_close(found.mean.float(), expected.mean, **near)
+                images = model.decode(found.mean, labels)
+                assert images.dtype == dtype
+                other = plain.decode(expected.mean, labels)
+                torch.testing.assert_close(images.float(), other, **near)
+            assert model.sample(4, 1 if labels is not None else None).dtype == dtype
+            ours, theirs = (measured(X, labels, m) for m in (model, plain))
+            torch.testing.assert_close(ours, theirs, rtol=2 * tolerance, atol=0.1 * tolerance)
+            z = Z if plain is M else Z[..., :1, :1]
+            for nll in (model.marginal_nll(z, labels), plain.marginal_nll(z, labels)):
+                torch.testing.assert_close(nll.float(), plain.marginal_nll(z, labels), **near)
+        others = random_prior(), vae.Judge.from_pretrained(), vae.PatchDiscriminator()
+        others[2].load_state_dict(DISCRIMINATOR.state_dict())
+        for other, plain in zip(others, (PRIOR, JUDGE, DISCRIMINATOR), strict=True):
+            other.to(dtype).eval()
+            given = (Z, T, LABELS) if plain is PRIOR else (X,)
+            with torch.no_grad():
+                found, expected = other(*given).float(), plain(*given)
+                torch.testing.assert_close(found, expected, rtol=tolerance, atol=5 * tolerance)
+        found, expected = (prior.sample(8, LABELS, noise=Z) for prior in (others[0], PRIOR))
+        torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0.05)
+        assert scores(judge=others[1]).isfinite().all()
+
+
+def test_in_half_precision_the_couplings_and_their_inverse_still_cancel():
+    u, errors = 3 * Z[..., :1, :1], []
+    for model in (make(latent_size=3, latent_grid=1), make(latent_size=3, latent_grid=1).half()):
+        with torch.no_grad():
+            errors.append((model.couplings(model.couplings.inverse(u)) - u).abs().max())
+    assert errors[0] == errors[1] < 1e-2
+
+
+def test_images_that_were_scaled_are_not_scaled_again_and_stay_as_they_are():
+    for wrong in (U.float() / 255, U.float(), X, U.int(), U.numpy(), U.tolist(), None, 7):
+        with pytest.raises(ValueError, match=r"^images is .*; a uint8 tensor, 0 to 255"):
+            vae.scale_images(wrong)
+    before = U.clone()
+    torch.testing.assert_close(vae.scale_images(U), (U.double() / 127.5 - 1).float())
+    assert torch.equal(before, U)
+
+
+def test_a_measure_of_two_kinds_of_the_same_images_is_the_same():
+    y = (X + 0.1 * torch.sin(50 * X.cumsum(3))).clamp(-1, 1)
+    v = (127.5 * (y + 1)).round().byte()
+    pairs = zip(X[:, 0].double().numpy(), y[:, 0].double().numpy(), strict=True)
+    expected = torch.tensor([peak_signal_noise_ratio(*pair, data_range=2) for pair in pairs])
+    for pair in ((X, y), (U, y), (X.double(), y.double())):
+        torch.testing.assert_close(vae.psnr(*pair), expected, rtol=0, atol=1e-4)
+    for pair in ((X, v), (U, v)):
+        torch.testing.assert_close(vae.psnr(*pair), expected, rtol=0, atol=0.05)
+    for measure in (vae.mse, vae.psnr, vae.ssim, LPIPS):
+        with pytest.raises(ValueError, match=r"\(8, 1, 28, 28\), y \(8, 28, 28\)"):
+            measure(X, y.squeeze(1))
+        with pytest.raises(ValueError, match=r"\(8, 1, 28, 28\), y \(1, 1, 28, 28\)"):
+            measure(X, y[:1])
+    with pytest.raises(ValueError, match=r"shape \(8, 1, 5, 28\).*H and W >= 7"):
+        vae.ssim(X[..., :5, :], y[..., :5, :])
+
+
+def test_a_set_in_0_to_1_is_pointed_out_once_and_no_number_changes():
+    light = (vae.load_digits("test").images[:12] / 255).float()
+    for call in (
+        lambda x: measured(x),
+        lambda x: flat(M.encode(x).mean),
+        lambda x: flat(vae.mse(x, 0.5 * x - 0.5)),
+        lambda x: scores(images=x),
+        lambda x: flat(vae.active_units(M, x)),
+        lambda x: flat(vae.importance_weighted_bound(M, x, 0.1, samples=1)),
+        lambda x: measured((127.5 * (x + 1)).byte() // 255 * (1 if x.min() >= 0 else 255)),
+    ):
+        with pytest.warns(UserWarning, match=r"all values lie between 0 and 1") as caught:
+            found = call(light)
+        assert len(caught) == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            call(2 * light - 1)
+            call(light[:9])  # too few to tell
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert torch.equal(found, call(light))
+
+
+@pytest.fixture
+def watched():
+    """The process's state, which must be the same afterwards."""
+    modules = [*M.modules(), *C.modules(), *PRIOR.modules(), *JUDGE.modules(), *LPIPS.modules()]
+    M.train()
+    M.encoder.eval()  # a mixture, to be kept
+
+    def state():
+        flags = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
+        modes = [module.training for module in modules]
+        asked = [p.requires_grad for module in modules for p in module.parameters(recurse=False)]
+        numpy = np.random.get_state()[1].tolist()  # noqa: NPY002
+        return *flags, modes, asked, numpy, torch.get_rng_state().tolist()
+
+    before = state()
+    yield
+    after = state()
+    M.eval()
+    torch.set_default_dtype(torch.float32)
+    torch.set_grad_enabled(True)
+    assert after == before
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_the_callers_state_is_left_alone(grad, watched):
+    with torch.set_grad_enabled(grad):
+        for call in (
+            lambda: measured(X, lpips=None, reference=True),
+            lambda: vae.active_units(M, X),
+            lambda: vae.importance_weighted_bound(M, X, 0.1, samples=2),
+            lambda: vae.judge_images(X, reference=X),
+            lambda: M.sample(2, generator=SEEDED(0)),
+            lambda: PRIOR.sample(2, generator=SEEDED(0)),
+            lambda: M.encode(X).kl(),
+            lambda: vae.LPIPS()(X, X),
+            lambda: vae.psnr(X, X),
+        ):
+            call()
+            assert torch.is_grad_enabled() == grad
+
+
+def test_a_default_type_of_float64_changes_nothing(tmp_path):
+    C.save_pretrained(tmp_path)
+
+    def all_of_it():
+        lpips = vae.LPIPS()
+        model = vae.VAE.from_pretrained(tmp_path)
+        images = model.sample(8, LABELS, SEEDED(0))
+        prior = PRIOR.sample(8, LABELS, SEEDED(0))
+        found = measured(U, LABELS, model, lpips=lpips), scores(images=images), images, prior
+        bound = vae.importance_weighted_bound(model, U, 0.1, LABELS, samples=2)
+        return flat(*found, bound)
+
+    expected = all_of_it()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(all_of_it(), expected)
+        model = vae.VAE(vae.VAEConfig(3, channels=(8, 16, 16)))  # float64, as any new module is
+        assert measured(torch.from_numpy(U.numpy() / 127.5 - 1), model=model).isfinite().all()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("wrong", ["", 3, None, b"bytes", ["a"]])
+def test_what_is_no_path_is_refused(wrong, tiny):
+    for name, call in (
+        ("root", lambda: vae.load_digits("test", "kmnist", wrong)),
+        ("directory", lambda: vae.VAE.from_pretrained(wrong)),
+        ("directory", lambda: M.save_pretrained(wrong)),
+        ("directory", lambda: vae.Run.load(wrong)),
+        ("directory", lambda: vae.train_prior(wrong)),
+        ("run_dir", lambda: vae.train(tiny(), wrong)),
+        ("run_dir", lambda: vae.Trainer(tiny(), wrong)),
+    ):
+        with pytest.raises(ValueError, match=rf"^{name}=.* is not allowed: a path"):
+            call()
+
+
+def test_settings_of_the_wrong_kind_are_refused(tmp_path):
+    for call in (
+        lambda: vae.train({"beta": 1}, tmp_path),
+        lambda: vae.with_budget(None, "tiny"),
+        lambda: vae.run_name("latent_2"),
+    ):
+        with pytest.raises(ValueError, match=r"^config=.*TrainConfig"):
+            call()
+    for split in (None, 0, ["test"]):
+        with pytest.raises(ValueError, match=r"^split="):
+            vae.load_digits(split)
+    with pytest.raises(ValueError, match=r"^dataset="):
+        vae.load_digits("test", ["mnist"])
