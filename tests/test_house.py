@@ -13,7 +13,7 @@ PACKAGE = Path(vae.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 TEXTS = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in FILES}
 TREES = {name: ast.parse(text) for name, text in TEXTS.items()}
-METHOD = ["data", "blocks", "couplings", "model", "discriminator", "perceptual", "losses"]
+METHOD = ["checks", "data", "blocks", "couplings", "model", "discriminator", "perceptual", "losses"]
 METHOD += ["prior", "metrics"]
 LIGHT = """
 import sys, vae

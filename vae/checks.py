@@ -13,6 +13,7 @@ from torch import Tensor
 
 IMAGE_SIZE = 28
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 MANY = 10  # so many images without a single value below 0 are hardly all dark ones
 HINT = (
     f"{MANY} images or more, and all values lie between 0 and 1: in floating-point images black is "
@@ -83,14 +84,13 @@ def as_labels(labels: object, n: int, classes: int, values: bool = True) -> Tens
     """
     if not isinstance(labels, Tensor):
         try:
-            array = np.array(labels)
+            labels = np.array(labels)
         except (TypeError, ValueError, RuntimeError) as error:  # rows of different lengths
             raise ValueError(f"labels={labels!r} is not allowed: {n} whole numbers") from error
-        whole = array.dtype.kind in "iu"
-        labels = torch.from_numpy(array.astype(np.int64)) if whole else array
+        if labels.dtype.kind in "iu":
+            labels = torch.from_numpy(labels.astype(np.int64))
     kind, shape = labels.dtype, tuple(labels.shape)
-    whole = isinstance(kind, torch.dtype) and not (kind.is_floating_point or kind.is_complex)
-    if not whole or kind == torch.bool or shape not in ((), (n,)):
+    if kind not in WHOLE or shape not in ((), (n,)):
         given = f"labels are {kind} {shape}"
         raise ValueError(f"{given}; int64 ({n},), or one whole number for all, is expected")
     labels = labels.long().expand(n)
@@ -107,11 +107,10 @@ def check_classes(labels: Tensor, classes: int, dataset: str, every: bool = True
     """
     there = labels.unique().tolist()
     if (there != list(range(classes))) if every else not 0 <= there[0] <= there[-1] < classes:
-        given = (
-            f"num_classes={classes} is not allowed: dataset={dataset!r} has {len(there)} classes"
-        )
         shown = ", ".join(map(str, there[:12])) + ", ..." * (len(there) > 12)
-        raise ValueError(f"{given}, {shown}; 0 to num_classes - 1, each of them, are expected")
+        given = f"dataset={dataset!r} has {len(there)} classes, {shown}"
+        text = f"num_classes={classes} is not allowed: {given}; 0 to num_classes - 1, each of them,"
+        raise ValueError(f"{text} are expected")
 
 
 def as_count(value: object, name: str, least: int = 1) -> int:
@@ -133,11 +132,9 @@ def gaussian(*shape: int, generator: torch.Generator | None = None) -> Tensor:
 
 def check_generator(generator: torch.Generator | None) -> None:
     """Raise `ValueError` unless `generator` is one of the CPU, or None."""
-    given = generator.device if isinstance(generator, torch.Generator) else generator
-    if generator is not None and getattr(given, "type", "") != "cpu":
-        raise ValueError(
-            f"generator={given!r} is not allowed: torch.Generator() of the CPU, or None"
-        )
+    on_cpu = isinstance(generator, torch.Generator) and generator.device.type == "cpu"
+    if generator is not None and not on_cpu:
+        raise ValueError(f"generator={generator!r} is not allowed: torch.Generator() on the CPU")
 
 
 def _check_kind(tensor: object, name: str, kinds: tuple, expected: str) -> None:

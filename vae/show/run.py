@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -53,31 +52,27 @@ def render(run: Run) -> list[Path]:
         raise FileError(f"{cut}, and has nothing to draw: --resume goes on")
     name = figures.describe(model.config, run.metrics["config"]["dataset"])
     examples = Digits(torch.from_numpy(frames.originals)[:, None], torch.from_numpy(frames.classes))
-    plot_curves, values = figures.plot_curves, model.config.latent_values
+    values, directory = model.config.latent_values, run.directory
     drawn = {  # what makes a PNG's figure, or a GIF's figures
-        "reconstruction.gif": partial(animations.reconstruction_frames, frames, name),
-        "latent.gif": partial(animations.latent_frames, frames, name, values),
-        "interpolation.gif": partial(animations.interpolation_frames, model, examples, name),
-        "train_metrics.png": partial(plot_curves, history["train"], f"Training, {name}"),
-        "test_metrics.png": partial(plot_curves, history["test"], f"Test set, {name}"),
-        "samples.png": partial(figures.plot_samples, model, name),
+        "reconstruction.gif": lambda: animations.reconstruction_frames(frames, name),
+        "latent.gif": lambda: animations.latent_frames(frames, name, values),
+        "interpolation.gif": lambda: animations.interpolation_frames(model, examples, name),
+        "train_metrics.png": lambda: figures.plot_curves(history["train"], f"Training, {name}"),
+        "test_metrics.png": lambda: figures.plot_curves(history["test"], f"Test set, {name}"),
+        "samples.png": lambda: figures.plot_samples(model, name),
     }
     if model.config.num_classes:
-        drawn["digits.png"] = partial(figures.plot_digits, model, name)
+        drawn["digits.png"] = lambda: figures.plot_digits(model, name)
     elif values == 2:
-        drawn["manifold.png"] = partial(figures.plot_manifold, model, name)
-    paths = [draw(run.directory / file, make) for file, make in drawn.items()]
-    if (run.directory / folder.PRIOR_METRICS_NAME).is_file():
-        make = partial(_plot_prior, run.directory, model, name)
-        paths.append(draw(run.directory / folder.PRIOR_PICTURE_NAME, make))
-    return [path for path in paths if path]
+        drawn["manifold.png"] = lambda: figures.plot_manifold(model, name)
+    if (directory / folder.PRIOR_METRICS_NAME).is_file():
+        drawn[folder.PRIOR_PICTURE_NAME] = lambda: figures.plot_digits(
+            model, name, LatentPrior.from_pretrained(directory)
+        )
+    return [path for file, make in drawn.items() if draw(path := directory / file, make)]
 
 
-def _plot_prior(directory: Path, model: VAE, name: str):
-    return figures.plot_digits(model, name, LatentPrior.from_pretrained(directory))
-
-
-def draw(path: Path, make: Callable) -> Path | None:
+def draw(path: Path, make: Callable) -> bool:
     """Draw a picture into a file, or warn that it cannot be: no training is lost to one."""
     try:
         if path.suffix == ".png":
@@ -85,8 +80,8 @@ def draw(path: Path, make: Callable) -> Path | None:
         else:
             durations = INTERPOLATION_MS if path.stem == "interpolation" else FRAME_MS
             animations.save_gif(path, make(), *durations)
-        return path
+        return True
     except Exception as error:  # of matplotlib, fonts, disks: all else is there and stays
         what = f"{path} was not drawn ({type(error).__name__}: {error})"
         warnings.warn(f"{what}; python -m vae render {path.parent} draws it", stacklevel=2)
-        return None
+        return False

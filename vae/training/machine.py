@@ -15,12 +15,10 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor, nn
 
-NO = ("no", "false", "0")
-HARMLESS = {  # of what `accelerate` reads in the environment: values that do not change the method
-    f"ACCELERATE_{name}": NO
-    for name in ("USE_DEEPSPEED", "USE_FSDP", "USE_MEGATRON_LM", "USE_PARALLELISM_CONFIG",
-                 "DYNAMO_BACKEND")
-} | {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1",)}  # fmt: skip
+CHANGES_THE_METHOD = (  # of what `accelerate` reads in the environment
+    "GRADIENT_ACCUMULATION_STEPS", "DYNAMO_BACKEND", "USE_DEEPSPEED", "USE_FSDP",
+    "USE_MEGATRON_LM", "USE_PARALLELISM_CONFIG",
+)  # fmt: skip
 ONE_AT_A_TIME = threading.RLock()  # of threads that change what the whole process shares
 
 
@@ -31,8 +29,8 @@ class Machine(Accelerator):
     """
 
     def __init__(self, mixed_precision: str):
-        for name, harmless in HARMLESS.items():
-            if (value := os.environ.get(name, harmless[0])).lower() not in harmless:
+        for name in (f"ACCELERATE_{end}" for end in CHANGES_THE_METHOD):
+            if (value := os.environ.get(name, "no")).lower() not in ("no", "false", "1"):
                 raise ValueError(f"{name}={value!r} in the environment is not allowed: unset it")
         with shared_state({}, {}):
             super().__init__(mixed_precision=choose_precision(mixed_precision))
