@@ -53,3 +53,10 @@ def test_the_readme_is_short_and_every_page_of_the_docs_is_listed():
         assert page.name == "README.md" or f"({page.name})" in listed
     words = "heed", "has a say", "have a say", "bears noise"
     assert not [w for w in words for page in PAGES if w in page.read_text()]
+
+
+def test_every_test_that_the_pages_name_is_there():
+    there = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    for page in PAGES:
+        for name, cut in re.findall(r"`(test_\w+)(…?)`", page.read_text()):
+            assert f"def {name}" + ("" if cut else "(") in there, (page.name, name)

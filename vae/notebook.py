@@ -32,11 +32,14 @@ def table(header: tuple, rows: list[tuple], caption: str = "") -> Markdown:
     return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{caption}")
 
 
-def show(picture: Figure | Path) -> Image:
+def show(picture: Figure | Path) -> Image | Markdown:
     """A figure, or a PNG or GIF file, as a cell's output."""
-    if not isinstance(picture, Figure):  # a GIF too is labelled PNG, which is all that GitHub shows
-        return Image(Path(picture).read_bytes(), format="png")
-    return Image(to_png(picture), format="png")
+    if isinstance(picture, Figure):
+        return Image(to_png(picture), format="png")
+    if not Path(picture).is_file():
+        return Markdown(f"`{picture}` is not there: a warning of the training may say why.")
+    # a GIF too is labelled PNG, which is all that GitHub shows
+    return Image(Path(picture).read_bytes(), format="png")
 
 
 def show_source(function: Callable) -> Markdown:

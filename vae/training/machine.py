@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 
 CHANGES_THE_METHOD = (  # of what `accelerate` reads in the environment
@@ -103,11 +104,12 @@ def seeded(seed: int) -> Iterator[None]:
 
 def choose_precision(requested: str) -> str:
     """ "auto" becomes bf16 where the hardware computes in it, fp16 on an older GPU, or "no"."""
-    if requested == "fp16" and not torch.cuda.is_available():  # accelerate would ignore it
+    gpu = torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
+    if requested == "fp16" and not gpu:  # accelerate would ignore it
         raise ValueError("mixed_precision='fp16' is not allowed without a CUDA GPU: 'no' or 'bf16'")
     if requested != "auto":
         return requested
-    if torch.cuda.is_available():
+    if gpu:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return "bf16" if any(getattr(torch.cpu, probe, bool)() for probe in probes) else "no"
