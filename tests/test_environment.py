@@ -132,7 +132,7 @@ def test_any_number_of_classes_is_drawn_right_or_refused_before_training(
         projected_images=100, early_evaluations=0,
     )  # fmt: skip
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         run = vae.train(config, tmp_path / "run")
     assert "test" in run.metrics
     names = {path.name for path in run.directory.iterdir()}
@@ -161,7 +161,7 @@ def test_a_conditional_run_of_26_classes_is_drawn_and_has_a_prior(tmp_path):
         max_test_images=52, w_perceptual=0, lpips_images=0, early_evaluations=0, batch_size=16,
     )  # fmt: skip
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         run = vae.train(config, tmp_path / "run")
         options = {"epochs": 1, "max_train_images": 64, "batch_size": 32}
         for wrong in (10, 27):
@@ -461,7 +461,7 @@ def test_pictures_do_not_depend_on_the_users_matplotlibrc(small, tmp_path):
     theirs = {"text.usetex": True, "font.family": "no such font", "axes.facecolor": "red",
               "savefig.dpi": 20, "savefig.bbox": "tight", "font.size": 30}  # fmt: skip
     with matplotlib.rc_context(theirs), warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         again = {path.name: path.read_bytes() for path in render(run)}
         assert matplotlib.rcParams["font.size"] == 30
         assert matplotlib.rcParams["text.usetex"]
@@ -568,7 +568,7 @@ def test_ten_steps_in_fp16_are_near_float32s_without_a_warning(tmp_path, monkeyp
     half, resumed = (Trainer(config, tmp_path / "half") for _ in range(2))
     (tmp_path / "half").mkdir()
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         for step in range(10):
             for trainer in (plain, half):
                 trainer.optimize()
@@ -597,7 +597,7 @@ def test_an_overflow_in_fp16_skips_the_step_and_halves_the_scale(tmp_path, monke
     scaler = trainer.machine.scaler
     trainer.averaged.encoder.conv_out.bias.register_hook(lambda gradient: gradient * torch.inf)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         trainer.optimize()
     pairs = zip(before, trainer.averaged.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)

@@ -350,7 +350,7 @@ def test_a_set_in_0_to_1_is_pointed_out_once_and_no_number_changes():
             found = call(light)
         assert len(caught) == 1
         with warnings.catch_warnings():
-            warnings.simplefilter("error")
+            warnings.simplefilter("error", UserWarning)
             call(2 * light - 1)
             call(light[:9])  # too few to tell
         with warnings.catch_warnings():
