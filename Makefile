@@ -33,7 +33,8 @@ bench: install ## where a training step's time goes, and the time to the referen
 results: install ## make what of assets/ is missing, after a plan with times (8 hours for all, on 2 cores)
 	$(BIN)/python tools/results.py
 
-notebooks: install ## write the notebooks and the README's tables again, with the address in pyproject.toml
+notebooks: install ## write the notebooks and the README's tables again, with the repository's address
+	$(BIN)/python tools/address.py
 	$(BIN)/python tools/notebooks.py
 	$(BIN)/python tools/readme.py
 

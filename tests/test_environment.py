@@ -23,7 +23,7 @@ from vae.show.run import Run, render
 from vae.store import folder as folders
 from vae.store.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from vae.store.files import TEMPORARY, write_atomically
-from vae.store.folder import FILES, LOCK_NAME, PICTURES, lock
+from vae.store.folder import FILES, LOCK_NAME, PICTURES, lock, read_metrics
 from vae.training import loop
 from vae.training.machine import Machine
 from vae.training.vae import Trainer
@@ -99,17 +99,22 @@ def test_where_the_data_lies_is_no_setting_of_the_result(tmp_path, monkeypatch, 
     interrupt_at(monkeypatch, 1)
     assert main([*run, "--data-root", "here"]) == 130
     (tmp_path / "here").rename(tmp_path / "there")
+    data_set(tmp_path / "others", list(range(9, -1, -1)))
+    assert main([*run, "--resume", "--data-root", "others"]) == 2
+    assert "saw other data than there is now (data_root)" in capsys.readouterr().err
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     assert main([*run, "--resume", "--data-root", "../there"]) == 0
-    assert main(["evaluate", "../run"]) == 2
+    monkeypatch.chdir(tmp_path)  # from where the data is elsewhere again
+    assert main(["evaluate", "run"]) == 2
     assert "--data-root" in capsys.readouterr().err
-    assert main(["evaluate", "../run", "--data-root", "../there"]) == 0
-    assert "0 in MSE" not in (said := capsys.readouterr().out)
+    assert read_metrics(tmp_path / "run")["config"]["data_root"] == "../there"
+    assert main(["evaluate", "run", "--data-root", "there"]) == 0
+    said = capsys.readouterr().out
     assert "Largest difference from metrics.json in MSE, SSIM, PSNR, KL: 0" in said
-    prior = ["train-prior", "../run", "--budget", "tiny", "--channels", "16", "--blocks", "1"]
+    prior = ["train-prior", "run", "--budget", "tiny", "--channels", "16", "--blocks", "1"]
     assert main([*prior, "--batch-size", "32"]) == 2
-    assert main([*prior, "--batch-size", "32", "--data-root", "../there"]) == 0
+    assert main([*prior, "--batch-size", "32", "--data-root", "there"]) == 0
     assert main([*prior, "--batch-size", "32"]) == 0  # finished: reads no data
     monkeypatch.setenv("HOME", str(tmp_path))
     assert main([*run[:-1], "~/run", "--data-root", "~/there"]) == 0
@@ -119,8 +124,8 @@ def test_where_the_data_lies_is_no_setting_of_the_result(tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize(
     ("labels", "classes"),
-    [([1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 11), ([3, 5], 6), ([3, 5], 2), ([0, 1], 10), ([7], 1),
-     (list(range(0, 250, 5)), 50)],
+    [([1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 11), ([1, 2, 3, 4], 4), ([3, 5], 6), ([3, 5], 2),
+     ([0, 1], 10), ([7], 1), (list(range(0, 250, 5)), 50)],
 )  # fmt: skip
 def test_any_number_of_classes_is_drawn_right_or_refused_before_training(
     labels, classes, tmp_path, monkeypatch
@@ -153,9 +158,19 @@ def test_any_number_of_classes_is_drawn_right_or_refused_before_training(
     assert not (tmp_path / "conditional").exists()
 
 
-def test_a_conditional_run_of_26_classes_is_drawn_and_has_a_prior(tmp_path):
-    data_set(tmp_path, list(range(26)), 260)
-    model = vae.VAEConfig(2, channels=(8, 16, 16), num_classes=26)
+def test_a_class_that_only_comes_after_the_first_images_is_not_overlooked(tmp_path, capsys):
+    data_set(tmp_path / "data", sorted(range(10)), 10)
+    flags = [*T.split(), "--num-classes", "10", "--data-root", str(tmp_path / "data")]
+    flags += ["--max-train-images", "8", "--batch-size", "8", "--run-dir", str(tmp_path / "run")]
+    assert main(["train", *flags]) == 2
+    said = "the 8 train images of dataset='fashion_mnist' have 8 classes, 0, 1, 2, 3, 4, 5, 6, 7"
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("classes", [2, 26])
+def test_a_conditional_run_of_other_classes_is_drawn_and_has_a_prior(classes, tmp_path):
+    data_set(tmp_path, list(range(classes)), 10 * classes + 60)
+    model = vae.VAEConfig(2, channels=(8, 16, 16), num_classes=classes)
     config = vae.TrainConfig(
         model, dataset="fashion_mnist", data_root=str(tmp_path), epochs=1, max_train_images=64,
         max_test_images=52, w_perceptual=0, lpips_images=0, early_evaluations=0, batch_size=16,
@@ -164,13 +179,15 @@ def test_a_conditional_run_of_26_classes_is_drawn_and_has_a_prior(tmp_path):
         warnings.simplefilter("error", UserWarning)
         run = vae.train(config, tmp_path / "run")
         options = {"epochs": 1, "max_train_images": 64, "batch_size": 32}
-        for wrong in (10, 27):
+        for wrong in (10, classes + 1):
             of = vae.PriorConfig(channels=16, blocks=1, steps=1, num_classes=wrong)
-            with pytest.raises(ValueError, match=rf"num_classes={wrong} .*26 classes"):
+            with pytest.raises(ValueError, match=rf"num_classes={wrong} .*{classes} classes"):
                 vae.train_prior(run.directory, vae.PriorTrainConfig(of, **options))
-        of = replace(of, num_classes=26)
+        of = replace(of, num_classes=classes)
         prior = vae.train_prior(run.directory, vae.PriorTrainConfig(of, **options))
-        assert run.model.sample(3, [25, 0, 7], None, prior).shape == (3, 1, 28, 28)
+        assert run.model.sample(3, [classes - 1, 0, 1], None, prior).shape == (3, 1, 28, 28)
+        assert len(figures.plot_digits(run.model, "").axes[0].images[0].get_array()) == 30 * classes
+        assert figures.plot_samples(run.model, "", prior=prior).axes
         assert {path.name for path in render(run)} == {
             "digits.png", "samples.png", "latent.gif", "reconstruction.gif", "interpolation.gif",
             "train_metrics.png", "test_metrics.png", "prior_samples.png",
@@ -193,10 +210,11 @@ def test_only_what_this_package_writes_is_removed_or_replaced(tiny, tmp_path, mo
     monkeypatch.setattr(Trainer, "fit", refuse)
     for name in ("config.json", "model.safetensors", "samples.png", "frames.npz", "metrics.json"):
         tmp_path.mkdir()
-        (tmp_path / name).write_text("mine")
+        for mine in (name, LOCK_NAME):  # many programs have such a lock
+            (tmp_path / mine).write_text("mine")
         with pytest.raises(ValueError, match=name):
             vae.train(tiny(), tmp_path)
-        assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+        assert [path.read_text() for path in tmp_path.iterdir()] == ["mine", "mine"]
         shutil.rmtree(tmp_path)
     tmp_path.mkdir()
 
@@ -237,11 +255,11 @@ def test_an_error_names_the_users_file_and_never_a_temporary_one(tmp_path, monke
         with monkeypatch.context() as patched:
             patched.setattr(os, "fsync", unsupported(number))
             with pytest.raises(OSError, match=r"metrics\.json could not be written") as error:
-                write_atomically(path, lambda temporary: temporary.write_text("new"))
+                write_atomically(path, b"new")
         assert os.strerror(number) in str(error.value)
         assert TEMPORARY not in str(error.value)
     with pytest.raises(OSError, match=r"metrics\.json could not be written: No such") as error:
-        write_atomically(tmp_path / "no" / "metrics.json", Path.touch)
+        write_atomically(tmp_path / "no" / "metrics.json", b"new")
     assert TEMPORARY not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
     assert path.read_text() == "old"
@@ -315,7 +333,9 @@ def test_a_training_depends_on_its_arguments_alone_and_changes_nothing_else(smal
 
     try:
         torch.set_default_dtype(torch.float64)
-        for number, mode in enumerate((torch.no_grad(), torch.inference_mode())):
+        half = torch.autocast("cpu", torch.bfloat16)
+        modes = torch.no_grad(), torch.inference_mode(), half, torch.device("meta")
+        for number, mode in enumerate(modes):
             with mode:
                 before = state()
                 run = vae.train(config, tmp_path / str(number))
@@ -338,12 +358,19 @@ def test_trainings_in_two_threads_are_those_of_a_lone_one(small, tmp_path):
         here = replace(config, mixed_precision=precision)
         runs[name] = vae.train(here, tmp_path / name)
 
-    cases = [("a", "no"), ("b", "no"), ("c", "bf16")]
+    def draw() -> None:  # a caller's own thread, which seeds, draws, and must not be disturbed
+        while len(runs) < 3:
+            torch.manual_seed(3)
+            drawn.add(tuple(torch.randn(4).tolist()))
+
+    cases, drawn = [("a", "no"), ("b", "no"), ("c", "bf16")], set()
     threads = [threading.Thread(target=train, args=case) for case in cases]
+    threads.append(threading.Thread(target=draw))
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert len(drawn) == 1
     assert same(runs["a"].model, alone.model)
     assert same(runs["b"].model, alone.model)
     assert runs["a"].metrics["test"] == alone.metrics["test"]
@@ -423,6 +450,9 @@ def test_a_home_folder_is_found(tiny, tmp_path, monkeypatch):
     assert same(vae.VAE.from_pretrained("~/saved"), model)
     monkeypatch.setattr(Trainer, "fit", lambda self: False)
     assert vae.train(tiny(), "~/run").directory == tmp_path / "run"
+    for nobody in ("~no such user/x", "a\0b"):
+        with pytest.raises(ValueError, match="is not allowed: a path"):
+            vae.train(tiny(), nobody)
     assert {path.name for path in tmp_path.iterdir()} == {"saved", "run"}
 
 
@@ -437,21 +467,39 @@ def test_a_reader_that_goes_away_is_no_error(small, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_training_goes_on_when_nobody_reads_its_progress(small, tmp_path, monkeypatch):
-    config, alone = small
+class Gone:
+    """A stderr of which nobody reads any more."""
 
-    class Gone:
-        def write(self, text):
-            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    def __init__(self, error: Exception):
+        self.error = error
 
-        def flush(self):
-            pass
+    def write(self, text):
+        raise self.error
 
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ValueError("closed"), None])
+def test_work_goes_on_when_nobody_reads_its_progress(error, one_by_one, tmp_path, monkeypatch):
+    config, alone = one_by_one["manifold"]
     with monkeypatch.context() as patched:
-        patched.setattr(sys, "stderr", Gone())
+        patched.setattr(sys, "stderr", Gone(error) if error else None)
         run = vae.train(config, tmp_path)
+        vae.evaluate(run.model, vae.load_digits("test").images[:5], lpips_images=0, progress=True)
+        assert main(["evaluate", str(tmp_path / "nowhere")]) == 2
     assert "test" in run.metrics
     assert same(run.model, alone.model)
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
+def test_a_command_whose_output_is_closed_does_its_work(closed, one_by_one, tmp_path):
+    _, alone = one_by_one["manifold"]
+    shutil.copytree(alone.directory, tmp_path / "run")
+    (tmp_path / "run" / "latent.gif").unlink()
+    code = f"'{sys.executable}' -m vae render '{tmp_path}/run' {closed}"
+    assert subprocess.run(["sh", "-c", code]).returncode == 0
+    assert (tmp_path / "run" / "latent.gif").is_file()
 
 
 def test_pictures_do_not_depend_on_the_users_matplotlibrc(small, tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import re
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import vae
 from vae.prior import LatentPrior, PriorConfig
+from vae.show import figures
 
 U, LABELS = (part[:8] for part in vae.load_digits("test"))
 X = vae.scale_images(U)
@@ -79,7 +81,7 @@ IMAGES = {  # function of images: the argument's name in the error, and a call
         "images",
         lambda x: flat(vae.importance_weighted_bound(M, x, 0.1, samples=3)),
     ),
-    "judge_images": ("images", lambda x: scores(images=x)),
+    "judge_images": ("images", lambda x: scores(images=x, neighbours=U)),
     "judge_images, reference": ("reference", lambda x: scores(reference=x)),
     "judge_images, neighbours": ("neighbours", lambda x: scores(neighbours=x)),
 }
@@ -215,6 +217,7 @@ LABELS_REFUSED = {
     "words": (["seven"] * 8, "labels are <U5"),
     "ragged": ([[1], [1, 2]], "labels="),
     "an object": (object(), "labels are object"),
+    "sparse": (LABELS.to_sparse(), r"labels are torch.int64 \(8,\)"),
     "negative": (LABELS - 8, "labels from 0 to"),
     "too large": (LABELS + 2, "labels from 0 to"),
     "one too large": (11, "labels from 0 to .* not 11 to 11"),
@@ -251,14 +254,20 @@ COUNTS = {
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_counts_and_generators_are_checked(name):
-    for wrong in (-1, 2.5, "3", True, [1], float("nan"), torch.tensor([1, 2])):
+    for wrong in (-1, 2.5, "3", True, [1], float("nan"), torch.tensor([1, 2]), 2**70):
         with pytest.raises(ValueError, match=rf"^{name}=.*whole number, at least [01]"):
             COUNTS[name](wrong)
     COUNTS[name](np.int64(3))
     for draw in (M.sample, PRIOR.sample):
         with pytest.raises(ValueError, match="generator=0 is not allowed"):
             draw(2, generator=0)
-    for wrong in (0.0, -1, float("inf"), float("nan"), "1"):
+    for width in (0, 2.5):
+        with pytest.raises(ValueError, match=r"^width="):
+            vae.PatchDiscriminator(width)
+    with pytest.raises(ValueError, match="prior='assets' is not allowed"):
+        M.sample(2, prior="assets")
+    assert vae.importance_weighted_bound(M, X[:1], Fraction(1, 10), samples=1).isfinite()
+    for wrong in (0.0, -1, float("inf"), float("nan"), "1", True):
         with pytest.raises(ValueError, match="variance="):
             vae.importance_weighted_bound(M, X, wrong)
     for wrong in (-1, float("inf"), "2", None) if name == "steps" else ():
@@ -276,6 +285,7 @@ def test_a_model_in_half_or_double_precision_gives_nearly_the_same():
             near = {"rtol": tolerance, "atol": tolerance}
             with torch.no_grad():
                 expected, found = (m.encode(X, labels) for m in (plain, model))
+                assert found.logvar.dtype == torch.promote_types(dtype, torch.float32)
                 torch.testing.assert_close(found.mean.float(), expected.mean, **near)
                 images = model.decode(found.mean, labels)
                 assert images.dtype == dtype
@@ -421,6 +431,29 @@ def test_a_default_type_of_float64_changes_nothing(tmp_path):
         torch.set_default_dtype(torch.float32)
 
 
+def test_lpips_lies_on_the_cpu_whatever_the_default_device():
+    with torch.device("meta"):
+        lpips = vae.LPIPS()
+    assert lpips(X, X.roll(1, 2)).isfinite().all()
+
+
+def test_figures_take_images_as_they_come_and_refuse_what_does_not_fit():
+    raw, scaled = (figures.plot_grid(x, 4, "x").axes[0].images[0].get_array() for x in (U, X))
+    assert np.array_equal(raw, scaled)
+    distances = [figures.plot_distances(x, LPIPS).axes[0].images[0].get_array() for x in (U, X)]
+    assert np.array_equal(*distances)
+    for labels in (LABELS.tolist(), LABELS.numpy()):
+        assert len(figures.plot_examples(vae.Digits(U, labels), "x").axes[0].get_yticks()) == 6
+    for call, said in (
+        (lambda: figures.plot_grid(U, 3, "x"), "columns=3 is not allowed"),
+        (lambda: figures.plot_grid(U[:0], 4, "x"), "images has shape"),
+        (lambda: figures.plot_examples(vae.Digits(U[:0], LABELS[:0]), "x"), "digits.images has"),
+        (lambda: figures.plot_interpolation(M, vae.Digits(U[:7], LABELS[:7]), "x"), "7 images"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            call()
+
+
 @pytest.mark.parametrize("wrong", ["", 3, None, b"bytes", ["a"]])
 def test_what_is_no_path_is_refused(wrong, tiny):
     for name, call in (
@@ -438,6 +471,8 @@ def test_what_is_no_path_is_refused(wrong, tiny):
 
 def test_settings_of_the_wrong_kind_are_refused(tmp_path):
     for call in (
+        lambda: vae.train(vae.PriorTrainConfig(), tmp_path),
+        lambda: vae.train_prior(tmp_path, vae.TrainConfig()),
         lambda: vae.train({"beta": 1}, tmp_path),
         lambda: vae.with_budget(None, "tiny"),
         lambda: vae.run_name("latent_2"),

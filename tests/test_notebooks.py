@@ -12,6 +12,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from address import stamped
 from common import ASSETS, ROOT
 from IPython.core.inputtransformer2 import TransformerManager
 from models import SHIPPED_BETA
@@ -88,7 +89,7 @@ def test_a_committed_notebook_ran_from_top_to_bottom_with_the_recipe_of_the_resu
 def test_cells_are_thin_and_the_first_three_are_as_colab_and_papermill_need_them(size):
     book = notebooks.generate(size)
     badge, setup, knobs = book.cells[:3]
-    address = f"{notebooks.repository()}/blob/main/notebooks/vae_latent_{size}.ipynb"
+    address = f"{stamped()}/blob/main/notebooks/vae_latent_{size}.ipynb"
     assert badge.source.startswith("[![Open in Colab]")
     assert f"https://colab.research.google.com/github/{address})" in badge.source
     assert (setup.metadata["tags"], knobs.metadata["tags"]) == (["setup"], ["parameters"])
@@ -99,7 +100,7 @@ def test_cells_are_thin_and_the_first_three_are_as_colab_and_papermill_need_them
     assert max(len(cell.source.splitlines()) for cell in code_cells(book)) <= 25
     assert "{{" not in nbformat.writes(book)
     assert set(re.findall(r"https://github\.com/([\w.-]+/[\w.-]+)", nbformat.writes(book))) == {
-        notebooks.repository()
+        stamped()
     }
 
 
@@ -179,7 +180,7 @@ def test_the_setup_cell_says_what_is_missing():
     code = code.replace("find_spec(name) is None", "find_spec(name) is None or name == 'vae'")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
     assert "ModuleNotFoundError: missing here: vae" in done.stderr
-    assert f"pip install git+https://github.com/{notebooks.repository()}" in done.stderr
+    assert f"pip install git+https://github.com/{stamped()}" in done.stderr
 
 
 def test_in_colab_only_the_weights_of_lpips_are_installed():

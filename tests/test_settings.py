@@ -69,6 +69,17 @@ def test_equal_values_are_equal_settings():
         assert not config_differences(saved, vae.TrainConfig())
     changed = config_differences({"beta": 0.5, "model": {"latent_size": 4}}, vae.TrainConfig())
     assert sorted(changed) == ["beta 0.5 there, 1.0 here", "latent_size 4 there, 2 here"]
+    assert vae.VAEConfig(self_attention=np.True_) == vae.VAEConfig()
+    for wrong in ({"data_root": b"data"}, {"beta": math.inf}, {"learning_rate": 10**400},
+                  {"model": {"nope": 1}}, {"model": 3}, {"model": vae.PriorConfig()}):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))}=.*not allowed|unknown.*nope"):
+            vae.TrainConfig(**wrong)
+    for of in (vae.VAE, vae.LatentPrior, vae.Judge):
+        for wrong in ({"latent_size": 2}, 4, vae.TrainConfig()):
+            with pytest.raises(ValueError, match=r"config=.* is not allowed: a .*Config"):
+                of(wrong)
+    with pytest.raises(ValueError, match=r"model=.*a PriorConfig"):
+        vae.PriorTrainConfig(model=vae.VAEConfig())
     for wrong in ({"epochs": True}, {"epochs": 2.0}, {"beta": "1"}, {"dataset": 3}, {"beta": True}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))}=.*not allowed"):
             vae.TrainConfig(**wrong)

@@ -1,5 +1,6 @@
 """What the tools share: places, tables, the parts of `assets/`, and how long things take."""
 
+import io
 import json
 import shlex
 import statistics
@@ -87,7 +88,8 @@ def picture(name: str, shown: list[Path], draw: Callable[[], Figure]) -> Part:
 
     def make() -> None:
         figure, note = draw(), {"Shows": fingerprint(*shown)}
-        write_atomically(path, lambda file: figure.savefig(file, metadata=note))
+        figure.savefig(buffer := io.BytesIO(), format=path.suffix[1:], metadata=note)
+        write_atomically(path, buffer.getvalue())
 
     return Part("draw", f"picture/{name}", 10, done, make)
 

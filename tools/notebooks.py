@@ -3,7 +3,7 @@
     python tools/notebooks.py            # write them; a cell that did not change keeps its output
     python tools/notebooks.py --execute  # and run them, with a training in full of each
 
-The repository's address comes from `[project.urls]` in `pyproject.toml`.
+The repository's address comes from `[project.urls]` in `pyproject.toml`: see `tools/address.py`.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+from address import stamped
 from common import ROOT
 from models import SHIPPED_BETA
 from nbclient import NotebookClient
@@ -27,15 +28,6 @@ METADATA = {
 }
 
 
-def repository() -> str:
-    """OWNER/REPO, from the one place where the address stands."""
-    text = (ROOT / "pyproject.toml").read_text()
-    found = re.search(r'^Repository = "https://github\.com/([\w.-]+/[\w.-]+)"$', text, re.M)
-    if not found:
-        raise ValueError("pyproject.toml: [project.urls] Repository is not https://github.com/A/B")
-    return found[1]
-
-
 def notebook_path(size: int) -> Path:
     return NOTEBOOKS / f"vae_latent_{size}.ipynb"
 
@@ -44,7 +36,7 @@ def generate(size: int) -> nbformat.NotebookNode:
     """The notebook of a latent size, without outputs."""
     text = (NOTEBOOKS / "template.md").read_text()
     values = {"size": size, "beta": SHIPPED_BETA[size], "values": size * 49}
-    for name, value in ({"repository": repository()} | values).items():
+    for name, value in ({"repository": stamped()} | values).items():
         text = text.replace("{{" + name + "}}", str(value))
     notebook = jupytext.reads(text, fmt="md")
     notebook.metadata = nbformat.from_dict(METADATA)

@@ -8,11 +8,11 @@ Each stands on one page, between `<!-- name -->` and `<!-- /name -->`; nothing e
 import re
 from pathlib import Path
 
+from address import stamped
 from common import ASSETS, ROOT, read_json
 from comparisons import BETAS, curve_points
 from models import time_to_reference as passed_reference
 
-from notebooks import repository
 from vae.show.showcase import REFERENCE
 from vae.store.folder import read_metrics
 
@@ -32,7 +32,7 @@ def gallery() -> str:
     for size in GALLERY:
         gifs.append(f"![latents of size {size} as they form](assets/latent_{size}/latent.gif)")
         badge = f"[![Open latent size {size} in Colab]({site}/assets/colab-badge.svg)]"
-        path = f"{repository()}/blob/main/notebooks/vae_latent_{size}.ipynb"
+        path = f"{stamped()}/blob/main/notebooks/vae_latent_{size}.ipynb"
         badges.append(f"{badge}({site}/github/{path})")
     return table([f"latent size {size}" for size in GALLERY], [gifs, badges])
 

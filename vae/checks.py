@@ -90,7 +90,8 @@ def as_labels(labels: object, n: int, classes: int, values: bool = True) -> Tens
         if labels.dtype.kind in "iu":
             labels = torch.from_numpy(labels.astype(np.int64))
     kind, shape = labels.dtype, tuple(labels.shape)
-    if kind not in WHOLE or shape not in ((), (n,)):
+    strided = getattr(labels, "layout", None) == torch.strided
+    if kind not in WHOLE or shape not in ((), (n,)) or not strided:
         given = f"labels are {kind} {shape}"
         raise ValueError(f"{given}; int64 ({n},), or one whole number for all, is expected")
     labels = labels.long().expand(n)
@@ -100,26 +101,26 @@ def as_labels(labels: object, n: int, classes: int, values: bool = True) -> Tens
     return labels
 
 
-def check_classes(labels: Tensor, classes: int, dataset: str, every: bool = True) -> None:
-    """Raise `ValueError` unless a split's labels are 0 to `classes` - 1, with `every` one there.
+def check_classes(labels: Tensor, classes: int, seen: str, every: bool = True) -> None:
+    """Raise `ValueError` unless labels are 0 to `classes` - 1, with `every` one there.
 
     A class that is never seen is never learned.
     """
     there = labels.unique().tolist()
     if (there != list(range(classes))) if every else not 0 <= there[0] <= there[-1] < classes:
         shown = ", ".join(map(str, there[:12])) + ", ..." * (len(there) > 12)
-        given = f"dataset={dataset!r} has {len(there)} classes, {shown}"
+        given = f"the {seen} have {len(there)} classes, {shown}"
         text = f"num_classes={classes} is not allowed: {given}; 0 to num_classes - 1, each of them,"
         raise ValueError(f"{text} are expected")
 
 
 def as_count(value: object, name: str, least: int = 1) -> int:
-    """`value` as an int. Raises `ValueError` unless it is a whole number of at least `least`."""
+    """`value` as an int. Raises `ValueError` unless it is a whole number from `least` to 2^63."""
     try:
         count = least - 1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         count = least - 1
-    if count < least:
+    if not least <= count < 2**63:
         raise ValueError(f"{name}={value!r} is not allowed: a whole number, at least {least}")
     return count
 

@@ -1,6 +1,7 @@
 """The command line. Its flags are the fields of the configs, read from them."""
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -26,16 +27,23 @@ def main(arguments: list[str] | None = None) -> int:
         for name in {"run_dir", "directory"} & vars(flags).keys():
             setattr(flags, name, as_path(getattr(flags, name), name))
         flags.command(flags)
-        sys.stdout.flush()
+        if sys.stdout:  # which may be closed
+            sys.stdout.flush()
     except BrokenPipeError:  # `| head -1`: nobody reads on, which is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is it at the exit
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"vae: {error}", file=sys.stderr)
-        return 2
+        return say(f"vae: {error}", 2)
     except KeyboardInterrupt:
-        print("vae: interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
-        return 130
+        how = "; --resume goes on from the last checkpoint" if hasattr(flags, "resume") else ""
+        return say(f"vae: interrupted{how}", 130)
     return 0
+
+
+def say(text: str, status: int) -> int:
+    """Write to stderr, if anybody reads it; returns the exit status."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr)
+    return status
 
 
 def parser() -> argparse.ArgumentParser:

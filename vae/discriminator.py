@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .checks import check_images
+from .checks import as_count, check_images
 
 STRETCH = 0.98  # artanh(0.98) = 2.3; tuned with the R1 penalty, which bounds what it gives
 
@@ -19,6 +19,7 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, width: int = 32):
         super().__init__()
+        width = as_count(width, "width")
         self.layers = nn.Sequential(
             nn.Conv2d(1, width, 4, stride=2, padding=1),  # 14x14, sees 4x4 pixels
             nn.LeakyReLU(0.2),

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from .checks import as_count, as_labels, check_images, check_pair, gaussian
 from .data import BATCH, PIXELS, batches, in_unit_range
 from .model import VAE, DiagonalGaussian, Labels
 from .perceptual import LPIPS
+from .progress import Bar
 
 DATA_RANGE = 2.0  # images lie in [-1, 1]
 SSIM_WINDOW = 7
@@ -115,7 +115,7 @@ def evaluate(model: VAE, images: Tensor, labels: Labels = None, *, mean: bool = 
     if lpips_images and lpips is None:
         lpips = LPIPS().to(model.device)
     kl, drawn, of_mean = [], [], []
-    for part, given, eps in tqdm(parts, "evaluating", disable=not progress):
+    for part, given, eps in Bar(parts, "evaluating", disable=not progress):
         y, posterior = model(part, given, eps)  # no layer works otherwise in training
         drawn.append(y)
         kl.append(posterior.kl())
@@ -161,7 +161,8 @@ def importance_weighted_bound(model: VAE, images: Tensor, variance: float,
     `variance`: of the decoder's Gaussian; in `evaluate`, the MSE. Raises `ValueError`.
     """
     samples = as_count(samples, "samples")
-    if not isinstance(variance, Real) or not 0 < variance < math.inf:
+    number = isinstance(variance, Real) and not isinstance(variance, bool)
+    if not number or not 0 < (variance := float(variance)) < math.inf:
         raise ValueError(f"variance={variance!r} is not allowed: a finite number above 0")
     if not model.config.variational:
         raise ValueError("variational=False is not allowed: there is no q(z|x) to draw from")

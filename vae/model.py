@@ -143,8 +143,8 @@ class VAE(Pretrained):
     config_type = VAEConfig
 
     def __init__(self, config: VAEConfig | None = None):
-        super().__init__()
-        self.config = config = config or VAEConfig()
+        super().__init__(config)
+        config = self.config
         self.encoder, self.decoder = Encoder(config), Decoder(config)
         if config.num_classes:
             self.class_embedding = nn.Embedding(config.num_classes, config.channels[-1])
@@ -192,6 +192,8 @@ class VAE(Pretrained):
         a learned prior. `generator`: a CPU generator, so that a seed gives the same latents on
         every device. Raises `ValueError`.
         """
+        if not hasattr(prior, "sample") and prior is not None:
+            raise ValueError(f"prior={prior!r} is not allowed: a LatentPrior, or None")
         n, conditional = as_count(n, "n"), self.config.num_classes > 0
         given = self._labels(labels if prior is None or conditional else None, n)
         shape = (n, *self.config.latent_shape)

@@ -48,20 +48,21 @@ class LPIPS(nn.Module):
             raise ValueError(f"variant={variant!r} is not one of {VARIANTS}")
         self.antialiased = variant == "shift_tolerant"
         # weights that are about to be replaced draw no random numbers
-        conv, draw = (partial(skip_init, nn.Conv2d), torch.empty) if pretrained else (
-            nn.Conv2d, torch.rand
-        )  # fmt: skip
-        self.stages = nn.ModuleList(
-            nn.ModuleList(conv(*pair, 3, padding=1) for pair in pairwise(widths))
-            for widths in STAGES
-        )
-        self.linear = nn.ParameterList(draw(1, widths[-1], 1, 1) for widths in STAGES)
-        # mean and spread of ImageNet's colours, for images in [-1, 1]
-        colours = torch.tensor([[-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]])
-        self.register_buffer("shift", colours[0].view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("scale", colours[1].view(1, 3, 1, 1), persistent=False)
-        blur = torch.tensor([1.0, 2.0, 1.0]) / 4
-        self.register_buffer("blur", torch.outer(blur, blur).view(1, 1, 3, 3), persistent=False)
+        conv = partial(skip_init, nn.Conv2d) if pretrained else nn.Conv2d
+        draw = torch.empty if pretrained else torch.rand
+        with torch.device("cpu"):
+            self.stages = nn.ModuleList(
+                nn.ModuleList(conv(*pair, 3, padding=1) for pair in pairwise(widths))
+                for widths in STAGES
+            )
+            self.linear = nn.ParameterList(draw(1, widths[-1], 1, 1) for widths in STAGES)
+            # mean and spread of ImageNet's colours, for images in [-1, 1]
+            shift = torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1)
+            scale = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1)
+            blur = torch.tensor([1.0, 2.0, 1.0]) / 4
+            blur = torch.outer(blur, blur).view(1, 1, 3, 3)
+        for name, buffer in (("shift", shift), ("scale", scale), ("blur", blur)):
+            self.register_buffer(name, buffer, persistent=False)
         if pretrained:
             _load_weights(self, variant)
         self.requires_grad_(False).eval()

@@ -50,8 +50,8 @@ class LatentPrior(Pretrained):
     checkpoint_name = PRIOR_CHECKPOINT_NAME
 
     def __init__(self, config: PriorConfig | None = None):
-        super().__init__()
-        self.config = config = config or PriorConfig()
+        super().__init__(config)
+        config = self.config
         width = config.channels
         # inside, latents are standardised, each channel by its own numbers
         self.register_buffer("mean", torch.zeros(config.latent_size, 1, 1))

@@ -33,8 +33,8 @@ class Judge(Pretrained):
     config_type = JudgeConfig
 
     def __init__(self, config: JudgeConfig | None = None):
-        super().__init__()
-        self.config = config = config or JudgeConfig()
+        super().__init__(config)
+        config = self.config
         narrow, middle, wide = config.channels
         layers = [*_convolution(1, narrow), nn.MaxPool2d(2)]
         layers += [*_convolution(narrow, middle), *_convolution(middle, middle), nn.MaxPool2d(2)]

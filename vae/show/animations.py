@@ -83,9 +83,9 @@ def save_gif(path: Path, figures: list[Figure], frame_ms: int, last_ms: int) -> 
     """Write figures as an endless GIF, in one step; each is shown so many milliseconds."""
     frames = np.stack([to_palette(figure) for figure in figures])
     durations = [frame_ms] * (len(frames) - 1) + [last_ms]
-    options = {"plugin": "pillow", "mode": "P", "palette": PALETTE.tobytes(), "loop": 0}
+    options = {"extension": ".gif", "plugin": "pillow", "mode": "P", "palette": PALETTE.tobytes()}
     options["duration"] = durations if len(frames) > 1 else last_ms  # Pillow: no list for one frame
-    write_atomically(path, lambda temporary: iio.imwrite(temporary, frames, **options))
+    write_atomically(path, iio.imwrite("<bytes>", frames, loop=0, **options))
 
 
 @own_style

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..checks import gaussian
+from ..checks import check_images, gaussian
 from ..data import Digits, in_unit_range
 from ..metrics import mse
 from ..model import VAE, VAEConfig
@@ -138,9 +138,10 @@ def plot_manifold(model: VAE, name: str, side: int = 20) -> Figure:
 
 def plot_examples(digits: Digits, title: str, columns: int = 12) -> Figure:
     """The first images of each class, a row for each."""
-    rows, names = [], {}
-    for row, label in enumerate(digits.labels.unique().tolist()[:MOST_ROWS]):
-        own = in_unit_range(digits.images[digits.labels == label][:columns])
+    rows, names, labels = [], {}, torch.as_tensor(digits.labels)
+    check_images(digits.images, "digits.images", raw=True)
+    for row, label in enumerate(labels.unique().tolist()[:MOST_ROWS]):
+        own = in_unit_range(digits.images[labels == label][:columns])
         rows.append(F.pad(own, (0,) * 7 + (columns - len(own),), value=-0.5))
         names[row] = str(label)
     return plot_grid(torch.cat(rows), columns, title, 7.5, down=names)
@@ -154,7 +155,10 @@ def plot_grid(images: Tensor, columns: int, title: str, width: float = 6,
 
     `across`, `down`: what to write under columns and beside rows, by their number.
     """
-    across, down = across or {}, down or {}
+    check_images(images, raw=True)
+    if len(images) % columns:
+        raise ValueError(f"columns={columns} is not allowed: {len(images)} images do not fill rows")
+    images, across, down = in_unit_range(images), across or {}, down or {}
     tiles = tile(images.detach().float().cpu().numpy()[:, 0], columns)
     longest = max((len(line) for name in down.values() for line in name.split("\n")), default=-2)
     left = 0.15 + 0.075 * longest
@@ -175,6 +179,7 @@ def plot_grid(images: Tensor, columns: int, title: str, width: float = 6,
 @torch.no_grad()
 def plot_distances(images: Tensor, lpips: LPIPS) -> Figure:
     """How far MSE and LPIPS find a 3x3 blur and a shift of images (B, 1, 28, 28) in [-1, 1]."""
+    images = in_unit_range(images)
     edge, names = F.pad(images, (1, 1, 1, 1), value=-1), {}
     versions = {"original": images, "blurred": F.avg_pool2d(edge, 3, stride=1)}
     versions["moved by one pixel"] = edge[..., 1:-1, :-2]
@@ -188,6 +193,8 @@ def plot_distances(images: Tensor, lpips: LPIPS) -> Figure:
 @torch.no_grad()
 def plot_interpolation(model: VAE, digits: Digits, name: str, steps: int = 9) -> Figure:
     """A row for each two of `digits` (an even number): both, and the way between their means."""
+    if len(digits.images) % 2:
+        raise ValueError(f"digits has {len(digits.images)} images; an even number is expected")
     x = in_unit_range(digits.images)
     first, second = (Digits(x[k::2], digits.labels[k::2]) for k in (0, 1))
     between = decode_between(model, first, second, torch.linspace(0, 1, steps).tolist())
@@ -249,5 +256,4 @@ def to_png(figure: Figure) -> bytes:
 
 def save_png(path: Path, figure: Figure) -> None:
     """Write a figure as PNG, in one step."""
-    content = to_png(figure)
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    write_atomically(path, to_png(figure))

@@ -1,5 +1,6 @@
 """What the GIFs show, recorded at each evaluation: projected latents and ten reconstructions."""
 
+import io
 import math
 import zipfile
 from collections.abc import Mapping
@@ -60,7 +61,8 @@ class Frames:
 
     def save(self, path: Path) -> None:
         """Write all arrays to one compressed .npz, in one step."""
-        write_atomically(path, lambda temporary: np.savez_compressed(temporary, **self.arrays()))
+        np.savez_compressed(buffer := io.BytesIO(), **self.arrays())
+        write_atomically(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> "Frames":

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -30,17 +29,15 @@ def sha256(data: bytes) -> str:
 
 def as_path(path: str | Path, name: str = "directory") -> Path:
     """`path` with ~ expanded. Raises `ValueError` for what is no path, or an empty one."""
-    try:
-        text = os.path.expanduser(os.fspath(path))
-        if text:
-            return Path(text)
-    except TypeError:
-        pass
-    raise ValueError(f"{name}={path!r} is not allowed: a path, as text or as a pathlib.Path")
+    given = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    text = os.path.expanduser(given) if isinstance(given, str) else ""
+    if not text or text[0] == "~" or "\0" in text:  # ~ of nobody stays as it is
+        raise ValueError(f"{name}={path!r} is not allowed: a path, as text or as a pathlib.Path")
+    return Path(text)
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Call `write(temporary_path)` and move the result to `path` in one step.
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write a file in one step, by way of a temporary one.
 
     A reader sees the old file or the new one, never half of it; on any error the old file stays.
     Raises `OSError` naming `path` when there is no space.
@@ -48,8 +45,10 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     path = Path(path)
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{threading.get_native_id()}-{path.name}")
     try:
-        write(temporary)
-        _flush(temporary)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            _sync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:  # whose own text names the temporary file
         raise OSError(f"{path} could not be written: {error.strerror or error}") from error
@@ -66,20 +65,18 @@ def remove_leftovers(directory: Path, names: tuple[str, ...]) -> None:
                 path.unlink()
 
 
-def _flush(path: Path) -> None:
+def _sync(file: int) -> None:
     """Have a file reach the disk, on file systems that know of that."""
-    with open(path, "rb+") as file:
-        try:
-            os.fsync(file.fileno())
-        except OSError as error:
-            if error.errno not in UNSUPPORTED:  # no space, say
-                raise
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:  # no space, say
+            raise
 
 
 def write_json(path: Path, content: object, indent: int = 1) -> None:
     """Write `content` as JSON, in one step."""
-    text = json.dumps(content, indent=indent) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
+    write_atomically(path, (json.dumps(content, indent=indent) + "\n").encode())
 
 
 def read_json(path: Path, kind: str) -> object:
@@ -101,8 +98,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     """Write a safetensors file that holds the checksum of what is in it, in one step."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     metadata = {"format": "pt", "sha256": _digest(tensors, metadata)} | metadata
-    content = save(tensors, metadata)
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    write_atomically(path, save(tensors, metadata))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

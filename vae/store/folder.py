@@ -22,7 +22,7 @@ FILES = (  # all that a training writes: nothing else is ever removed or replace
     "prior.json", "prior.safetensors", PRIOR_METRICS_NAME, PRIOR_CHECKPOINT_NAME,
     PRIOR_PICTURE_NAME,
 )  # fmt: skip
-OF_A_RUN = (LOCK_NAME, METRICS_NAME, CHECKPOINT_NAME)  # one of them is in every run's folder
+OF_A_RUN = (METRICS_NAME, CHECKPOINT_NAME)  # one of them is in every run's folder, from the first
 FREE_SPACE = 100 * 2**20  # bytes that a run's folder may come to need
 
 

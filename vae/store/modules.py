@@ -22,6 +22,13 @@ class Pretrained(nn.Module):
     weights_name: ClassVar[str] = "model.safetensors"
     checkpoint_name: ClassVar[str] = CHECKPOINT_NAME
 
+    def __init__(self, config: object = None):
+        super().__init__()
+        if not isinstance(config, self.config_type | None):
+            expected = f"a {self.config_type.__name__} is expected"
+            raise ValueError(f"config={config!r} is not allowed: {expected}")
+        self.config = config or self.config_type()
+
     def save_pretrained(self, directory: str | Path) -> None:
         """Write weights and config into `directory`, each file in one step."""
         directory = as_path(directory)

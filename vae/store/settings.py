@@ -1,9 +1,12 @@
 """Settings that explain and check themselves: dataclass fields with a help text and limits."""
 
+import math
 import numbers
 import operator
 import os
 from dataclasses import Field, asdict, field, fields
+
+import numpy as np
 
 REMEDY = "name another folder, or delete it"  # where a folder has other settings
 
@@ -39,7 +42,7 @@ def check_options(config) -> None:
                 within = (low is None or part >= low) and (high is None or part <= high)  # no NaN
                 if not within or (choices and part not in choices):
                     raise TypeError
-        except TypeError:
+        except (TypeError, OverflowError):
             limits = f"one of {choices}" if choices else kind.__name__
             limits += f", at least {low}" if low is not None else ""
             limits += f", at most {high}" if high is not None else ""
@@ -49,11 +52,11 @@ def check_options(config) -> None:
 
 def _as(kind: type, value: object) -> object:
     """`value` as a bool, int, float or str; `TypeError` for what is not one already."""
-    if kind is str:
+    if kind is str and isinstance(value, str | os.PathLike):
         return os.fspath(value)
-    if isinstance(value, bool) != (kind is bool):
+    if kind is str or isinstance(value, bool | np.bool_) != (kind is bool):
         raise TypeError
-    if kind is float and not isinstance(value, numbers.Real):
+    if kind is float and not (isinstance(value, numbers.Real) and math.isfinite(value)):
         raise TypeError
     return operator.index(value) if kind is int else kind(value)
 

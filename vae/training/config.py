@@ -9,7 +9,7 @@ from ..data import DATASETS
 from ..model import VAEConfig
 from ..perceptual import VARIANTS
 from ..prior import PriorConfig
-from ..store.settings import check_options, option
+from ..store.settings import check_options, from_saved, option
 
 PRECISIONS = ("auto", "no", "bf16", "fp16")
 BUDGETS = {  # what TrainConfig leaves open; times are for two CPU cores and all four loss terms
@@ -22,6 +22,13 @@ PRIOR_BUDGETS = {  # what PriorTrainConfig leaves open
     "quick": {"epochs": 2},  # 4 minutes
     "tiny": {"epochs": 1, "max_train_images": 320},
 }
+
+
+def _take_model(config, kind: type) -> None:
+    if isinstance(config.model, dict):  # as it comes from JSON
+        object.__setattr__(config, "model", from_saved(kind, config.model))
+    if not isinstance(config.model, kind):
+        raise ValueError(f"model={config.model!r} is not allowed: a {kind.__name__} is expected")
 
 
 def left_open(help: str, low: int = 1):
@@ -66,10 +73,7 @@ class TrainConfig:
     seed: int = option(0, "of the weights, the order and the sampling noise", 0, 2**32 - 1)
 
     def __post_init__(self):
-        if isinstance(self.model, dict):  # as it comes from JSON
-            object.__setattr__(self, "model", VAEConfig(**self.model))
-        if not isinstance(self.model, VAEConfig):
-            raise ValueError(f"model={self.model!r} is not allowed: a VAEConfig")
+        _take_model(self, VAEConfig)
         check_options(self)
         if not self.model.variational and self.beta:
             given = f"beta={self.beta} is not allowed with variational=False"
@@ -99,8 +103,7 @@ class PriorTrainConfig:
     seed: int = option(0, "of the weights, the order and the noise", 0, 2**32 - 1)
 
     def __post_init__(self):
-        if isinstance(self.model, dict):  # as it comes from JSON
-            object.__setattr__(self, "model", PriorConfig(**self.model))
+        _take_model(self, PriorConfig)
         check_options(self)
 
 
@@ -109,7 +112,7 @@ def with_budget(config, budget: str = "auto"):
 
     "auto": "full" with a GPU, "quick" without, nothing if `epochs` is stated. Raises `ValueError`.
     """
-    _check_config(config, TrainConfig, PriorTrainConfig)
+    check_config(config, TrainConfig, PriorTrainConfig)
     if budget not in ("auto", *config.budgets):
         raise ValueError(f"budget={budget!r} is not one of {('auto', *config.budgets)}")
     if budget == "auto" and config.epochs is not None:
@@ -122,7 +125,7 @@ def with_budget(config, budget: str = "auto"):
 
 def run_name(config: TrainConfig) -> str:
     """A name for a run's folder: `latent_2`, or `fashion_mnist_latent_2_grid_1_beta_0.1`."""
-    _check_config(config, TrainConfig)
+    check_config(config, TrainConfig)
     model = config.model
     parts = {
         f"{config.dataset}_": config.dataset != "mnist",
@@ -138,7 +141,8 @@ def run_name(config: TrainConfig) -> str:
     return "".join(part for part, differs in parts.items() if differs)
 
 
-def _check_config(config: object, *kinds: type) -> None:
+def check_config(config: object, *kinds: type) -> None:
+    """Raise `ValueError` unless `config` is of one of these kinds."""
     if not isinstance(config, kinds):
         names = " or a ".join(kind.__name__ for kind in kinds)
         raise ValueError(f"config={config!r} is not allowed: a {names} is expected")

@@ -2,13 +2,14 @@
 
 import copy
 import time
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
+from ..progress import Bar
 from ..store import checkpoint
 from ..store.files import FileError
 from ..store.folder import lock
@@ -33,8 +34,12 @@ class Loop:
     checkpoint_name = checkpoint.CHECKPOINT_NAME
     early: set[int] = frozenset()  # steps after which to evaluate, beside an epoch's end
 
-    def __init__(self, config, directory: Path, machine: Machine, count: int):
-        """`count`: of the images. Raises `ValueError` for a batch size that does not fit it."""
+    def __init__(self, config, directory: Path, machine: Machine, *data: Tensor):
+        """`data`: all that is learned from and measured on, the training images first.
+
+        Raises `ValueError` for a batch size that does not fit.
+        """
+        count = len(data[0])
         if config.batch_size > count or config.batch_size % machine.num_processes:
             of, most = f"the {machine.num_processes} processes", f"the {count} training images"
             given = f"batch_size={config.batch_size} is not allowed"
@@ -46,7 +51,8 @@ class Loop:
         self.schedule = one_cycle(config.warmup, self.total_steps)
         self.memory: dict[str, Tensor] = {}  # what a step leaves for the next
         self.order_epoch, self.log = -1, Log()
-        self.metrics = {"config": asdict(config), "environment": describe_environment(machine),
+        self.metrics = {"config": asdict(config), "data": checksum(data),
+                        "environment": describe_environment(machine),
                         "history": {"train": [], "test": []}}  # fmt: skip
 
     def prepare(self, modules: dict[str, nn.Module], rates: dict[str, float]) -> list:
@@ -114,9 +120,11 @@ class Loop:
         return {"step": self.step, "epoch": self.step / self.steps_per_epoch}
 
     def check_saved(self, metrics: dict) -> None:
-        """Raise `ValueError` for a checkpoint of other settings."""
+        """Raise `ValueError` for a checkpoint of other settings or other data."""
         place = f"run_dir={self.directory}, whose {self.what} was cut off,"
         check_same_settings(metrics["config"], self.config, place, self.remedy)
+        if metrics.get("data", self.metrics["data"]) != self.metrics["data"]:
+            raise ValueError(f"{place} saw other data than there is now (data_root): {self.remedy}")
 
     def record(self) -> dict[str, Tensor]:
         """What else a checkpoint keeps."""
@@ -126,14 +134,12 @@ class Loop:
         """Take back, from a checkpoint's tensors, what `record` gave."""
 
 
-class Bar(tqdm):
-    """A progress bar that stops, not the training, when nobody reads it any more: `| head -1`."""
-
-    def display(self, *args, **kwargs) -> bool | None:
-        try:
-            return super().display(*args, **kwargs)
-        except OSError:
-            self.disable = True
+def checksum(data: tuple[Tensor, ...]) -> str:
+    """CRC-32 of some tensors' bytes, by which a resumed training knows its data again."""
+    found = 0
+    for tensor in data:
+        found = zlib.crc32(tensor.cpu().contiguous().numpy(), found)
+    return f"{found:08x}"
 
 
 class Log:
@@ -144,7 +150,7 @@ class Log:
         self.seconds, self.clock = 0.0, 0.0  # of training so far, and when it went on
         self.bar = Bar(disable=True)
 
-    def progress(self, loop: Loop) -> tqdm:
+    def progress(self, loop: Loop) -> Bar:
         """A bar over all steps; the clock starts."""
         self.clock, hidden = time.perf_counter(), not loop.machine.is_main_process
         self.bar = Bar(initial=loop.step, total=loop.total_steps, unit="step", disable=hidden)
@@ -225,5 +231,6 @@ def restore(loop: Loop) -> None:
             loop.machine.scaler.load_state_dict(state["scaler"])
     except (KeyError, TypeError, IndexError, ValueError, RuntimeError) as error:
         raise FileError(f"{path} does not fit this training: {error!r}") from error
-    loop.metrics, loop.step = state["metrics"], state["step"]
+    loop.metrics = state["metrics"] | {"config": loop.metrics["config"]}  # data may have moved
+    loop.step = state["step"]
     log.seconds = state["training_seconds"]

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 CHANGES_THE_METHOD = (  # of what `accelerate` reads in the environment
     "GRADIENT_ACCUMULATION_STEPS", "DYNAMO_BACKEND", "USE_DEEPSPEED", "USE_FSDP",
@@ -89,17 +90,37 @@ def shared_state(*states: dict) -> Iterator[None]:
                 kind._shared_state = state
 
 
+class Seeded(TorchFunctionMode):
+    """New modules are float32 on the CPU and depend on `seed` alone.
+
+    The process's random state, default type and device are neither used nor touched: other threads
+    may draw, train or change them meanwhile.
+    """
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.generator = torch.Generator("cpu").manual_seed(seed)
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs, name = kwargs or {}, getattr(function, "__name__", "")
+        if name in ("uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_", "randn"):
+            kwargs = kwargs | {"generator": self.generator}
+        if name in ("empty", "zeros", "ones", "randn"):
+            kwargs = kwargs | {"dtype": torch.float32, "device": "cpu"}
+        return function(*args, **kwargs)
+
+
 @contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """New modules are float32 and depend on `seed` alone; the caller's state is left as it was."""
-    dtype = torch.get_default_dtype()
-    with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        try:
-            torch.set_default_dtype(torch.float32)
-            torch.default_generator.manual_seed(seed)
-            yield
-        finally:
-            torch.set_default_dtype(dtype)
+def apart() -> Iterator[None]:
+    """The caller's gradient mode, autocast and default device do not reach in."""
+    default, gpu = torch.get_default_device().type, torch.accelerator.current_accelerator()
+    with contextlib.ExitStack() as modes:
+        modes.enter_context(torch.inference_mode(False))  # with gradients
+        for kind in {"cpu", gpu.type if gpu else "cpu"}:
+            modes.enter_context(torch.autocast(kind, enabled=False))
+        if default != "cpu":  # which costs a little in every call
+            modes.enter_context(torch.device("cpu"))
+        yield
 
 
 def choose_precision(requested: str) -> str:

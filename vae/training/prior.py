@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_classes, gaussian
-from ..data import BATCH, batches, load_digits, scale_images
+from ..data import BATCH, Digits, batches, load_digits, scale_images
 from ..model import MAP_SIZE, VAE
 from ..prior import LatentPrior
 from ..show import figures
@@ -18,14 +18,14 @@ from ..store.checkpoint import PRIOR_CHECKPOINT_NAME
 from ..store.files import FileError, as_path, read_json, sha256, write_json
 from ..store.settings import check_same_settings
 from . import step
-from .config import PriorTrainConfig, with_budget
+from .config import PriorTrainConfig, check_config, with_budget
 from .loop import Loop, complete
-from .machine import Machine, peak_memory_mb, seeded, seeded_generator
+from .machine import Machine, Seeded, apart, peak_memory_mb, seeded_generator
 
 TEST_IMAGES = 1000  # on which the loss is measured after each pass
 
 
-@torch.inference_mode(False)  # with gradients, whatever the caller's mode
+@apart()
 def train_prior(
     directory: str | Path, config: PriorTrainConfig | None = None, *, resume: bool = True
 ) -> LatentPrior:
@@ -37,7 +37,8 @@ def train_prior(
     `ValueError` for a VAE without a 7x7 latent or whose training was cut off and for settings that
     do not fit, and `OSError` where nothing can be written. Raises `FloatingPointError` as `train`.
     """
-    directory = as_path(directory)
+    directory, config = as_path(directory), PriorTrainConfig() if config is None else config
+    check_config(config, PriorTrainConfig)
     vae = VAE.from_pretrained(directory)
     if vae.config.latent_grid != MAP_SIZE:
         given = f"latent_grid={vae.config.latent_grid} needs no learned prior"
@@ -46,7 +47,7 @@ def train_prior(
         held = f"directory={str(directory)!r} holds a VAE whose training was cut off"
         remedy = "finish it first (--resume), or its latents would change under the prior"
         raise ValueError(f"{held}: {remedy}")
-    config = with_budget(config or PriorTrainConfig(), "full")
+    config = with_budget(config, "full")
     config = replace(config, model=replace(config.model, latent_size=vae.config.latent_size))
     finished = not (directory / PRIOR_CHECKPOINT_NAME).is_file()
     if finished and (path := directory / folder.PRIOR_METRICS_NAME).is_file():
@@ -85,15 +86,17 @@ class PriorTrainer(Loop):
         dataset = of_vae["dataset"]
         root = config.data_root or of_vae.get("data_root", "data")
         train_set, test_set = (load_digits(split, dataset, root) for split in ("train", "test"))
-        check_classes(train_set.labels, config.model.num_classes, dataset)
-        check_classes(test_set.labels, config.model.num_classes, dataset, every=False)
-        train_set = [part[: config.max_train_images] for part in train_set]
-        super().__init__(config, directory, Machine(config.mixed_precision), len(train_set[0]))
+        train_set = Digits(*(part[: config.max_train_images] for part in train_set))
+        seen = f"{len(train_set.labels):,} train images of dataset={dataset!r}"
+        check_classes(train_set.labels, config.model.num_classes, seen)
+        check_classes(test_set.labels, config.model.num_classes, seen, every=False)
+        super().__init__(config, directory, Machine(config.mixed_precision), *train_set, *test_set)
         self.vae, self.dataset = vae.to(self.device), dataset
         self.train_set = self.encode(*train_set)
         self.test_set = self.encode(*(part[:TEST_IMAGES] for part in test_set))
-        with seeded(config.seed):
-            self.prior = LatentPrior(config.model).to(self.device)
+        with Seeded(config.seed):
+            prior = LatentPrior(config.model)
+        self.prior = prior.to(self.device)
         mean, std, _ = self.train_set  # the prior gets those of z ~ q(z|x), for each channel
         self.prior.mean.copy_(mean.mean((0, 2, 3))[:, None, None])
         variance = (mean - self.prior.mean).square() + std.square()

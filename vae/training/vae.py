@@ -20,14 +20,14 @@ from ..store.files import as_path
 from ..store.folder import check_directory, is_finished
 from ..store.settings import check_same_settings
 from . import step
-from .config import TrainConfig, with_budget
+from .config import TrainConfig, check_config, with_budget
 from .loop import Loop, complete
-from .machine import Machine, peak_memory_mb, seeded
+from .machine import Machine, Seeded, apart, peak_memory_mb
 
 RUNNING_LPIPS_IMAGES = 200  # LPIPS of all 10,000 would take longer than an epoch on a CPU
 
 
-@torch.inference_mode(False)  # with gradients, whatever the caller's mode
+@apart()
 def train(config: TrainConfig, run_dir: str | Path, *, resume: bool = True) -> Run:
     """Train a VAE; leave model, metrics and pictures in `run_dir`.
 
@@ -40,6 +40,7 @@ def train(config: TrainConfig, run_dir: str | Path, *, resume: bool = True) -> R
     that do not fit the data, and `OSError` when there is no space or another training is at work
     there. Raises `FloatingPointError`, naming term and step, when a loss is no longer finite.
     """
+    check_config(config, TrainConfig)
     config, directory = with_budget(config), as_path(run_dir, "run_dir")
     if is_finished(directory) and not (directory / CHECKPOINT_NAME).is_file():
         run = Run.load(directory)
@@ -58,11 +59,13 @@ class Trainer(Loop):
         config, machine = with_budget(config), Machine(config.mixed_precision)
         self.train_set = self._load(config, machine, "train", config.max_train_images)
         self.test_set = self._load(config, machine, "test", config.max_test_images)
-        super().__init__(config, as_path(run_dir, "run_dir"), machine, len(self.train_set.images))
+        super().__init__(
+            config, as_path(run_dir, "run_dir"), machine, *self.train_set, *self.test_set
+        )
         self.adversarial_from = round(config.adversarial_start * self.total_steps)
         early, per_epoch = config.early_evaluations, self.steps_per_epoch
         self.early = {max(1, round(per_epoch * k / (early + 1))) for k in range(1, early + 1)}
-        with seeded(config.seed):
+        with Seeded(config.seed):
             networks = {"model": VAE(config.model), "discriminator": PatchDiscriminator()}
         rates = {"optimizer": config.learning_rate, "d_optimizer": config.discriminator_lr}
         shared = self.prepare({k: m.to(self.device) for k, m in networks.items()}, rates)
@@ -79,9 +82,11 @@ class Trainer(Loop):
     def _load(config: TrainConfig, machine: Machine, split: str, n: int | None) -> Digits:
         with machine.main_process_first():  # one process downloads, the others read
             digits = load_digits(split, config.dataset, config.data_root)
+        digits = Digits(*(part[:n].to(machine.device) for part in digits))
         if config.model.num_classes:
-            check_classes(digits.labels, config.model.num_classes, config.dataset, split == "train")
-        return Digits(*(part[:n].to(machine.device) for part in digits))
+            seen = f"{len(digits.labels):,} {split} images of dataset={config.dataset!r}"
+            check_classes(digits.labels, config.model.num_classes, seen, split == "train")
+        return digits
 
     def select(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         """Images (B, 1, 28, 28) in [-1, 1], and labels (B,) for a conditional model."""

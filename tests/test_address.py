@@ -1,0 +1,133 @@
+"""The repository's address, wherever it is pushed to; and the forge's workflows."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pytest
+import yaml
+from address import NAMING, PLACEHOLDER, read_remote, stamp, stamped
+from common import ROOT
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of everything that names the address, with the script."""
+    for pattern in (*NAMING, "tools/address.py"):
+        for path in ROOT.glob(pattern):
+            there = tmp_path / path.relative_to(ROOT)
+            there.parent.mkdir(exist_ok=True)
+            shutil.copy(path, there)
+    return tmp_path
+
+
+def texts(folder):
+    """The files that name the address, by their paths."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes().decode()
+        for pattern in NAMING for path in folder.glob(pattern)
+    }  # fmt: skip
+
+
+def test_everything_that_names_the_old_address_names_the_new_one(copy):
+    before, old = texts(copy), stamped(copy)
+    books = {path: nbformat.read(path, 4) for path in copy.glob("notebooks/*.ipynb")}
+    changed = stamp("some-body/their.vae", "their-main", copy)
+    after = texts(copy)
+    assert stamped(copy) == "some-body/their.vae"
+    names = {str(path.relative_to(copy)) for path in changed}
+    assert names == {name for name, text in before.items() if f"/{old}" in text}
+    assert {"pyproject.toml", "README.md", "notebooks/vae_latent_4.ipynb"} <= names
+    for name, text in after.items():
+        assert f"/{old}" not in text, name
+        places = rf"github(?:\.com)?/{re.escape(old)}"
+        assert len(re.findall(places, before[name])) == text.count("/some-body/their.vae")
+        assert set(re.findall(r"their\.vae/blob/([^/]+)/", text)) <= {"their-main"}, name
+    for path, book in books.items():
+        there = nbformat.read(path, 4)
+        assert [cell.get("outputs") for cell in there.cells] == [
+            cell.get("outputs") for cell in book.cells
+        ]
+    assert stamp("some-body/their.vae", "their-main", copy) == []
+    assert texts(copy) == after
+    stamp(old, "main", copy)
+    assert texts(copy) == before
+
+
+def test_an_address_is_only_itself(copy):
+    page = copy / "README.md"
+    page.write_bytes(b"https://github.com/A/B\r\nhttps://github.com/A/B-more github.com/A/B.x, A/B")
+    stamp("A/B", None, copy)
+    stamp("C/D", None, copy)
+    kept = "https://github.com/C/D\r\nhttps://github.com/A/B-more github.com/A/B.x, A/B"
+    assert page.read_bytes().decode() == kept
+    with pytest.raises(ValueError, match=r"^address=.* is not allowed"):
+        stamp("https://github.com/A/B", None, copy)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://github.com/a-b/c.d.git", "https://github.com/a-b/c.d", "git@github.com:a-b/c.d.git",
+     "ssh://git@github.com/a-b/c.d", "ssh://git@ssh.github.com:443/a-b/c.d.git",
+     "https://user:token@github.com/a-b/c.d.git", "https://github.com/a-b/c.d/"],
+)  # fmt: skip
+def test_remotes_are_read_in_every_form(url):
+    assert read_remote(url) == "a-b/c.d"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "/some/folder", "https://gitlab.com/a/b.git", "https://github.com.evil.org/a/b",
+     "https://github.com/a"],
+)  # fmt: skip
+def test_other_remotes_are_not_taken(url):
+    assert read_remote(url) is None
+
+
+def test_without_an_address_that_of_origin_is_taken_and_said(copy):
+    stamp(PLACEHOLDER, None, copy)
+
+    def run(*command):
+        return subprocess.run(command, cwd=copy, capture_output=True, text=True, check=True).stdout
+
+    script = [sys.executable, "tools/address.py"]
+    run("git", "init", "--quiet")
+    assert f"{PLACEHOLDER}, from pyproject.toml. Files that changed: 0" in run(*script)
+    run("git", "remote", "add", "origin", "git@github.com:me/mine.git")
+    assert "me/mine, from the remote `origin`" in run(*script)
+    assert stamped(copy) == "me/mine"
+    run("git", "remote", "set-url", "origin", "https://github.com/you/yours")
+    assert "me/mine, from pyproject.toml. Files that changed: 0" in run(*script)
+    assert "you/yours, as it was given" in run(*script, "you/yours")
+    assert stamped(copy) == "you/yours"
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_pin_their_actions_and_ask_for_little(path):
+    text = path.read_text()
+    workflow = yaml.safe_load(text)
+    assert workflow["permissions"] == {}, "of all jobs: none"
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"] <= 60
+        wanted = {"contents": "write" if path.name == "address.yml" else "read"}
+        assert job["permissions"] == wanted
+        for step in job["steps"]:
+            assert re.fullmatch(
+                r"actions/[\w-]+@[0-9a-f]{40}", step.get("uses", f"actions/x@{40 * 'a'}")
+            )
+            assert "${{" not in step.get("run", ""), "what a branch is named is not code"
+    for script in re.findall(r"tools/[\w.]+|\.ci/run", text):
+        assert (ROOT / script).is_file()
+
+
+def test_the_stamp_cannot_start_itself_and_runs_on_the_default_branch_alone():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "address.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    assert job["if"] == "github.ref_name == github.event.repository.default_branch"
+    assert "secrets" not in str(workflow)  # its own token, whose pushes start nothing
+    commit = job["steps"][-1]["run"]
+    assert commit.startswith("git diff --quiet && exit 0")

@@ -1,0 +1,76 @@
+"""Stamp the repository's address into everything that names it. Needs nothing but Python.
+
+    python tools/address.py                        # the one in pyproject.toml, or of `origin`
+    python tools/address.py OWNER/REPO --branch B  # as .github/workflows/address.yml does
+
+The address stands in `[project.urls]` of `pyproject.toml`. Links of the README, of the pages and of
+the notebooks are changed as text: what the notebooks' cells printed stays.
+"""
+
+import argparse
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PLACEHOLDER = "OWNER/REPO"
+NAME = r"[\w.-]+/[\w.-]+?"
+NAMING = ("pyproject.toml", "README.md", "docs/*.md", "notebooks/*.ipynb")  # files with links
+
+
+def stamped(root: Path = ROOT) -> str:
+    """OWNER/REPO, from the one place where the address stands."""
+    text = (root / "pyproject.toml").read_text("utf-8")
+    found = re.search(rf'^Repository = "https://github\.com/({NAME})"$', text, re.M)
+    if not found:
+        raise ValueError("pyproject.toml: [project.urls] Repository is not https://github.com/A/B")
+    return found[1]
+
+
+def of_remote(root: Path = ROOT) -> str | None:
+    """OWNER/REPO of the checkout's `origin`, if that is on GitHub."""
+    command = ["git", "-C", str(root), "remote", "get-url", "origin"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    return read_remote(found.stdout.strip()) if found.returncode == 0 else None
+
+
+def read_remote(url: str) -> str | None:
+    """OWNER/REPO of an address that git knows, by https or by ssh, or None."""
+    start = r"(?:https://(?:[^/@]+@)?|(?:ssh://)?git@)(?:www\.|ssh\.)?github\.com(?::\d+)?[/:]"
+    found = re.fullmatch(rf"{start}({NAME})(?:\.git)?/?", url)
+    return found and found[1]
+
+
+def stamp(new: str, branch: str | None = None, root: Path = ROOT) -> list[Path]:
+    """Let every link that named the address name `new`, and `branch`; returns what was changed."""
+    if not re.fullmatch(NAME, new):
+        raise ValueError(f"address={new!r} is not allowed: OWNER/REPO is expected")
+    old, changed = re.escape(stamped(root)), []
+    for path in sorted(path for pattern in NAMING for path in root.glob(pattern)):
+        text = path.read_bytes().decode()  # as it is, line ends too
+        now = re.sub(rf"(github(?:\.com)?/){old}(?![\w-]|\.\w)", rf"\g<1>{new}", text)
+        if branch:
+            ours = rf"(github(?:\.com)?/{re.escape(new)}/blob/)[\w.-]+(?=/)"
+            now = re.sub(ours, rf"\g<1>{branch}", now)
+        if now != text:
+            path.write_bytes(now.encode())
+            changed.append(path)
+    return changed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("address", nargs="?", help="OWNER/REPO")
+    parser.add_argument("--branch", help="to which the links lead; default: as they are")
+    options = parser.parse_args()
+    address, source = options.address or stamped(), "as it was given"
+    if not options.address:
+        source = "from pyproject.toml"
+    if not options.address and address == PLACEHOLDER and (found := of_remote()):
+        address, source = found, "from the remote `origin`"
+    changed = stamp(address, options.branch)
+    print(f"The repository's address: {address}, {source}. Files that changed: {len(changed)}")
+
+
+if __name__ == "__main__":
+    main()
