@@ -26,6 +26,8 @@ test: lint ## check the style and run the tests
 lint: install ## check the style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/vermin --quiet --no-tips --target=3.10- --violations vae tools
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 bench: install ## where a training step's time goes, and the time to the reference's quality
 	$(BIN)/python tools/bench.py

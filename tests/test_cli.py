@@ -1,5 +1,6 @@
 import pytest
 
+from vae import cli
 from vae.cli import main, parser
 
 
@@ -18,3 +19,16 @@ def test_a_users_mistake_is_one_line(capsys):
     assert capsys.readouterr().err == "vae: latent_grid=5 is not allowed: one of (1, 7)\n"
     assert main(["evaluate", "/no/such/folder"]) == 2
     assert "/no/such/folder/config.json does not exist" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_one_line_that_says_what_goes_on(monkeypatch, capsys):
+    def interrupted(flags):
+        raise KeyboardInterrupt
+
+    for name in ("run_train", "run_evaluate"):
+        monkeypatch.setattr(cli, name, interrupted)
+    assert main(["evaluate", "x"]) == 130
+    assert capsys.readouterr().err == "vae: interrupted\n"
+    assert main(["train"]) == 130
+    said = "vae: interrupted; --resume goes on from the last checkpoint\n"
+    assert capsys.readouterr().err == said

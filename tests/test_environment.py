@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pytest
 import torch
 from helpers import interrupt_at, make, small_prior, without_clocks
@@ -524,8 +525,9 @@ DRAW = {
     "reconstruction_frames": ("reconstruction.gif",), "latent_frames": ("latent.gif",),
     "interpolation_frames": ("interpolation.gif",), "plot_samples": ("samples.png",),
     "plot_curves": ("train_metrics.png", "test_metrics.png"), "plot_digits": ("digits.png",),
-    "plot_manifold": ("manifold.png",), "save_gif": ("reconstruction.gif", "latent.gif",
-    "interpolation.gif"), "describe": None,
+    "plot_manifold": ("manifold.png",),
+    "save_gif": ("reconstruction.gif", "latent.gif", "interpolation.gif"),
+    "save_png": ("samples.png", "train_metrics.png", "test_metrics.png", "manifold.png"),
 }  # fmt: skip
 
 
@@ -543,14 +545,14 @@ def one_by_one(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("name", [name for name in DRAW if DRAW[name]])
+@pytest.mark.parametrize("name", DRAW)
 def test_a_training_whose_picture_fails_is_finished_and_the_rest_is_drawn(
     name, one_by_one, tmp_path, monkeypatch
 ):
     config, alone = one_by_one["digits" if name == "plot_digits" else "manifold"]
     everything = {path.name for path in alone.directory.iterdir()} & set(PICTURES)
     with monkeypatch.context() as patched:
-        module = animations if hasattr(animations, name) and "plot" not in name else figures
+        module = animations if name.endswith(("_frames", "_gif")) else figures
         patched.setattr(module, name, refuse)
         with pytest.warns(UserWarning, match=r"was not drawn \(RuntimeError: a picture fails\)"):
             run = vae.train(config, tmp_path)
@@ -574,6 +576,17 @@ def test_a_prior_whose_picture_fails_is_finished(folder, monkeypatch):
     assert not (folder / "prior_checkpoint.safetensors").exists()
     assert not (folder / "prior_samples.png").exists()
     vae.LatentPrior.from_pretrained(folder)
+
+
+def test_a_finished_run_of_equal_settings_is_the_same_run(one_by_one, monkeypatch):
+    config, alone = one_by_one["manifold"]
+    monkeypatch.setattr(Trainer, "fit", refuse)
+    model = replace(config.model, latent_size=np.int64(2), channels=[8, 16, 16])
+    for equal in ({"beta": 1}, {"beta": np.float64(1)}, {"data_root": Path("x")}, {"model": model}):
+        run = vae.train(replace(config, **equal), alone.directory)
+        assert run.metrics["test"] == alone.metrics["test"]
+    with pytest.raises(ValueError, match=r"other settings \(beta 1\.0 there, 2\.0 here\)"):
+        vae.train(replace(config, beta=2), alone.directory)
 
 
 def test_a_run_that_was_killed_while_it_was_drawn_is_whole_and_goes_on(

@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from common import ASSETS
 from helpers import make
 from skimage.metrics import peak_signal_noise_ratio
 
@@ -336,6 +337,12 @@ def test_a_measure_of_two_kinds_of_the_same_images_is_the_same():
         torch.testing.assert_close(vae.psnr(*pair), expected, rtol=0, atol=1e-4)
     for pair in ((X, v), (U, v)):
         torch.testing.assert_close(vae.psnr(*pair), expected, rtol=0, atol=0.05)
+    shipped = vae.VAE.from_pretrained(ASSETS / "latent_2")
+    with torch.no_grad():
+        decoded = shipped.decode(shipped.encode(X).mode())
+    assert vae.psnr(X, decoded).mean().item() == pytest.approx(36.80, abs=0.005)
+    raw = (127.5 * (decoded + 1)).round().byte()
+    assert vae.psnr(U, raw).mean().item() == pytest.approx(36.80, abs=0.05)
     for measure in (vae.mse, vae.psnr, vae.ssim, LPIPS):
         with pytest.raises(ValueError, match=r"\(8, 1, 28, 28\), y \(8, 28, 28\)"):
             measure(X, y.squeeze(1))

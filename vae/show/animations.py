@@ -54,7 +54,7 @@ def latent_frames(frames: Frames, name: str, latent_values: int) -> list[Figure]
     figures = []
     for epoch, points in zip(frames.epochs, frames.points, strict=True):
         figure = Figure(figsize=(8, 7), dpi=DPI)
-        axes = figure.add_axes((0.09, 0.08, 0.78, 0.84))
+        axes = figure.add_axes((0.1, 0.08, 0.77, 0.84))
         axes.set_title(f"Latents of {len(points):,} test images, {name}, epoch {epoch:.2f}")
         for start in range(0, len(classes), 10):
             some = (rank >= start) & (rank < start + 10)
@@ -62,9 +62,9 @@ def latent_frames(frames: Frames, name: str, latent_values: int) -> list[Figure]
             size = 9 if len(points) <= 2000 else 4
             axes.scatter(*points[some].T, s=size, c=colours, lw=0, marker=mark)
         axes.set(xlim=(left, right), ylim=(bottom, top), xlabel=across, ylabel=up)
-        title = "class" if len(shown) == len(classes) else f"of {len(classes)} classes"
-        place = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
-        axes.legend(handles=dots, title=title, ncols=1 + (len(dots) > 15), **place)
+        title = "class" if len(shown) == len(classes) else f"{len(shown)} of {len(classes)}"
+        style = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "labelspacing": 0.4}
+        axes.legend(handles=dots, title=title, fontsize=10 if len(shown) <= 20 else 8, **style)
         figures.append(figure)
     return figures
 
