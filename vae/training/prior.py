@@ -19,8 +19,9 @@ from ..store.files import FileError, as_path, read_json, sha256, write_json
 from ..store.settings import check_same_settings
 from . import step
 from .config import PriorTrainConfig, check_config, with_budget
+from .isolation import Seeded, apart
 from .loop import Loop, complete
-from .machine import Machine, Seeded, apart, peak_memory_mb, seeded_generator
+from .machine import Machine, peak_memory_mb, seeded_generator
 
 TEST_IMAGES = 1000  # on which the loss is measured after each pass
 
@@ -87,9 +88,9 @@ class PriorTrainer(Loop):
         root = config.data_root or of_vae.get("data_root", "data")
         train_set, test_set = (load_digits(split, dataset, root) for split in ("train", "test"))
         train_set = Digits(*(part[: config.max_train_images] for part in train_set))
-        seen = f"{len(train_set.labels):,} train images of dataset={dataset!r}"
-        check_classes(train_set.labels, config.model.num_classes, seen)
-        check_classes(test_set.labels, config.model.num_classes, seen, every=False)
+        for split, labels in (("train", train_set.labels), ("test", test_set.labels)):
+            seen = f"{len(labels):,} {split} images of dataset={dataset!r}"
+            check_classes(labels, config.model.num_classes, seen, every=split == "train")
         super().__init__(config, directory, Machine(config.mixed_precision), *train_set, *test_set)
         self.vae, self.dataset = vae.to(self.device), dataset
         self.train_set = self.encode(*train_set)

@@ -21,8 +21,9 @@ from ..store.folder import check_directory, is_finished
 from ..store.settings import check_same_settings
 from . import step
 from .config import TrainConfig, check_config, with_budget
+from .isolation import Seeded, apart
 from .loop import Loop, complete
-from .machine import Machine, Seeded, apart, peak_memory_mb
+from .machine import Machine, peak_memory_mb
 
 RUNNING_LPIPS_IMAGES = 200  # LPIPS of all 10,000 would take longer than an epoch on a CPU
 
