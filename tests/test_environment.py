@@ -1,6 +1,7 @@
 """Where trainings run: other threads, files, file systems, environments, and what stands there."""
 
 import errno
+import fcntl
 import os
 import shutil
 import struct
@@ -115,6 +116,8 @@ def test_where_the_data_lies_is_no_setting_of_the_result(tmp_path, monkeypatch, 
     assert "Largest difference from metrics.json in MSE, SSIM, PSNR, KL: 0" in said
     prior = ["train-prior", "run", "--budget", "tiny", "--channels", "16", "--blocks", "1"]
     assert main([*prior, "--batch-size", "32"]) == 2
+    assert main([*prior, "--batch-size", "32", "--data-root", "others"]) == 2
+    assert "there is other data than the VAE was trained on" in capsys.readouterr().err
     assert main([*prior, "--batch-size", "32", "--data-root", "there"]) == 0
     assert main([*prior, "--batch-size", "32"]) == 0  # finished: reads no data
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -220,6 +223,15 @@ def test_only_what_this_package_writes_is_removed_or_replaced(tiny, tmp_path, mo
     tmp_path.mkdir()
 
 
+def test_somebodys_prior_in_a_runs_folder_is_not_replaced(folder):
+    mine = vae.LatentPrior(vae.PriorConfig(3, channels=16))
+    mine.save_pretrained(folder)
+    before = (folder / "prior.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=r"it has prior\.json, prior\.safetensors, which no train"):
+        vae.train_prior(folder, small_prior())
+    assert (folder / "prior.safetensors").read_bytes() == before
+
+
 def test_all_that_a_training_writes_is_on_the_list(small):
     _, alone = small
     names = {path.name for path in alone.directory.iterdir()}
@@ -240,7 +252,9 @@ def test_what_a_file_system_cannot_do_is_done_without(small, tmp_path, monkeypat
     monkeypatch.setattr(Path, "chmod", unsupported(errno.EPERM))
     monkeypatch.setattr(os, "fsync", unsupported(errno.ENOSYS))
     monkeypatch.setattr(shutil, "disk_usage", unsupported(errno.ENOSYS))
-    monkeypatch.setattr(folders.FileLock, "acquire", unsupported(errno.ENOTSUP))
+    monkeypatch.setattr(fcntl, "flock", unsupported(errno.ENOSYS))
+    monkeypatch.setattr(os, "unlink", unsupported(errno.EPERM))
+    (tmp_path / LOCK_NAME).touch()  # left by a training, where there were locks
     with pytest.warns(UserWarning, match="has no locks: start one training at a time there"):
         run = vae.train(config, tmp_path)
     assert same(run.model, alone.model)
@@ -409,16 +423,23 @@ def test_before_the_first_evaluation_every_command_says_what_goes_on(
     interrupt_at(monkeypatch, 1)
     run = vae.train(tiny({"latent_size": 3}), tmp_path / "run")
     assert run.metrics["interrupted"] == 1
-    said = "a checkpoint alone, of a training that was cut off before config.json was written: "
-    for command in ("render", "evaluate", "train-prior"):
-        assert main([command, str(tmp_path / "run")]) == 2
-        assert f"{said}--resume goes on" in capsys.readouterr().err
+    for name in ("config.json", "model.safetensors", "metrics.json"):  # as they are written
+        said = f"only a checkpoint is there, and no {name} yet, since the training was cut off: "
+        for command in ("render", "evaluate", "train-prior"):
+            assert main([command, str(tmp_path / "run")]) == 2
+            heard = capsys.readouterr().err
+            cut = (name, command) == ("metrics.json", "train-prior")
+            assert ("finish it first (--resume)" if cut else f"{said}--resume goes on") in heard
+        if name == "config.json":
+            run.model.save_pretrained(tmp_path / "saved")
+        if name != "metrics.json":
+            shutil.copy(tmp_path / "saved" / name, tmp_path / "run")
     with pytest.raises(vae.FileError, match="cut off before its first evaluation"):
         render(run)
     interrupt_at(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
         vae.train_prior(folder, small_prior())
-    with pytest.raises(vae.FileError, match=r"cut off before prior\.json was written: --resume"):
+    with pytest.raises(vae.FileError, match=r"no prior\.json yet, since .* --resume"):
         vae.LatentPrior.from_pretrained(folder)
 
 

@@ -66,6 +66,10 @@ def test_a_training_in_a_thread_or_beside_others_is_interrupted_as_ever():
     before = signal.getsignal(signal.SIGINT)
     with interrupts(2) as asked:
         assert signal.getsignal(signal.SIGINT) is before
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of a job in the background
+    with interrupts(1):
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    signal.signal(signal.SIGINT, before)
     found = []
 
     def run():

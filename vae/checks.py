@@ -110,8 +110,8 @@ def check_classes(labels: Tensor, classes: int, seen: str, every: bool = True) -
     if (there != list(range(classes))) if every else not 0 <= there[0] <= there[-1] < classes:
         shown = ", ".join(map(str, there[:12])) + ", ..." * (len(there) > 12)
         given = f"the {seen} have {len(there)} classes, {shown}"
-        text = f"num_classes={classes} is not allowed: {given}; 0 to num_classes - 1, each of them,"
-        raise ValueError(f"{text} are expected")
+        text = f"num_classes={classes} is not allowed: {given}; 0 to num_classes - 1"
+        raise ValueError(f"{text}{', each of them,' * every} are expected")
 
 
 def as_count(value: object, name: str, least: int = 1) -> int:

@@ -105,11 +105,13 @@ def run_train(flags: argparse.Namespace) -> None:
     directory = getattr(flags, "run_dir", Path("runs") / run_name(config))
     finished = is_finished(directory)
     run = train(with_budget(config, flags.budget), directory, resume=flags.resume)
-    if finished:
-        print(f"{directory}/ holds a finished run: nothing is trained")
     if "interrupted" in run.metrics:
         raise KeyboardInterrupt
-    if "test" in run.metrics:  # in the main process
+    if os.environ.get("RANK", "0") != "0":  # not the main process
+        return
+    if finished:
+        print(f"{directory}/ holds a finished run: nothing is trained")
+    if "test" in run.metrics:
         print_table(run.metrics["test"])
         print(f"Model, metrics and pictures are in {run.directory}/")
 

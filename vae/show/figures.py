@@ -110,7 +110,8 @@ def plot_digits(model: VAE, name: str, prior: LatentPrior | None = None, seed: i
     z = noise if prior is None else prior.sample(len(noise), labels, noise=noise)
     images = model.decode(z, labels if model.config.num_classes else None)
     source = "z ~ N(0, I)" if prior is None else "the learned prior"
-    return plot_grid(images, columns, f"A digit a row, a style a column\n{source}, {name}")
+    some = f", the first {rows} of {classes} classes" if rows < classes else ""
+    return plot_grid(images, columns, f"A digit a row, a style a column{some}\n{source}, {name}")
 
 
 @torch.no_grad()

@@ -36,6 +36,13 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
     return tensors, state
 
 
+def check_begun(path: Path, checkpoint_name: str) -> None:
+    """Raise `FileError` for a file that is not there since a training was cut off before it."""
+    if not path.is_file() and (path.parent / checkpoint_name).is_file():
+        held = f"{path.parent}: only a checkpoint is there, and no {path.name} yet"
+        raise FileError(f"{held}, since the training was cut off: --resume goes on")
+
+
 def under(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose names start with `part` and a dot, without that."""
     start = f"{part}."

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .checkpoint import CHECKPOINT_NAME, PRIOR_CHECKPOINT_NAME
+from .checkpoint import CHECKPOINT_NAME, PRIOR_CHECKPOINT_NAME, check_begun
 from .files import UNSUPPORTED, FileError, read_json, remove_leftovers
 
 METRICS_NAME, PRIOR_METRICS_NAME = "metrics.json", "prior_metrics.json"
@@ -17,18 +17,19 @@ FRAMES_NAME, PRIOR_PICTURE_NAME = "frames.npz", "prior_samples.png"
 LOCK_NAME = ".lock"
 PICTURES = ("reconstruction.gif", "latent.gif", "interpolation.gif", "train_metrics.png",
             "test_metrics.png", "samples.png", "digits.png", "manifold.png")  # fmt: skip
-FILES = (  # all that a training writes: nothing else is ever removed or replaced
-    "config.json", "model.safetensors", METRICS_NAME, FRAMES_NAME, CHECKPOINT_NAME, *PICTURES,
-    "prior.json", "prior.safetensors", PRIOR_METRICS_NAME, PRIOR_CHECKPOINT_NAME,
-    PRIOR_PICTURE_NAME,
-)  # fmt: skip
-OF_A_RUN = (METRICS_NAME, CHECKPOINT_NAME)  # one of them is in every run's folder, from the first
+# All that the two trainings write: nothing else is ever removed or replaced. One of the first two
+# is there from the first step on.
+OF_A_RUN = (METRICS_NAME, CHECKPOINT_NAME, "config.json", "model.safetensors", FRAMES_NAME,
+            *PICTURES)  # fmt: skip
+OF_A_PRIOR = (PRIOR_METRICS_NAME, PRIOR_CHECKPOINT_NAME, "prior.json", "prior.safetensors")
+FILES = (*OF_A_RUN, *OF_A_PRIOR, PRIOR_PICTURE_NAME)
 FREE_SPACE = 100 * 2**20  # bytes that a run's folder may come to need
 
 
 def read_metrics(directory: Path) -> dict:
     """A folder's `metrics.json`. Raises `FileError` (a `ValueError`) naming it."""
     path = directory / METRICS_NAME
+    check_begun(path, CHECKPOINT_NAME)
     metrics = read_json(path, "a run's metrics")
     try:
         rows = [row for split in ("train", "test") for row in metrics["history"][split]]
@@ -54,10 +55,11 @@ def check_directory(directory: Path) -> None:
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise ValueError(f"{given} is not allowed: {existing} is a file, a folder is expected")
-    foreign = [name for name in FILES if (directory / name).exists()]
-    if foreign and not any((directory / name).is_file() for name in OF_A_RUN):
-        held = f"{given} is not allowed: it has {', '.join(foreign)}, which no training wrote there"
-        raise ValueError(f"{held}: name another folder")
+    for names in (OF_A_RUN, OF_A_PRIOR):
+        foreign = [name for name in names if os.path.lexists(directory / name)]
+        if foreign and not any((directory / name).is_file() for name in names[:2]):
+            held = f"{given} is not allowed: it has {', '.join(foreign)}"
+            raise ValueError(f"{held}, which no training wrote there: name another folder")
     if not os.access(existing, os.W_OK):
         raise OSError(f"{given} is not allowed: {existing} cannot be written to")
     try:
@@ -79,7 +81,7 @@ def lock(directory: Path, needed: bool = True) -> Iterator[None]:
         yield
         return
     given = f"run_dir={str(directory)!r}"
-    held = FileLock(directory / LOCK_NAME, timeout=0)
+    held = _file_lock(directory / LOCK_NAME)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         held.acquire()
@@ -94,3 +96,10 @@ def lock(directory: Path, needed: bool = True) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+def _file_lock(path: Path) -> FileLock:
+    try:  # a file that stands for a lock would be left by whoever is killed
+        return FileLock(path, timeout=0, fallback_to_soft=False)
+    except TypeError:  # older versions, which have no such thing
+        return FileLock(path, timeout=0)

@@ -7,7 +7,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import nn
 
-from .checkpoint import CHECKPOINT_NAME
+from .checkpoint import CHECKPOINT_NAME, check_begun
 from .files import FileError, as_path, load_tensors, read_json, save_tensors, write_json
 from .settings import from_saved
 
@@ -45,9 +45,8 @@ class Pretrained(nn.Module):
         """
         directory = as_path(directory)
         path, weights_path = directory / cls.config_name, directory / cls.weights_name
-        if not path.is_file() and (directory / cls.checkpoint_name).is_file():
-            cut = f"{directory} has a checkpoint alone, of a training that was cut off"
-            raise FileError(f"{cut} before {path.name} was written: --resume goes on")
+        check_begun(path, cls.checkpoint_name)
+        check_begun(weights_path, cls.checkpoint_name)
         if not path.is_file():
             raise FileError(f"{path} does not exist; the config of a {cls.__name__} is expected")
         saved = read_json(path, f"a {cls.__name__}'s config")

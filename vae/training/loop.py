@@ -1,5 +1,6 @@
 """The loop of every training: a subclass of `Loop` says what is trained, by which step."""
 
+import contextlib
 import copy
 import time
 import zlib
@@ -194,7 +195,8 @@ def complete(loop: Loop, resume: bool) -> bool:
         restore(loop) if there else save(loop)  # a folder that takes no checkpoint is found out now
         if (finished := loop.fit()) and writes:
             loop.finish(started)
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
         loop.machine.wait_for_everyone()
         return finished
 

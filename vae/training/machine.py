@@ -88,10 +88,11 @@ def interrupts(processes: int) -> Iterator[list[int]]:
     """A list that an interrupt (Ctrl-C) makes non-empty; a second interrupt stops at once.
 
     With several processes, which could not agree on a step, or outside of the main thread, which
-    alone gets signals, the first one does.
+    alone gets signals, the first one does. Where interrupts are ignored, as behind `nohup`, none.
     """
     asked: list[int] = []
-    if processes > 1 or threading.current_thread() is not threading.main_thread():
+    alone = processes == 1 and threading.current_thread() is threading.main_thread()
+    if not alone or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield asked
         return
 

@@ -20,9 +20,10 @@ from ..store.settings import check_same_settings
 from . import step
 from .config import PriorTrainConfig, check_config, with_budget
 from .isolation import Seeded, apart
-from .loop import Loop, complete
+from .loop import Loop, checksum, complete
 from .machine import Machine, peak_memory_mb, seeded_generator
 
+REMEDY = f"delete {folder.PRIOR_METRICS_NAME}, prior.json and prior.safetensors"
 TEST_IMAGES = 1000  # on which the loss is measured after each pass
 
 
@@ -55,9 +56,9 @@ def train_prior(
         saved = read_json(path, "a prior's metrics")
         if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
             raise FileError(f"{path} is not a prior's metrics: it has no config")
-        check_same_vae(saved, directory, folder.PRIOR_METRICS_NAME)
+        check_same_vae(saved, directory, REMEDY)
         place = f"directory={directory}, whose prior is finished,"
-        check_same_settings(saved["config"], config, place, f"delete {folder.PRIOR_METRICS_NAME}")
+        check_same_settings(saved["config"], config, place, REMEDY)
         return LatentPrior.from_pretrained(directory)
     folder.check_directory(directory)
     trainer = PriorTrainer(vae, directory, config)
@@ -71,7 +72,7 @@ def check_same_vae(saved: dict, directory: Path, remedy: str) -> None:
     there = sha256((directory / VAE.weights_name).read_bytes())
     if saved.get("vae", there) != there:  # older ones do not tell
         held = f"directory={str(directory)!r} holds a VAE that has changed"
-        raise ValueError(f"{held} since its prior was trained: delete {remedy}")
+        raise ValueError(f"{held} since its prior was trained: {remedy}")
 
 
 class PriorTrainer(Loop):
@@ -81,16 +82,22 @@ class PriorTrainer(Loop):
     checkpoint_name = PRIOR_CHECKPOINT_NAME
 
     def __init__(self, vae: VAE, directory: Path, config: PriorTrainConfig):
-        of_vae = folder.read_metrics(directory)["config"]
+        metrics = folder.read_metrics(directory)
+        of_vae = metrics["config"]
         if "dataset" not in of_vae:
             raise FileError(f"{directory / folder.METRICS_NAME} does not name the data set")
         dataset = of_vae["dataset"]
         root = config.data_root or of_vae.get("data_root", "data")
         train_set, test_set = (load_digits(split, dataset, root) for split in ("train", "test"))
+        seen = [part[: of_vae.get("max_train_images")] for part in train_set]
+        seen += [part[: of_vae.get("max_test_images")] for part in test_set]
+        if metrics.get("data", here := checksum(seen)) != here:
+            given = f"data_root={root!r} is not allowed"
+            raise ValueError(f"{given}: there is other data than the VAE was trained on")
         train_set = Digits(*(part[: config.max_train_images] for part in train_set))
         for split, labels in (("train", train_set.labels), ("test", test_set.labels)):
-            seen = f"{len(labels):,} {split} images of dataset={dataset!r}"
-            check_classes(labels, config.model.num_classes, seen, every=split == "train")
+            these = f"{len(labels):,} {split} images of dataset={dataset!r}"
+            check_classes(labels, config.model.num_classes, these, every=split == "train")
         super().__init__(config, directory, Machine(config.mixed_precision), *train_set, *test_set)
         self.vae, self.dataset = vae.to(self.device), dataset
         self.train_set = self.encode(*train_set)
@@ -157,5 +164,5 @@ class PriorTrainer(Loop):
 
     def check_saved(self, metrics: dict) -> None:
         """Raise `ValueError` for a checkpoint of another VAE or of other settings."""
-        check_same_vae(metrics, self.directory, PRIOR_CHECKPOINT_NAME)
+        check_same_vae(metrics, self.directory, self.remedy)
         super().check_saved(metrics)
