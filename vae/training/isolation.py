@@ -53,10 +53,12 @@ class Seeded(TorchFunctionMode):
 @contextlib.contextmanager
 def apart() -> Iterator[None]:
     """The caller's gradient mode, autocast and default device do not reach in."""
-    default, gpu = torch.get_default_device().type, torch.accelerator.current_accelerator()
+    default, kinds = torch.get_default_device().type, {"cpu"}
+    if torch.accelerator.is_available():
+        kinds.add(torch.accelerator.current_accelerator().type)
     with contextlib.ExitStack() as modes:
         modes.enter_context(torch.inference_mode(False))  # with gradients
-        for kind in {"cpu", gpu.type if gpu else "cpu"}:
+        for kind in kinds:
             modes.enter_context(torch.autocast(kind, enabled=False))
         if default != "cpu":  # which costs a little in every call
             modes.enter_context(torch.device("cpu"))
