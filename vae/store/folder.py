@@ -1,6 +1,7 @@
 """A run's folder: its names, its metrics, whether it can be written to, and its lock."""
 
 import contextlib
+import inspect
 import os
 import shutil
 import warnings
@@ -99,7 +100,6 @@ def lock(directory: Path, needed: bool = True) -> Iterator[None]:
 
 
 def _file_lock(path: Path) -> FileLock:
-    try:  # a file that stands for a lock would be left by whoever is killed
-        return FileLock(path, timeout=0, fallback_to_soft=False)
-    except TypeError:  # older versions, which have no such thing
-        return FileLock(path, timeout=0)
+    # newer versions would take a file for a lock, which whoever is killed leaves behind
+    newer = "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters
+    return FileLock(path, timeout=0, **({"fallback_to_soft": False} if newer else {}))

@@ -53,7 +53,7 @@ class Seeded(TorchFunctionMode):
 @contextlib.contextmanager
 def apart() -> Iterator[None]:
     """The caller's gradient mode, autocast and default device do not reach in."""
-    default, kinds = torch.get_default_device().type, {"cpu"}
+    default, kinds = torch.empty(0).device.type, {"cpu"}
     if torch.accelerator.is_available():
         kinds.add(torch.accelerator.current_accelerator().type)
     with contextlib.ExitStack() as modes:
