@@ -32,9 +32,9 @@ def check_images(images: Tensor, name: str = "images", *, raw: bool = False,
     """
     expected = "a tensor, floating-point in [-1, 1]"
     if raw:
-        _check_kind(images, name, (*FLOATS, torch.uint8), f"{expected}, or uint8")
+        check_type(images, name, (*FLOATS, torch.uint8), f"{expected}, or uint8")
     else:
-        _check_kind(images, name, FLOATS, f"{expected} (vae.scale_images turns uint8 into that)")
+        check_type(images, name, FLOATS, f"{expected} (vae.scale_images turns uint8 into that)")
     high, wide = images.shape[2:] if images.ndim == 4 else (0, 0)
     fits = min(high, wide) >= smallest if smallest else high == wide == IMAGE_SIZE
     if not fits or images.shape[1] not in channels or not len(images):
@@ -67,7 +67,7 @@ def check_floats(tensor: Tensor, name: str, shape: tuple, values: bool = True) -
     `shape`: a letter stands for any size of 1 or more. `values`: as for `check_images`.
     """
     expected = f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
-    _check_kind(tensor, name, FLOATS, f"a tensor, floating-point {expected}")
+    check_type(tensor, name, FLOATS, f"a tensor, floating-point {expected}")
     pairs = zip(tensor.shape, shape, strict=False)
     fits = all(n > 0 if isinstance(wanted, str) else n == wanted for n, wanted in pairs)
     if tensor.ndim != len(shape) or not fits:
@@ -138,7 +138,8 @@ def check_generator(generator: torch.Generator | None) -> None:
         raise ValueError(f"generator={generator!r} is not allowed: torch.Generator() on the CPU")
 
 
-def _check_kind(tensor: object, name: str, kinds: tuple, expected: str) -> None:
+def check_type(tensor: object, name: str, kinds: tuple, expected: str) -> None:
+    """Raise `ValueError`, saying what is `expected`, unless a tensor's type is one of `kinds`."""
     given = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
     if given in kinds and tensor.layout != torch.strided:
         given = tensor.layout

@@ -98,6 +98,11 @@ def from_flags(config: type, flags: argparse.Namespace, **extra):
     return config(**{name: getattr(flags, name) for name in names}, **extra)
 
 
+def in_main_process() -> bool:
+    """Whether this is the one of several processes that speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def run_train(flags: argparse.Namespace) -> None:
     from .training.vae import train  # accelerate, which no other command needs
 
@@ -107,11 +112,9 @@ def run_train(flags: argparse.Namespace) -> None:
     run = train(with_budget(config, flags.budget), directory, resume=flags.resume)
     if "interrupted" in run.metrics:
         raise KeyboardInterrupt
-    if os.environ.get("RANK", "0") != "0":  # not the main process
-        return
-    if finished:
+    if finished and in_main_process():
         print(f"{directory}/ holds a finished run: nothing is trained")
-    if "test" in run.metrics:
+    if "test" in run.metrics and in_main_process():
         print_table(run.metrics["test"])
         print(f"Model, metrics and pictures are in {run.directory}/")
 
@@ -121,7 +124,8 @@ def run_train_prior(flags: argparse.Namespace) -> None:
 
     config = from_flags(PriorTrainConfig, flags, model=from_flags(PriorConfig, flags))
     train_prior(flags.directory, with_budget(config, flags.budget), resume=flags.resume)
-    print(f"The prior and its pictures are in {flags.directory}/")
+    if in_main_process():
+        print(f"The prior and its pictures are in {flags.directory}/")
 
 
 def run_evaluate(flags: argparse.Namespace) -> None:

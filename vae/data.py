@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import IMAGE_SIZE
+from .checks import IMAGE_SIZE, check_type
 from .store.files import FileError, as_path, sha256
 
 PIXELS = IMAGE_SIZE * IMAGE_SIZE
@@ -27,7 +27,7 @@ MNIST_SHA256 = {  # of the four uncompressed IDX files, as published
 
 
 class Digits(NamedTuple):
-    """`images`: uint8 (N, 1, 28, 28), 0 is background. `labels`: int64 (N,), 0 to 9."""
+    """`images`: uint8 (N, 1, 28, 28), 0 is background. `labels`: int64 (N,), from 0."""
 
     images: Tensor
     labels: Tensor
@@ -56,9 +56,7 @@ def scale_images(images: Tensor) -> Tensor:
 
     Raises `ValueError` for any other type: what is scaled already would be scaled again.
     """
-    if not isinstance(images, Tensor) or images.dtype != torch.uint8:
-        given = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise ValueError(f"images is {given}; a uint8 tensor, 0 to 255, is expected")
+    check_type(images, "images", (torch.uint8,), "a uint8 tensor, 0 to 255,")
     return images.float().div_(127.5).sub_(1)  # in place on the copy
 
 

@@ -162,7 +162,7 @@ class VAE(Pretrained):
         `x`: (B, 1, 28, 28) in [-1, 1]; `noise`: (B, C, G, G), drawn if None. Raises `ValueError` as
         `encode` does, but in training does not wait for a GPU to look at values.
         """
-        check_images(x, "x", values=not self.training or getattr(x, "is_cpu", True))
+        check_images(x, "x", values=self._looks_at(x))
         token = self._class_token(labels, len(x))
         posterior = self._posterior(x, token)
         return self._decode(posterior.sample(noise), token), posterior
@@ -225,6 +225,10 @@ class VAE(Pretrained):
     def _decode(self, z: Tensor, token: Tensor | None) -> Tensor:
         return self.decoder(self.couplings(z, token).to(self.decoder.position), token)
 
+    def _looks_at(self, given: object) -> bool:
+        """Whether values are checked: always, but that in training a GPU is not waited for."""
+        return not self.training or getattr(given, "is_cpu", True)
+
     def _labels(self, labels: Labels, batch: int) -> Tensor | None:
         """int64 (B,), or None for a model that is not conditional. Raises `ValueError`."""
         classes = self.config.num_classes
@@ -233,9 +237,7 @@ class VAE(Pretrained):
             raise ValueError(f"{given}: a conditional model needs labels, any other takes none")
         if labels is None:
             return None
-        # in training a GPU is not waited for
-        values = not self.training or getattr(labels, "is_cpu", True)
-        return as_labels(labels, batch, classes, values).to(self.device)
+        return as_labels(labels, batch, classes, self._looks_at(labels)).to(self.device)
 
     def _class_token(self, labels: Labels, batch: int) -> Tensor | None:
         """The embedded labels, (B, 1, channels[-1]), or None. Raises as `_labels`."""

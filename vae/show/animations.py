@@ -51,15 +51,16 @@ def latent_frames(frames: Frames, name: str, latent_values: int) -> list[Figure]
     looks = [(COLOURS[i % 10], MARKS[i // 10 % len(MARKS)]) for i in range(len(classes))]
     shown = list(zip(classes, looks, strict=True))[:MOST_NAMED]
     dots = [Line2D([], [], marker=mark, ls="", color=c, label=i) for i, (c, mark) in shown]
-    figures = []
+    groups = []  # of points with one mark: which they are, and their colours
+    for start in range(0, len(classes), 10):
+        some = (rank >= start) & (rank < start + 10)
+        groups.append((some, [looks[i][0] for i in rank[some]], looks[start][1]))
+    figures, size = [], 9 if len(rank) <= 2000 else 4
     for epoch, points in zip(frames.epochs, frames.points, strict=True):
         figure = Figure(figsize=(8, 7), dpi=DPI)
         axes = figure.add_axes((0.1, 0.08, 0.77, 0.84))
         axes.set_title(f"Latents of {len(points):,} test images, {name}, epoch {epoch:.2f}")
-        for start in range(0, len(classes), 10):
-            some = (rank >= start) & (rank < start + 10)
-            colours, mark = [looks[i][0] for i in rank[some]], looks[start][1]
-            size = 9 if len(points) <= 2000 else 4
+        for some, colours, mark in groups:
             axes.scatter(*points[some].T, s=size, c=colours, lw=0, marker=mark)
         axes.set(xlim=(left, right), ylim=(bottom, top), xlabel=across, ylabel=up)
         title = "class" if len(shown) == len(classes) else f"{len(shown)} of {len(classes)}"

@@ -9,7 +9,7 @@ from torch import nn
 
 from .checkpoint import CHECKPOINT_NAME, check_begun
 from .files import FileError, as_path, load_tensors, read_json, save_tensors, write_json
-from .settings import from_saved
+from .settings import check_kind, from_saved
 
 Kind = TypeVar("Kind", bound="Pretrained")
 
@@ -24,10 +24,8 @@ class Pretrained(nn.Module):
 
     def __init__(self, config: object = None):
         super().__init__()
-        if not isinstance(config, self.config_type | None):
-            expected = f"a {self.config_type.__name__} is expected"
-            raise ValueError(f"config={config!r} is not allowed: {expected}")
-        self.config = config or self.config_type()
+        self.config = self.config_type() if config is None else config
+        check_kind(self.config, "config", self.config_type)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write weights and config into `directory`, each file in one step."""

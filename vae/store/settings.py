@@ -43,11 +43,18 @@ def check_options(config) -> None:
                 if not within or (choices and part not in choices):
                     raise TypeError
         except (TypeError, OverflowError):
-            limits = f"one of {choices}" if choices else kind.__name__
+            limits = f"one of {choices}" if choices else "finite " * (kind is float) + kind.__name__
             limits += f", at least {low}" if low is not None else ""
             limits += f", at most {high}" if high is not None else ""
             raise ValueError(f"{one.name}={value!r} is not allowed: {limits}") from None
         object.__setattr__(config, one.name, checked if several else checked[0])
+
+
+def check_kind(config: object, name: str, *kinds: type) -> None:
+    """Raise `ValueError` unless a config, the argument `name`, is of one of these kinds."""
+    if not isinstance(config, kinds):
+        names = " or a ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"{name}={config!r} is not allowed: a {names} is expected")
 
 
 def _as(kind: type, value: object) -> object:

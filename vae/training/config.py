@@ -9,7 +9,7 @@ from ..data import DATASETS
 from ..model import VAEConfig
 from ..perceptual import VARIANTS
 from ..prior import PriorConfig
-from ..store.settings import check_options, from_saved, option
+from ..store.settings import check_kind, check_options, from_saved, option
 
 PRECISIONS = ("auto", "no", "bf16", "fp16")
 BUDGETS = {  # what TrainConfig leaves open; times are for two CPU cores and all four loss terms
@@ -27,8 +27,7 @@ PRIOR_BUDGETS = {  # what PriorTrainConfig leaves open
 def _take_model(config, kind: type) -> None:
     if isinstance(config.model, dict):  # as it comes from JSON
         object.__setattr__(config, "model", from_saved(kind, config.model))
-    if not isinstance(config.model, kind):
-        raise ValueError(f"model={config.model!r} is not allowed: a {kind.__name__} is expected")
+    check_kind(config.model, "model", kind)
 
 
 def left_open(help: str, low: int = 1):
@@ -112,7 +111,7 @@ def with_budget(config, budget: str = "auto"):
 
     "auto": "full" with a GPU, "quick" without, nothing if `epochs` is stated. Raises `ValueError`.
     """
-    check_config(config, TrainConfig, PriorTrainConfig)
+    check_kind(config, "config", TrainConfig, PriorTrainConfig)
     if budget not in ("auto", *config.budgets):
         raise ValueError(f"budget={budget!r} is not one of {('auto', *config.budgets)}")
     if budget == "auto" and config.epochs is not None:
@@ -125,7 +124,7 @@ def with_budget(config, budget: str = "auto"):
 
 def run_name(config: TrainConfig) -> str:
     """A name for a run's folder: `latent_2`, or `fashion_mnist_latent_2_grid_1_beta_0.1`."""
-    check_config(config, TrainConfig)
+    check_kind(config, "config", TrainConfig)
     model = config.model
     parts = {
         f"{config.dataset}_": config.dataset != "mnist",
@@ -139,10 +138,3 @@ def run_name(config: TrainConfig) -> str:
         f"_seed_{config.seed}": config.seed != TrainConfig.seed,
     }
     return "".join(part for part, differs in parts.items() if differs)
-
-
-def check_config(config: object, *kinds: type) -> None:
-    """Raise `ValueError` unless `config` is of one of these kinds."""
-    if not isinstance(config, kinds):
-        names = " or a ".join(kind.__name__ for kind in kinds)
-        raise ValueError(f"config={config!r} is not allowed: a {names} is expected")

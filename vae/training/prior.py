@@ -16,9 +16,9 @@ from ..show.run import draw
 from ..store import folder
 from ..store.checkpoint import PRIOR_CHECKPOINT_NAME
 from ..store.files import FileError, as_path, read_json, sha256, write_json
-from ..store.settings import check_same_settings
+from ..store.settings import check_kind, check_same_settings
 from . import step
-from .config import PriorTrainConfig, check_config, with_budget
+from .config import PriorTrainConfig, with_budget
 from .isolation import Seeded, apart
 from .loop import Loop, checksum, complete
 from .machine import Machine, peak_memory_mb, seeded_generator
@@ -40,7 +40,7 @@ def train_prior(
     do not fit, and `OSError` where nothing can be written. Raises `FloatingPointError` as `train`.
     """
     directory, config = as_path(directory), PriorTrainConfig() if config is None else config
-    check_config(config, PriorTrainConfig)
+    check_kind(config, "config", PriorTrainConfig)
     vae = VAE.from_pretrained(directory)
     if vae.config.latent_grid != MAP_SIZE:
         given = f"latent_grid={vae.config.latent_grid} needs no learned prior"

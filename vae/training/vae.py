@@ -18,9 +18,9 @@ from ..show.run import Run, render
 from ..store.checkpoint import CHECKPOINT_NAME, under
 from ..store.files import as_path
 from ..store.folder import check_directory, is_finished
-from ..store.settings import check_same_settings
+from ..store.settings import check_kind, check_same_settings
 from . import step
-from .config import TrainConfig, check_config, with_budget
+from .config import TrainConfig, with_budget
 from .isolation import Seeded, apart
 from .loop import Loop, complete
 from .machine import Machine, peak_memory_mb
@@ -41,7 +41,7 @@ def train(config: TrainConfig, run_dir: str | Path, *, resume: bool = True) -> R
     that do not fit the data, and `OSError` when there is no space or another training is at work
     there. Raises `FloatingPointError`, naming term and step, when a loss is no longer finite.
     """
-    check_config(config, TrainConfig)
+    check_kind(config, "config", TrainConfig)
     config, directory = with_budget(config), as_path(run_dir, "run_dir")
     if is_finished(directory) and not (directory / CHECKPOINT_NAME).is_file():
         run = Run.load(directory)
