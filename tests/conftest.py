@@ -113,6 +113,6 @@ def small(tmp_path_factory):
     config = vae.TrainConfig(
         model=vae.VAEConfig(channels=(8, 16, 16)), epochs=2, max_train_images=192,
         max_test_images=40, projected_images=40, lpips_images=4, batch_size=16,
-        perceptual_share=0.05, early_evaluations=1, mixed_precision="no",
+        perceptual_share=0.05, early_evaluations=1, frames=3, mixed_precision="no",
     )  # fmt: skip
     return config, vae.train(config, tmp_path_factory.mktemp("runs") / "alone")

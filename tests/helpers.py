@@ -1,7 +1,6 @@
 """What several test files share beside fixtures."""
 
 import os
-import resource
 import signal
 from pathlib import Path
 
@@ -60,6 +59,8 @@ def without_clocks(history):
 
 def a_gigabyte_more(request):
     """Until the test's end, let this process have at most 1 GiB more of memory than it has now."""
+    import resource  # of Linux
+
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_AS, (soft, hard)))

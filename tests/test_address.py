@@ -54,6 +54,8 @@ def test_everything_that_names_the_old_address_names_the_new_one(copy):
         ]
     assert stamp("some-body/their.vae", "their-main", copy) == []
     assert texts(copy) == after
+    stamp(old, "a/branch", copy)  # and back from a branch with a slash
+    assert '/blob/a/branch/notebooks/\\"  # where' in texts(copy)["notebooks/vae_latent_4.ipynb"]
     stamp(old, "main", copy)
     assert texts(copy) == before
 
@@ -131,3 +133,16 @@ def test_the_stamp_cannot_start_itself_and_runs_on_the_default_branch_alone():
     assert "secrets" not in str(workflow)  # its own token, whose pushes start nothing
     commit = job["steps"][-1]["run"]
     assert commit.startswith("git diff --quiet && exit 0")
+
+
+def test_ci_covers_the_oldest_and_the_newest_python_and_three_systems():
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    named = re.findall(r"Python :: (3\.\d+)", project)
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8"))
+    linux, others = workflow["jobs"]["linux"], workflow["jobs"]["others"]
+    assert linux["strategy"]["matrix"]["python"] == [named[0], named[-1]]
+    assert f'requires-python = ">={named[0]}"' in project
+    assert linux["steps"][-1]["run"] == ".ci/run"
+    systems = [linux["runs-on"], *others["strategy"]["matrix"]["system"]]
+    assert [name.split("-")[0] for name in systems] == ["ubuntu", "macos", "windows"]
+    assert not any("make" in step.get("run", "") for step in others["steps"])

@@ -82,6 +82,7 @@ def test_scale_images_spans_minus_one_to_one():
     assert scaled.tolist() == [-1, 1]
 
 
+@pytest.mark.unix
 def test_an_archive_that_would_expand_without_end_is_refused(tmp_path, monkeypatch, request):
     name = "t10k-labels-idx1-ubyte.gz"
     with gzip.open(tmp_path / name, "wb", compresslevel=9) as file:

@@ -90,7 +90,7 @@ def test_a_conditional_interpolation_of_a_test_set_that_lacks_a_class_is_given_i
         labels_given.extend(digits.labels.tolist())
         raise SystemExit
 
-    about = {"config": {"dataset": "mnist"}, "history": {"train": [], "test": []}}
+    about = {"config": {"dataset": "mnist"}, "history": {"train": [], "test": [{}]}}
     run = SimpleNamespace(
         directory=tmp_path, model=make(num_classes=10), frames=frames, metrics=about
     )

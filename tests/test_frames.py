@@ -1,50 +1,222 @@
+"""The GIFs: when their frames are recorded, what they hold, and what is drawn of them."""
+
+from itertools import pairwise
+
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import torch
+from common import ASSETS
+from helpers import make
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy.spatial import procrustes
+from scipy.spatial.distance import pdist
+from skimage.metrics import peak_signal_noise_ratio
+from sklearn.manifold import TSNE, trustworthiness
 
 import vae
 from vae.show import animations
-from vae.show.animations import latent_frames, reconstruction_frames, save_gif
-from vae.show.frames import Frames, project
+from vae.show.animations import apart, latent_frames, reconstruction_frames, save_gif
+from vae.show.frames import ARRAYS, Frames, components, frame_steps, project
+from vae.show.run import Run
+
+SIZES = pytest.mark.parametrize("size", [2, 4, 16])
+MOVE = 0.1  # the most that half of the points move between two frames, in units of the cloud's size
 
 
-def test_two_values_are_drawn_as_they_are():
-    latents = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
-    assert np.array_equal(project(latents), latents)
+def moves(points):
+    """The median move of the points from each frame to the next, after alignment."""
+    found = []
+    for one, two in pairwise(points):
+        a, b, _ = procrustes(one, two)  # both of length 1 in all
+        found.append(np.median(np.linalg.norm(a - b, axis=1)) * np.sqrt(len(a)))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("total", [1, 10, 36, 100, 750, 5625])
+@pytest.mark.parametrize("count", [1, 2, 36, 100])
+def test_frames_are_close_together_at_the_start_and_the_last_step_has_one(total, count):
+    steps = frame_steps(total, count)
+    assert len(steps) == len(set(steps)) == min(total, count)
+    assert steps == sorted(steps)
+    assert steps[-1] == total
+    if count > 1:
+        assert 1 <= steps[0] <= max(1, total / 500)
+    gaps = np.diff(steps)
+    if total > 10 * count and count > 10:
+        late = np.array(steps)[np.array([0, *gaps]) > 5]
+        ratios = late[1:] / late[:-1]
+        assert len(ratios) > 5
+        assert np.allclose(ratios, ratios.mean(), rtol=0.05)  # equal in the logarithm
+
+
+def record(epochs, **options):
+    """Frames of models with random weights, of 100 test digits; and the last of the models."""
+    digits = vae.Digits(*(part[:100] for part in vae.load_digits("test")))
+    frames = Frames(digits, 100)
+    for epoch in epochs:
+        model = make(**options).eval()
+        torch.nn.init.normal_(model.encoder.conv_out.weight, std=epoch)
+        frames.record(model, digits, epoch)
+    return frames, model, digits
+
+
+def test_a_frame_holds_two_values_as_they_are_the_rate_and_draws_of_the_posterior():
+    frames, model, digits = record([0.25, 0.5], latent_size=2, latent_grid=1)
+    with torch.no_grad():
+        posterior = model.encode(vae.scale_images(digits.images))
+    assert np.allclose(frames.points[-1], posterior.mean.flatten(1), atol=1e-6)
+    assert not len(frames.latents)
+    assert frames.epochs.tolist() == [0.25, 0.5]
+    assert frames.kl[-1] == pytest.approx(posterior.kl().mean().item(), rel=1e-5)
+    examples = vae.scale_images(digits.images[frames.examples])
+    with torch.no_grad():
+        q = model.encode(examples)
+        noise = torch.randn(q.mean.shape, generator=torch.Generator().manual_seed(0))
+        y = model.decode(q.sample(noise))[:, 0]
+    assert np.allclose(frames.reconstructions[-1], y, atol=1e-6)
+    assert np.array_equal(frames.originals, examples[:, 0])
+
+
+def test_an_autoencoder_has_no_rate_and_its_curve_is_left_out():
+    frames, *_ = record([0.5], latent_size=2, variational=False)
+    assert np.isnan(frames.kl).all()
+    titles = [axes.get_title("left") for axes in reconstruction_frames(frames, "")[0].axes]
+    assert [title[:4] for title in titles if title] == ["PSNR"]
+
+
+def test_what_is_kept_of_a_latent_has_its_distances():
+    latents = torch.randn(40, 98) @ torch.randn(98, 30) @ torch.randn(30, 98)
+    kept = components(latents)
+    assert kept.shape == (40, 50)
+    ratio = pdist(kept) / pdist(latents)
+    assert np.allclose(ratio, ratio.mean(), rtol=1e-4)
+    assert kept.square().sum(1).mean() == pytest.approx(1)
+    assert torch.equal(components(torch.ones(5, 3)), torch.zeros(5, 3))
+    assert torch.equal(components(latents[:, :2]), latents[:, :2])
+    assert torch.equal(components(latents[:, :1])[:, 0], latents[:, 0])
+
+
+def test_points_drift_where_fresh_projections_jump_and_show_what_is_near():
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(5, 20)) * 5
+    latents = centres[rng.integers(5, size=200)] + rng.normal(size=(200, 20))
+    frames = np.stack([latents + 0.1 * t * rng.normal(size=latents.shape) for t in (2, 1, 0)])
+    frames = frames.astype(np.float32)
+    points = project(frames)
+    fresh = [TSNE(random_state=k, init="random").fit_transform(x) for k, x in enumerate(frames)]
+    assert moves(points).max() < MOVE < moves(fresh).min()
+    for latent, place, alone in zip(frames, points, fresh, strict=True):
+        assert trustworthiness(latent, place) > trustworthiness(latent, alone) - 0.02
+    assert np.allclose(np.square(points).sum(2).mean(1), 1, atol=1e-4)  # as large as the others
 
 
 def test_latents_that_are_all_the_same_have_a_place():
-    assert np.array_equal(project(np.ones((20, 5), np.float32)), np.zeros((20, 2)))
+    same, others = np.ones((20, 5), np.float32), np.random.default_rng(0).normal(size=(20, 5))
+    assert np.array_equal(project(np.stack([same, same])), np.zeros((2, 20, 2)))
+    first, second, last = project(np.stack([others, same, others]).astype(np.float32))
+    assert np.array_equal(second, last)
+    assert not np.array_equal(first, second)
 
 
-def test_a_warm_start_drifts_where_a_fresh_one_jumps():
+def test_frames_are_read_as_they_were_saved_and_older_ones_too(tmp_path):
+    frames, *_ = record([0.25, 0.5], latent_size=2)
+    path = tmp_path / "frames.npz"
+
+    def as_saved():
+        frames.save(path)
+        read = Frames.load(path)
+        for name in ARRAYS:
+            assert np.array_equal(getattr(read, name), getattr(frames, name), equal_nan=True), name
+        return read
+
+    assert as_saved().latents.shape == (2, 100, 50)
+    frames.project()
+    assert as_saved().points.shape == (2, 100, 2)
+    older = {name: array for name, array in frames.arrays().items() if name in (
+        "labels", "originals", "epochs", "points", "reconstructions")}  # fmt: skip
+    np.savez_compressed(path, **older)
+    read = Frames.load(path)
+    assert np.isnan(read.kl).all()
+    assert read.classes.tolist() == list(range(10))
+    assert len(latent_frames(read, "", 98)) == len(reconstruction_frames(read, "")) == 2
+
+
+def test_a_reconstruction_stands_below_its_image_and_the_curves_end_at_the_frame():
+    frames, *_ = record([0.25, 0.5, 1.0], latent_size=2)
+    figure = reconstruction_frames(frames, "name")[1]
+    tiles = [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+    cells = np.stack(tiles).reshape(2, 2, 30, 5, 30).swapaxes(2, 3)[..., 1:-1, 1:-1]
+    assert np.array_equal(cells[:, 0].reshape(10, 28, 28), frames.originals)
+    assert np.array_equal(cells[:, 1].reshape(10, 28, 28), frames.reconstructions[1])
+    pairs = zip(frames.originals, frames.reconstructions[1], strict=True)
+    psnr = np.mean([peak_signal_noise_ratio(x, y, data_range=2) for x, y in pairs])
+    psnr_axes, kl_axes = (axes for axes in figure.axes if axes.lines)
+    assert psnr_axes.get_title("left") == f"PSNR {psnr:.1f} dB"
+    assert kl_axes.get_title("left") == f"KL {frames.kl[1]:.0f} nats"
+    assert kl_axes.lines[0].get_ydata().tolist() == frames.kl[:2].tolist()
+    assert "epoch 0.5" in [text.get_text() for text in figure.texts]
+
+
+def test_each_class_is_named_at_its_centre_and_names_do_not_hide_each_other():
+    frames, *_ = record([0.5], latent_size=2, latent_grid=1)
+    frames.points = np.random.default_rng(0).normal(size=(1, 100, 2)).astype(np.float32)
+    frames.points[0] += 20 * np.stack([frames.labels, frames.labels % 3], 1)
+    (axes,) = (axes for axes in latent_frames(frames, "", 2)[0].axes if axes.texts)
+    assert [text.get_text() for text in axes.texts] == list("0123456789")
+    for digit, text in enumerate(axes.texts):
+        place = axes.transData.inverted().transform(axes.transAxes.transform(text.get_position()))
+        centre = np.median(frames.points[0, frames.labels == digit], 0)
+        assert np.linalg.norm(place - centre) < 3
+    crowd = apart(np.random.default_rng(0).normal(0.5, 0.02, size=(5, 2)), 0.1)
+    assert pdist(crowd).min() > 0.095
+    alone = np.array([[0.1, 0.1], [0.9, 0.9]])
+    assert np.array_equal(apart(alone), alone)
+
+
+@SIZES
+def test_the_shipped_gifs_move_smoothly_are_small_and_rest_on_the_last_frame(size):
+    folder = ASSETS / f"latent_{size}"
+    frames, steps = Frames.load(folder / "frames.npz"), frame_steps(5625, 36)
+    assert np.allclose(frames.epochs * 1875, steps)
+    assert moves(frames.points).max() < MOVE
+    assert np.isfinite(frames.kl).all()
+    for name in ("latent", "reconstruction"):
+        path = folder / f"{name}.gif"
+        assert path.stat().st_size <= 2.5e6
+        with Image.open(path) as gif:
+            assert (gif.n_frames, gif.size) == (36, (480, 640))
+            times = [gif.seek(k) or gif.info["duration"] for k in range(36)]
+        assert 6000 <= sum(times) <= 8000
+        assert times[-1] >= 10 * times[0]
+
+
+@SIZES
+def test_the_frames_of_a_shipped_run_are_of_a_training_as_good_as_its_model(size):
+    run = Run.load(ASSETS / f"latent_{size}")
+    x, frames = torch.from_numpy(run.frames.originals)[:, None], run.frames
+    with torch.no_grad():
+        q = run.model.encode(x)
+        noise = torch.randn(q.mean.shape, generator=torch.Generator().manual_seed(0))
+        y = run.model.decode(q.sample(noise))
+    shown = torch.from_numpy(frames.reconstructions[-1])[:, None]
+    assert vae.psnr(x, shown).mean() == pytest.approx(vae.psnr(x, y).mean(), abs=0.5)
+    assert frames.kl[-1] == pytest.approx(run.metrics["test"]["kl"], rel=0.03)
+
+
+def test_gifs_of_the_most_that_is_drawn_stay_small_and_last_as_long(tmp_path):
+    """Frames that all differ, in points and in ten digits."""
+    frames = Frames(vae.load_digits("test"), 2000)
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(5, 20)) * 5
-    latents = (centres[rng.integers(5, size=200)] + rng.normal(size=(200, 20))).astype(np.float32)
-    later = latents + 0.1 * rng.normal(size=latents.shape).astype(np.float32)
-    first = project(latents)
-
-    def mean_step(points):
-        return np.linalg.norm(points - first, axis=1).mean() / first.std()
-
-    assert mean_step(project(later, first)) < 0.3
-    assert mean_step(project(later)) > mean_step(project(later, first))
-
-
-def test_gifs_of_a_full_training_stay_small(tmp_path):
-    """25 frames of the most that is drawn: all test digits' two values, ten digits that change."""
-    frames = Frames(vae.load_digits("test"), 10**9)
-    rng = np.random.default_rng(0)
-    places = rng.normal(size=(10, 2))[frames.labels] * 2 + rng.normal(size=(10_000, 2))
-    drift = 0.2 * rng.normal(size=(10_000, 2)).astype(np.float32)
-    frames.points = np.stack([places + t * drift for t in range(25)]).astype(np.float32)
-    noise = rng.normal(size=(25, 10, 28, 28)).astype(np.float32)
+    places = rng.normal(size=(10, 2))[frames.labels] * 2 + rng.normal(size=(2000, 2))
+    drift = 0.2 * rng.normal(size=(2000, 2)).astype(np.float32)
+    frames.points = np.stack([places + t * drift for t in range(36)]).astype(np.float32)
+    noise = rng.normal(size=(36, 10, 28, 28)).astype(np.float32)
     frames.reconstructions = (frames.originals + 0.1 * noise).clip(-1, 1)
-    frames.epochs = np.arange(25.0)
-    save_gif(tmp_path / "latent.gif", latent_frames(frames, "", 2), 400, 2500)
-    save_gif(tmp_path / "reconstruction.gif", reconstruction_frames(frames, ""), 400, 2500)
+    frames.epochs, frames.kl = np.arange(1.0, 37), np.arange(36.0)
+    save_gif(tmp_path / "latent.gif", latent_frames(frames, "", 2), 138, 2000)
+    save_gif(tmp_path / "reconstruction.gif", reconstruction_frames(frames, ""), 138, 2000)
     assert all(path.stat().st_size <= 2.5e6 for path in tmp_path.iterdir())
 
 

@@ -42,6 +42,7 @@ def test_checkpoints_come_in_time(begin, monkeypatch):
     assert saved == list(range(1, 9))
 
 
+@pytest.mark.unix
 def test_ctrl_c_finishes_the_step_and_a_second_one_stops_at_once(begin, monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     interrupt_at(monkeypatch, 3, 5, 5)
@@ -62,6 +63,7 @@ def test_ctrl_c_finishes_the_step_and_a_second_one_stops_at_once(begin, monkeypa
     assert not path.exists()
 
 
+@pytest.mark.unix
 def test_a_training_in_a_thread_or_beside_others_is_interrupted_as_ever():
     before = signal.getsignal(signal.SIGINT)
     with interrupts(2) as asked:
@@ -204,9 +206,11 @@ def test_a_look_averages_what_was_logged_since_the_last(begin, monkeypatch):
     step, terms = training.training_step, []
     monkeypatch.setattr(training, "training_step", lambda *b: terms.append(step(*b)) or terms[-1])
     monkeypatch.setattr(training, "measure", lambda: None)
-    training.early = {1}
+    training.early, training.noted, noted = {1}, {5}, []
+    training.note = lambda: noted.append(training.step)
     training.fit()
-    rows, ends = training.metrics["history"]["train"], [1, 4, 7, 8]
+    assert noted == [5]
+    rows, ends = training.metrics["history"]["train"], [1, 4, 5, 8]
     if isinstance(training, Trainer):  # from step 3 on there are the discriminator's terms
         ends.insert(1, 2)
         assert ["discriminator" in row for row in rows] == [False, False, True, True, True]
@@ -254,6 +258,7 @@ def test_weights_that_are_not_finite_are_not_saved(small, tmp_path):
     assert (tmp_path / CHECKPOINT_NAME).read_bytes() == before
 
 
+@pytest.mark.unix
 def test_a_checkpoint_of_another_shape_is_refused_by_name(small, tmp_path, monkeypatch):
     config, _ = small
     interrupt_at(monkeypatch, 2)

@@ -2,11 +2,19 @@
 
 import base64
 import io
+import json
 import os
 import re
 import subprocess
 import sys
-from types import ModuleType, SimpleNamespace
+import threading
+import time
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import quote
 
 import nbformat
 import numpy as np
@@ -155,32 +163,144 @@ def test_a_notebook_can_start_from_the_trained_model(tmp_path, monkeypatch):
     assert any(f"{steps:,} steps" in output.get("text", "") for output in outputs)
 
 
+# The set-up cell, in a process of its own beside a server that answers as Colab's does.
+
+COLAB_PROCESS = """
+import json, sys, types
+package, notebook = types.ModuleType("vae"), types.ModuleType("vae.notebook")
+sys.modules |= {"google.colab": types.ModuleType("colab"), "vae": package, "vae.notebook": notebook}
+called, space = [], {}
+notebook.set_up = lambda *given: called.append(given)
+def note(*line):
+    called.append(" ".join(line).format_map(space))
+shell = types.SimpleNamespace(system=note, run_line_magic=note)
+space["get_ipython"] = lambda: shell
+try:
+    exec(sys.stdin.read(), space)
+except Exception as error:
+    called.append(error._render_traceback_())
+print(json.dumps(called))
+"""
+STAMPED = ("stamped/address", "main")
+FORK = "https://github.com/some-body/their.vae/blob/{}/notebooks/vae_latent_2.ipynb"
+
+
 def setup_source():
     source = notebooks.generate(2).cells[1].source
     return TransformerManager().transform_cell(source)
 
 
-def test_the_setup_cell_installs_the_package_in_colab(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
-    called = []
-    shell = SimpleNamespace(
-        system=lambda line: called.append(line.format(REPOSITORY="ADDRESS")),
-        run_line_magic=lambda name, line: called.append(f"%{name} {line}"),
-    )
-    exec(setup_source(), {"get_ipython": lambda: shell})
-    assert called == [
-        "git clone --quiet --depth 1 ADDRESS vae-mnist",
-        "%pip install --quiet ./vae-mnist",
+def in_colab(answer, folder, address="stamped/address"):
+    """What the set-up cell asks for, beside a server that gives this answer, or none if None."""
+
+    class Colab(BaseHTTPRequestHandler):
+        def do_GET(self):
+            if answer is None:
+                return time.sleep(4)
+            self.send_response(200 if self.path == "/api/sessions" else 404)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *args):
+            pass
+
+    code = setup_source().replace(f"github.com/{stamped()}", f"github.com/{address}")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Colab) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment = os.environ | {"COLAB_JUPYTER_IP": "127.0.0.1"}
+        environment["KMP_TARGET_PORT"] = str(server.server_port)
+        command = [sys.executable, "-c", COLAB_PROCESS]
+        options = {"input": code, "cwd": folder, "env": environment, "timeout": 10}
+        done = subprocess.run(command, capture_output=True, text=True, **options)
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def session(path):
+    return json.dumps([{"path": path, "type": "notebook"}, {"path": "another"}]).encode()
+
+
+def opened_from(address):
+    return session(f"fileId={quote(address, safe='')}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "repository", "branch"),
+    [
+        (opened_from(FORK.format("main")), "some-body/their.vae", "main"),
+        (opened_from(FORK.format("a/branch-1.2")), "some-body/their.vae", "a/branch-1.2"),
+        (session("fileId=" + FORK.format("main")), "some-body/their.vae", "main"),
+        (session("fileId=1aBcD_eFgH-iJkLmNoP"), *STAMPED),
+        (opened_from("https://github.com/a/b/blob/x;rm -rf y/notebooks/n"), *STAMPED),
+        (opened_from("https://github.com/a/b/blob/--upload-pack=x/notebooks/n"), *STAMPED),
+        (opened_from("https://example.org/a/b/blob/main/notebooks/n"), *STAMPED),
+        (b"[]", *STAMPED),
+        (b"<html>nonsense", *STAMPED),
+        (b"", *STAMPED),
+        (None, *STAMPED),
+    ],
+    ids=["github", "branch with a slash", "not quoted", "drive", "shell", "option", "elsewhere",
+         "no session", "nonsense", "nothing", "silence"],
+)  # fmt: skip
+def test_the_setup_cell_in_colab_finds_its_own_repository_and_branch(
+    answer, repository, branch, tmp_path
+):
+    started = time.perf_counter()
+    clone = f"git clone -q --depth 1 -b {branch} https://github.com/{repository} vae-mnist"
+    found = [repository, branch, metadata.version("torch")]
+    asked = [f"GIT_TERMINAL_PROMPT=0 {clone}", "pip install --quiet ./vae-mnist", found]
+    assert in_colab(answer, tmp_path) == asked
+    assert time.perf_counter() - started < 4  # two seconds' patience
+
+
+def test_without_an_address_the_setup_cell_says_in_one_line_what_to_edit_and_does_nothing(tmp_path):
+    assert in_colab(b"[]", tmp_path, address="OWNER/REPO") == [
+        ["Edit one line of this cell: ADDRESS, to your own"]
     ]
+    found = in_colab(opened_from(FORK.format("main")), tmp_path, address="OWNER/REPO")
+    assert found[-1][0] == "some-body/their.vae"
+    (tmp_path / "vae-mnist").mkdir()  # run again
+    assert in_colab(b"[]", tmp_path)[0] == "pip install --quiet ./vae-mnist"
 
 
-def test_the_setup_cell_says_what_is_missing():
-    code = f"import importlib.util, pathlib, sys; sys.modules['vae'] = None\n{setup_source()}"
-    code = code.replace("find_spec(name) is None", "find_spec(name) is None or name == 'vae'")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
-    assert "ModuleNotFoundError: missing here: vae" in done.stderr
-    assert f"pip install git+https://github.com/{stamped()}" in done.stderr
+def test_outside_of_colab_the_setup_cell_takes_the_code_beside_it_or_shows_a_remedy(tmp_path):
+    code = f"import sys\nsys.modules['vae'] = None\n{setup_source()}"
+    (tmp_path / "cell.py").write_text(code)
+    done = subprocess.run([sys.executable, "cell.py"], capture_output=True, text=True, cwd=tmp_path)
+    assert "ModuleNotFoundError" in done.stderr
+    assert f"missing? pip install git+https://github.com/{stamped()}" in done.stderr
+    where = "import vae; print(vae.__file__)"
+    code = setup_source().partition("from vae.notebook")[0] + where
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True,
+                          cwd=ROOT / "notebooks")  # fmt: skip
+    assert Path(done.stdout.strip()).resolve() == ROOT / "vae" / "__init__.py"
+
+
+def test_the_setup_says_in_one_line_what_was_found(monkeypatch, capsys):
+    monkeypatch.setattr(notebook, "training_minutes", lambda config: (3.6, "a T4"))
+    there = metadata.version("torch")
+    notebook.set_up("a/b", "main", there)
+    assert capsys.readouterr().out == (
+        f"github.com/a/b, branch main; torch {there} as it was; a T4: "
+        "the training takes about 4 minutes.\n"
+    )
+    notebook.set_up("a/b", "main", "1.0")
+    assert f"torch {there} in place of 1.0: restart the session" in capsys.readouterr().out
+    notebook.set_up()
+    assert capsys.readouterr().out.startswith(f"the code beside it; torch {there} as it was; a T4")
+    monkeypatch.setattr(notebook, "NEEDED", "torch nothing_like_it")
+    with pytest.raises(ModuleNotFoundError, match="missing here: nothing_like_it "):
+        notebook.set_up()
+
+
+def test_the_time_of_a_training_is_in_proportion_to_its_steps(tiny):
+    config = tiny(max_train_images=None)
+    short, hardware = notebook.training_minutes(config)
+    long, _ = notebook.training_minutes(replace(config, epochs=50))
+    assert 10 < long / short < 100
+    assert 0 < short < 60
+    assert "cores" in hardware
 
 
 def test_in_colab_only_the_weights_of_lpips_are_installed():

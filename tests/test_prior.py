@@ -192,6 +192,7 @@ def test_a_prior_that_was_cut_off_goes_on_to_the_same_weights(folder, tmp_path, 
         vae.train_prior(folder, small_prior())
 
 
+@pytest.mark.unix
 def test_ctrl_c_ends_the_command_with_code_130_and_resume_is_asked_for(folder, monkeypatch, capsys):
     interrupt_at(monkeypatch, 3)
     flags = [

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.unix
 SCRIPT = """
 import sys
 import torch

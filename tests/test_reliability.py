@@ -1,7 +1,6 @@
 """What docs/reliability.md promises of a training that is cut off."""
 
 import os
-import resource
 import signal
 
 import kill_test
@@ -16,6 +15,9 @@ from vae.cli import main
 from vae.store.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from vae.store.folder import LOCK_NAME, lock, read_metrics
 from vae.training import loop
+
+resource = pytest.importorskip("resource")
+pytestmark = pytest.mark.unix
 
 
 def test_a_run_that_was_interrupted_anywhere_ends_bit_for_bit_the_same(

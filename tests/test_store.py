@@ -60,6 +60,7 @@ def test_config_and_weights_that_do_not_fit_are_refused(change, tmp_path):
         vae.VAE.from_pretrained(tmp_path)
 
 
+@pytest.mark.unix
 def test_2000_damaged_and_hostile_files_are_refused_by_name_or_read_right(
     tmp_path, monkeypatch, request
 ):
@@ -70,6 +71,7 @@ def test_2000_damaged_and_hostile_files_are_refused_by_name_or_read_right(
     assert refused > 0.8 * tried, (refused, tried)  # most of the rest are spaces and digits in JSON
 
 
+@pytest.mark.unix
 def test_no_space_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
     model = vae.VAE(vae.VAEConfig(channels=(8, 16, 16)))
     model.save_pretrained(tmp_path)

@@ -7,6 +7,7 @@ from PIL import Image
 
 import vae
 from vae.cli import main
+from vae.show.frames import frame_steps
 
 
 @pytest.fixture(scope="session")
@@ -53,17 +54,20 @@ def test_a_runs_folder_holds_what_it_should(finished):
     }  # fmt: skip
 
 
-def test_gifs_have_a_frame_for_each_evaluation_and_render_draws_them_again(finished):
+def test_gifs_have_frames_on_a_clock_of_their_own_and_render_draws_them_again(finished):
+    place = finished.metrics["history"]["train"][-1]
+    steps = frame_steps(place["step"], 36)
+    assert np.allclose(finished.frames.epochs, np.array(steps) * place["epoch"] / place["step"])
     names = ("reconstruction.gif", "latent.gif")
     drawn = {name: (finished.directory / name).read_bytes() for name in names}
     for name in names:
         path = finished.directory / name
         with Image.open(path) as gif:
-            assert gif.n_frames == 7
-            assert gif.width >= 800
+            assert gif.n_frames == len(steps)
+            assert gif.size == (480, 640)
             assert gif.info["loop"] == 0
             first = np.asarray(gif.convert("L"), float)
-            gif.seek(6)
+            gif.seek(len(steps) - 1)
             assert np.abs(np.asarray(gif.convert("L"), float) - first).max() > 50
         assert path.stat().st_size < 2.5e6
         path.unlink()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PLACEHOLDER = "OWNER/REPO"
+FOLDERS = "notebooks|vae|docs|assets|tools"  # into which links lead
 NAME = r"[\w.-]+/[\w.-]+?"
 NAMING = ("pyproject.toml", "README.md", "docs/*.md", "notebooks/*.ipynb")  # files with links
 
@@ -50,7 +51,7 @@ def stamp(new: str, branch: str | None = None, root: Path = ROOT) -> list[Path]:
         text = path.read_bytes().decode()  # as it is, line ends too
         now = re.sub(rf"(github(?:\.com)?/){old}(?![\w-]|\.\w)", rf"\g<1>{new}", text)
         if branch:
-            ours = rf"(github(?:\.com)?/{re.escape(new)}/blob/)[\w.-]+(?=/)"
+            ours = rf"(github(?:\.com)?/{re.escape(new)}/blob/)[\w./-]+?(?=/(?:{FOLDERS})/)"
             now = re.sub(ours, rf"\g<1>{branch}", now)
         if now != text:
             path.write_bytes(now.encode())

@@ -113,6 +113,7 @@ def make_run(folder: Path) -> None:
     folder.mkdir()
     for _ in range(2):
         trainer.optimize()
+    trainer.note()
     trainer.measure()
     loop.save(trainer)
     LatentPrior(PriorConfig(channels=8, blocks=1)).save_pretrained(folder)

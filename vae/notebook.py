@@ -1,12 +1,18 @@
 """What the notebooks display: tables, source code, pictures. Needs IPython, as a notebook has."""
 
+import importlib.util
 import inspect
 import io
+import os
 import re
+import tempfile
 import textwrap
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import PIL.Image
@@ -22,7 +28,50 @@ from .prior import LatentPrior
 from .show.figures import describe, plot_digits, plot_manifold, plot_samples, to_png
 from .show.run import Run
 from .show.showcase import NO_ASSETS, REFERENCE, SHIPPED, asset
-from .training.config import BUDGETS, TrainConfig
+from .training.config import BUDGETS, TrainConfig, with_budget
+
+NEEDED = "torchvision skimage sklearn imageio accelerate safetensors stlpips_pytorch"
+
+
+def set_up(repository: str = "", branch: str = "", torch_before: str = "") -> None:
+    """Say where the code is from, what became of torch, and how long a training takes here.
+
+    `torch_before`: its version before the package was installed, if that was done just now. Raises
+    `ModuleNotFoundError`, naming what is missing.
+    """
+    if missing := [name for name in NEEDED.split() if importlib.util.find_spec(name) is None]:
+        raise ModuleNotFoundError(f"missing here: {', '.join(missing)} (see requirements.txt)")
+    place = f"github.com/{repository}, branch {branch}" if repository else "the code beside it"
+    there = version("torch")
+    state = f"torch {there} as it was"
+    if torch_before not in ("", there):
+        state = f"torch {there} in place of {torch_before}: restart the session"
+    config = with_budget(TrainConfig(), os.environ.get("VAE_BUDGET", "auto"))
+    minutes, hardware = training_minutes(config)
+    about = "a minute" if minutes < 1.5 else f"{minutes:.0f} minutes"
+    print(f"{place}; {state}; {hardware}: the training takes about {about}.")
+
+
+def training_minutes(config: TrainConfig) -> tuple[float, str]:
+    """About how long a training takes here, by a few steps and a small evaluation; and on what."""
+    from .training.vae import Trainer  # which most of what is shown does without
+
+    few, seconds = replace(config, max_test_images=500, adversarial_start=0.0), []
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(few, folder)
+    for _ in range(3):  # the first steps are slower
+        start = time.perf_counter()
+        for _ in range(config.lazy):
+            trainer.optimize()
+        trainer.log.look(trainer)  # which waits for the device
+        seconds.append((time.perf_counter() - start) / config.lazy)
+    start = time.perf_counter()
+    trainer.evaluate(mean=False, lpips_images=0)
+    measured = (time.perf_counter() - start) * 10_000 / 500
+    # as many evaluations, and five more for the last one, for frames and for pictures
+    rest = measured * (config.early_evaluations + config.epochs + 5)
+    hardware = trainer.metrics["environment"]["hardware"]
+    return (min(seconds[1:]) * trainer.total_steps + rest) / 60, hardware
 
 
 def table(header: tuple, rows: list[tuple], caption: str = "") -> Markdown:

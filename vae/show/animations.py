@@ -4,70 +4,102 @@ from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from ..data import Digits
-from ..metrics import mse, psnr, ssim
 from ..model import VAE
 from ..store.files import write_atomically
-from .figures import DPI, decode_between, on_sphere, own_style, plot_grid
+from .figures import CELL, DPI, decode_between, on_sphere, own_style, plot_grid, tile
 from .frames import Frames
 
 # Ten colours that stay apart for colour-blind readers on white (after Paul Tol's "muted").
 COLOURS = ("#332288", "#88ccee", "#44aa99", "#117733", "#999933",
            "#ddcc77", "#cc6677", "#882255", "#aa4499", "#555555")  # fmt: skip
-MARKS, MOST_NAMED = "os^Dv*", 30  # of more than ten classes; how many the legend has room for
+MARKS, MOST_NAMED = "os^Dv*", 30  # of more than ten classes; how many are named at their centres
 INTERPOLATION_FRAMES = 13  # from one digit to the next
+NAME = {"path_effects": [withStroke(linewidth=4, foreground="white")], "fontsize": 20,
+        "weight": "bold", "ha": "center", "va": "center"}  # fmt: skip
 
 
+@own_style
 def reconstruction_frames(frames: Frames, name: str) -> list[Figure]:
-    """One figure an evaluation: ten images above their reconstructions, each with its metrics."""
-    originals = torch.from_numpy(frames.originals).unsqueeze(1)
-    figures = []
-    for epoch, images in zip(frames.epochs, frames.reconstructions, strict=True):
-        y = torch.from_numpy(images).unsqueeze(1)
-        measured = zip(*(measure(originals, y) for measure in (mse, ssim, psnr)), strict=True)
-        names = [f"MSE {m:.4f}\nSSIM {s:.3f}\n{p:.1f} dB" for m, s, p in measured]
-        title = f"Test images and reconstructions, {name}, epoch {epoch:.2f}"
-        under, beside = dict(enumerate(names)), {0: "original", 1: "from z"}
-        figures.append(plot_grid(torch.cat([originals, y]), len(y), title, 9.3, under, beside))
+    """Ten images, each above its reconstruction, and the curves so far: a figure for each frame."""
+    columns, figures = min(5, len(frames.classes)), []
+    for t, images in enumerate(frames.reconstructions):
+        figure = _start(frames, t, name, "test images, and each one's reconstruction below it")
+        for start in range(0, len(images), columns):
+            some = slice(start, start + columns)
+            both = np.concatenate([frames.originals[some], images[some]])
+            axes = figure.add_axes((0.03, 0.21 if start else 0.55, 0.94, 0.34))
+            axes.imshow(tile(both, len(both) // 2), "gray", vmin=-1, vmax=1)
+            axes.set(xlim=(-0.5, CELL * columns - 0.5), frame_on=False, xticks=[], yticks=[])
+        figures.append(figure)
     return figures
 
 
 @own_style
 def latent_frames(frames: Frames, name: str, latent_values: int) -> list[Figure]:
-    """One figure an evaluation: the test set's latents in the plane, coloured by class."""
+    """The test set's latents in the plane, and the curves so far: a figure for each frame."""
+    frames.project()
     low, high = frames.points.min((0, 1)), frames.points.max((0, 1))
     margin = 0.04 * (high - low) + 1e-6
-    (left, bottom), (right, top) = low - margin, high + margin
-    names = {1: ("$z_1$", "index of the image"), 2: ("$z_1$", "$z_2$")}
-    across, up = names.get(latent_values, ("t-SNE 1", "t-SNE 2"))
+    low, high = low - margin, high + margin
+    how = {1: "z across, the image's index upwards", 2: "z as it is"}.get(latent_values, "t-SNE")
     classes, rank = np.unique(frames.labels, return_inverse=True)
     # ten classes have a colour each; more of them, another mark as well
     looks = [(COLOURS[i % 10], MARKS[i // 10 % len(MARKS)]) for i in range(len(classes))]
-    shown = list(zip(classes, looks, strict=True))[:MOST_NAMED]
-    dots = [Line2D([], [], marker=mark, ls="", color=c, label=i) for i, (c, mark) in shown]
     groups = []  # of points with one mark: which they are, and their colours
     for start in range(0, len(classes), 10):
         some = (rank >= start) & (rank < start + 10)
         groups.append((some, [looks[i][0] for i in rank[some]], looks[start][1]))
-    figures, size = [], 9 if len(rank) <= 2000 else 4
-    for epoch, points in zip(frames.epochs, frames.points, strict=True):
-        figure = Figure(figsize=(8, 7), dpi=DPI)
-        axes = figure.add_axes((0.1, 0.08, 0.77, 0.84))
-        axes.set_title(f"Latents of {len(points):,} test images, {name}, epoch {epoch:.2f}")
+    figures = []
+    for t, points in enumerate(frames.points):
+        figure = _start(frames, t, name, f"latents of {len(points):,} test images by class, {how}")
+        axes = figure.add_axes(
+            (0.03, 0.19, 0.94, 0.72), xlim=(low[0], high[0]), ylim=(low[1], high[1])
+        )
+        axes.tick_params(direction="in", pad=-16, labelsize=10, colors="grey")
+        if latent_values > 2:
+            axes.set(xticks=[], yticks=[])
         for some, colours, mark in groups:
-            axes.scatter(*points[some].T, s=size, c=colours, lw=0, marker=mark)
-        axes.set(xlim=(left, right), ylim=(bottom, top), xlabel=across, ylabel=up)
-        title = "class" if len(shown) == len(classes) else f"{len(shown)} of {len(classes)}"
-        style = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "labelspacing": 0.4}
-        axes.legend(handles=dots, title=title, fontsize=10 if len(shown) <= 20 else 8, **style)
+            axes.scatter(*points[some].T, s=9, c=colours, lw=0, marker=mark)
+        named = classes[:MOST_NAMED]
+        centres = [np.median(points[rank == i], 0) for i in range(len(named))]
+        for label, place in zip(named, apart((centres - low) / (high - low)), strict=True):
+            axes.text(*place, label, transform=axes.transAxes, **NAME)
         figures.append(figure)
     return figures
+
+
+def apart(places: np.ndarray, least: float = 0.07) -> np.ndarray:
+    """Places (N, 2), pushed from each other until no two are nearer than `least`."""
+    for _ in range(50):
+        between = places[:, None] - places
+        distance = np.linalg.norm(between, axis=-1, keepdims=True) + 1e-9
+        places = places + (between / distance * np.clip(least - distance, 0, None)).sum(1) / 2
+    return places
+
+
+def _start(frames: Frames, t: int, name: str, what: str) -> Figure:
+    """A figure of 480 x 640 pixels, readable on a phone: titles, and below the curves up to `t`."""
+    figure = Figure(figsize=(4.8, 6.4), dpi=DPI)
+    figure.text(0.5, 0.985, name, ha="center", va="top", fontsize=15, weight="bold")
+    figure.text(0.5, 0.94, what, ha="center", va="top", fontsize=12)
+    psnr = -10 * np.log10(((frames.reconstructions - frames.originals) ** 2).mean((2, 3)) / 4)
+    curves = {"PSNR {:.1f} dB": psnr.mean(1), "KL {:.0f} nats": frames.kl}
+    curves = {label: values for label, values in curves.items() if np.isfinite(values).all()}
+    for k, (label, values) in enumerate(curves.items()):
+        axes = figure.add_axes((0.05 + 0.48 * k, 0.045, 0.44, 0.095), xticks=[], yticks=[])
+        axes.plot(values[: t + 1], color=COLOURS[0], marker="o", markevery=[t], clip_on=False)
+        room, end = 0.1 * np.ptp(values) + 1e-6, len(values) - 0.5
+        axes.set(xlim=(-0.5, end), ylim=(values.min() - room, values.max() + room))
+        axes.set_title(label.format(values[t]), fontsize=14, loc="left", pad=3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.text(0.5, 0.012, f"epoch {frames.epochs[t]:.2g}", ha="center", fontsize=14)
+    return figure
 
 
 def interpolation_frames(model: VAE, digits: Digits, name: str) -> list[Figure]:

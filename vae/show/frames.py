@@ -1,4 +1,4 @@
-"""What the GIFs show, recorded at each evaluation: projected latents and ten reconstructions."""
+"""What the GIFs show, recorded on a clock of its own: latents in the plane, ten reconstructions."""
 
 import io
 import math
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..checks import IMAGE_SIZE, gaussian
 from ..data import BATCH, Digits, batches, scale_images
@@ -15,16 +16,33 @@ from ..model import VAE
 from ..store.files import LARGEST, FileError, check_size, write_atomically
 
 MOST_EXAMPLES = 10  # images whose reconstructions are shown
-ARRAYS = {"labels": np.int64, "originals": np.float32, "epochs": np.float64, "points": np.float32,
-          "reconstructions": np.float32, "classes": np.int64}  # fmt: skip
+COMPONENTS = 50  # that are kept of latents until they are projected
+ARRAYS = {"labels": np.int64, "originals": np.float32, "epochs": np.float64, "kl": np.float64,
+          "latents": np.float16, "points": np.float32, "reconstructions": np.float32,
+          "classes": np.int64}  # fmt: skip
+
+
+def frame_steps(total: int, count: int) -> list[int]:
+    """Which of `total` steps end in a frame: `count` in equal steps of the logarithm, or all.
+
+    The last is among them, and the first is at most the five-hundredth part of the way. Where two
+    would be the same, the second moves on by one.
+    """
+    count, found = min(count, total), [0]
+    first = max(1, min(total // 500, total - count + 1))
+    for place in np.geomspace(total, first, count)[::-1]:
+        found.append(max(round(place), found[-1] + 1))
+    return found[1:]
 
 
 class Frames:
-    """The frames of `latent.gif` and `reconstruction.gif`, one for each of T evaluations.
+    """The T frames of `latent.gif` and `reconstruction.gif`.
 
-    `labels`: (N,) of the projected images; `points`: (T, N, 2), their places in the plane.
+    `labels`: (N,) of the projected images; `points`: (T, N, 2), their places in the plane, for
+    which `latents`, (T, N, D), stand until `project` has found them.
     `originals`: (K, 28, 28), one image of each of the first K `classes`, (K,), that there are;
-    `reconstructions`: (T, K, 28, 28); both in [-1, 1]. `epochs`: (T,), which can be fractions.
+    `reconstructions`: (T, K, 28, 28); both in [-1, 1]. `epochs`: (T,), which can be fractions;
+    `kl`: (T,), the rate of the projected images in nats, NaN where there is none.
     """
 
     def __init__(self, test_set: Digits, projected: int):
@@ -36,25 +54,39 @@ class Frames:
         self.examples = first.to(test_set.images.device)
         self.labels, self.classes = labels[:projected].numpy(), labels[first].numpy()
         self.originals = scale_images(test_set.images[self.examples]).cpu()[:, 0].numpy()
-        self.epochs = np.zeros(0)
+        self.epochs, self.kl = np.zeros(0), np.zeros(0)
+        self.latents = np.zeros((0, len(self.labels), 0), np.float16)
         self.points = np.zeros((0, len(self.labels), 2), np.float32)
         self.reconstructions = np.zeros((0, *self.originals.shape), np.float32)
 
     @torch.no_grad()
     def record(self, model: VAE, test_set: Digits, epoch: float, seed: int = 0) -> None:
-        """Add a frame: encode, project, and reconstruct through z ~ q(z|x) with the same noise."""
+        """Add a frame: encode, and reconstruct through z ~ q(z|x) with the same noise."""
         images, labels = test_set if model.config.num_classes else (test_set.images, None)
         n, chosen = len(self.labels), self.examples
         parts = batches(BATCH, images[:n], None if labels is None else labels[:n])
-        means = [model.encode(scale_images(x), given).mean.flatten(1).cpu() for x, given in parts]
-        points = project(torch.cat(means).numpy(), self.points[-1] if len(self.points) else None)
+        codes = [model.encode(scale_images(x), given) for x, given in parts]
         labels = None if labels is None else labels[chosen]
         posterior = model.encode(scale_images(images[chosen]), labels)
         noise = gaussian(*posterior.mean.shape, generator=torch.Generator().manual_seed(seed))
         y = model.decode(posterior.sample(noise), labels)[:, 0].float().cpu()
-        self.points = np.append(self.points, points[None], 0)
-        self.reconstructions = np.append(self.reconstructions, y.numpy()[None], 0)
-        self.epochs = np.append(self.epochs, epoch)
+        kl = torch.cat([code.kl() for code in codes]).mean().item()
+        means = torch.cat([code.mean.flatten(1).float().cpu() for code in codes])
+        self._keep("latents" if means.shape[1] > 2 else "points", components(means))
+        self._keep("reconstructions", y)
+        self._keep("epochs", torch.tensor(epoch, dtype=torch.float64))
+        self._keep("kl", torch.tensor(kl if model.config.variational else math.nan))
+
+    def _keep(self, name: str, of_a_frame: Tensor) -> None:
+        before, row = getattr(self, name), of_a_frame.numpy()[None]
+        rows = np.concatenate([before.reshape(len(before), *row.shape[1:]), row])
+        setattr(self, name, rows.astype(ARRAYS[name]))
+
+    def project(self) -> None:
+        """Let latents become points, if they are not yet."""
+        if len(self.latents):
+            self.points = project(self.latents.astype(np.float32))
+            self.latents = self.latents[:0, :, :0]
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {name: getattr(self, name) for name in ARRAYS}
@@ -83,15 +115,22 @@ class Frames:
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take over arrays that fit together. Raises `ValueError`, `KeyError` or `TypeError`."""
-        if "classes" not in arrays:  # older files, which had all of them
-            arrays = {**arrays, "classes": np.arange(len(arrays["originals"]))}
-        given = {name: arrays[name].astype(of, casting="same_kind") for name, of in ARRAYS.items()}
-        t, n, k = (len(given[name]) for name in ("epochs", "labels", "originals"))
-        originals = (k, IMAGE_SIZE, IMAGE_SIZE)
-        expected = {"originals": originals, "reconstructions": (t, *originals)}
-        expected |= {"points": (t, n, 2), "classes": (k,)}
+        t, n, k = (len(arrays[name]) for name in ("epochs", "labels", "originals"))
+        of_old = {  # what older files lack: they had all classes, and their places in the plane
+            "classes": np.arange(k), "kl": np.full(t, np.nan), "latents": np.zeros((0, n, 0)),
+        }  # fmt: skip
+        given = {
+            name: (arrays if name in arrays else of_old)[name].astype(of, casting="same_kind")
+            for name, of in ARRAYS.items()
+        }
+        originals, waiting = (k, IMAGE_SIZE, IMAGE_SIZE), given["latents"]
+        expected = {"originals": originals, "reconstructions": (t, *originals), "kl": (t,)}
+        expected |= {"points": (0 if len(waiting) else t, n, 2), "classes": (k,)}
+        if len(waiting):
+            expected["latents"] = (t, n, min(COMPONENTS, waiting.shape[-1]))
         for name, shape in expected.items():
-            if given[name].shape != shape or 0 in shape[1:] or not np.isfinite(given[name]).all():
+            whole = name == "kl" or np.isfinite(given[name]).all()
+            if given[name].shape != shape or 0 in shape[1:] or not whole:
                 raise ValueError(f"{name} is not {shape}, or not finite")
         vars(self).update(given)
 
@@ -111,24 +150,40 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     return np.frombuffer(data, kind).reshape(shape)
 
 
-def project(latents: np.ndarray, previous: np.ndarray | None = None) -> np.ndarray:
-    """Latents (N, values) to points (N, 2): two values as they are, more by t-SNE.
+def components(latents: Tensor) -> Tensor:
+    """Latents (N, D) as they are where D <= 2, a single value spread along y by the image's index.
 
-    A single value is drawn along x, spread along y by the image's index. t-SNE (van der Maaten &
-    Hinton 2008) starts from the principal components, or from `previous` (N, 2) and then without
-    early exaggeration, so that points drift and never jump.
+    More become their first COMPONENTS principal components, with a variance of 1 in all: t-SNE asks
+    for no more than distances, in any unit.
     """
     if latents.shape[1] == 1:
-        latents = np.column_stack([latents, np.linspace(-1, 1, len(latents))])
+        return torch.column_stack([latents, torch.linspace(-1, 1, len(latents))])
     if latents.shape[1] == 2:
-        return latents.astype(np.float32)
-    if np.ptp(latents, axis=0).max() < 1e-6:  # all the same, which scikit-learn does not survive
-        return np.zeros((len(latents), 2), np.float32) if previous is None else previous
+        return latents
+    centred = (latents - latents.mean(0)).nan_to_num().double()
+    _, directions = torch.linalg.eigh(centred.T @ centred)
+    kept = centred @ directions[:, -COMPONENTS:]
+    return kept / kept.square().sum(1).mean().sqrt().clamp(min=1e-6)
+
+
+def project(latents: np.ndarray) -> np.ndarray:
+    """Latents of T frames, (T, N, D), to points (T, N, 2), by t-SNE (van der Maaten & Hinton 2008).
+
+    The last frame is fitted in full, from its principal components. Each one before starts from the
+    one after it, and takes 100 iterations without early exaggeration: points drift and never jump.
+    The plane has no unit: every cloud is made as large as the others.
+    """
     from sklearn.manifold import TSNE  # a second that nothing else needs
 
-    n, start = len(latents), {"init": "pca", "max_iter": 1000}
-    if previous is not None and previous.any():
-        start = {"init": previous, "max_iter": 250, "early_exaggeration": 1}
-        start["learning_rate"] = max(n / 12, 50)  # as in the first projection's early phase
-    tsne = TSNE(perplexity=min(30, (n - 1) / 3), random_state=0, **start)
-    return tsne.fit_transform(latents).astype(np.float32)
+    n = latents.shape[1]
+    start, found, places = {"init": "pca", "max_iter": 500}, [], np.zeros((n, 2), np.float32)
+    for frame in latents[::-1]:
+        if np.ptp(frame, axis=0).max() > 1e-6:  # t-SNE does not survive latents that are all one
+            tsne = TSNE(perplexity=min(30, (n - 1) / 3), random_state=0, **start)
+            places = tsne.fit_transform(frame).astype(np.float32)
+            # a gradient below the limit ends each of two phases, and is looked at every 50 steps
+            start = {"init": places, "max_iter": 250, "min_grad_norm": 1e9}
+            start |= {"early_exaggeration": 1, "angle": 1}
+        centred = places - places.mean(0)
+        found.append(centred / max(np.sqrt(np.square(centred).sum(1).mean()), 1e-6))
+    return np.stack(found[::-1])

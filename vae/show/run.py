@@ -15,7 +15,7 @@ from ..store.files import FileError, as_path, write_json
 from . import animations, figures
 from .frames import Frames
 
-FRAME_MS, INTERPOLATION_MS = (400, 2500), (150, 150)  # milliseconds of each frame, of the last
+FRAMES_MS, LAST_MS, INTERPOLATION_MS = 5000, 2000, 150  # a training's frames, their last; a frame's
 
 
 @dataclass
@@ -44,10 +44,10 @@ class Run:
 def render(run: Run) -> list[Path]:
     """Draw every picture of a run into its folder; returns the paths of those that it drew.
 
-    A warning names each that could not be drawn. Raises `FileError` if no frame was recorded yet.
+    A warning names each that could not be drawn. Raises `FileError` if nothing was measured yet.
     """
     model, frames, history = run.model, run.frames, run.metrics["history"]
-    if not len(frames.epochs):
+    if not history["test"] or not len(frames.epochs):
         cut = f"{run.directory} was cut off before its first evaluation"
         raise FileError(f"{cut}, and has nothing to draw: --resume goes on")
     name = figures.describe(model.config, run.metrics["config"]["dataset"])
@@ -78,8 +78,11 @@ def draw(path: Path, make: Callable) -> bool:
         if path.suffix == ".png":
             figures.save_png(path, make())
         else:
-            durations = INTERPOLATION_MS if path.stem == "interpolation" else FRAME_MS
-            animations.save_gif(path, make(), *durations)
+            frames = make()
+            times = min(FRAMES_MS // len(frames), 700), LAST_MS
+            if path.stem == "interpolation":
+                times = INTERPOLATION_MS, INTERPOLATION_MS
+            animations.save_gif(path, frames, *times)
         return True
     except Exception as error:  # of matplotlib, fonts, disks: all else is there and stays
         what = f"{path} was not drawn ({type(error).__name__}: {error})"

@@ -28,12 +28,14 @@ class Loop:
 
     So any number of processes sees the same batches, and a training that was cut off goes on as if
     it had never stopped. A subclass calls `prepare`, and defines `select` and `draw`, which make a
-    batch; `training_step`, which ends in the optimiser's step; `measure`; and `finish`.
+    batch; `training_step`, which ends in the optimiser's step; `measure`; and `finish`. If it has
+    steps that are `noted`, it also defines `note`.
     """
 
     what, remedy = "training", REMEDY  # said of one that was cut off
     checkpoint_name = checkpoint.CHECKPOINT_NAME
-    early: set[int] = frozenset()  # steps after which to evaluate, beside an epoch's end
+    early: set[int] = frozenset()  # steps after which to measure, beside an epoch's end
+    noted: set[int] = frozenset()  # steps after which to note something for the pictures
 
     def __init__(self, config, directory: Path, machine: Machine, *data: Tensor):
         """`data`: all that is learned from and measured on, the training images first.
@@ -77,12 +79,16 @@ class Loop:
             saved = time.perf_counter()
             while self.step < self.total_steps:
                 self.optimize()
+                noted = self.step in self.noted
                 measured = self.step % self.steps_per_epoch == 0 or self.step in self.early
-                if measured or len(self.log.recent) == LOG_EVERY:
+                if noted or measured or len(self.log.recent) == LOG_EVERY:
                     self.log.look(self)
-                if measured:
+                if noted or measured:
                     if self.machine.is_main_process:
-                        self.measure()
+                        if noted:
+                            self.note()
+                        if measured:
+                            self.measure()
                     self.machine.wait_for_everyone()
                     self.log.clock = time.perf_counter()
                 if measured or asked or time.perf_counter() - saved > CHECKPOINT_SECONDS:

@@ -13,11 +13,11 @@ from ..discriminator import PatchDiscriminator
 from ..metrics import AGREEMENT, evaluate
 from ..model import VAE
 from ..perceptual import LPIPS
-from ..show.frames import Frames
+from ..show.frames import Frames, frame_steps
 from ..show.run import Run, render
 from ..store.checkpoint import CHECKPOINT_NAME, under
 from ..store.files import as_path
-from ..store.folder import check_directory, is_finished
+from ..store.folder import FRAMES_NAME, check_directory, is_finished
 from ..store.settings import check_kind, check_same_settings
 from . import step
 from .config import TrainConfig, with_budget
@@ -76,8 +76,8 @@ class Trainer(Loop):
         for name, value in start.items():
             self.memory[name] = torch.tensor(value, dtype=torch.float32, device=self.device)
         self.networks = step.Networks(*shared, lpips, self.memory, config, machine)
-        every = config.model.latent_values <= 2  # drawn as they are: no t-SNE, which is slow
-        self.frames = Frames(self.test_set, 10**9 if every else config.projected_images)
+        self.frames = Frames(self.test_set, config.projected_images)
+        self.noted = set(frame_steps(self.total_steps, config.frames))
 
     @staticmethod
     def _load(config: TrainConfig, machine: Machine, split: str, n: int | None) -> Digits:
@@ -102,14 +102,17 @@ class Trainer(Loop):
         adversarial = self.config.w_adversarial > 0 and self.step >= self.adversarial_from
         return step.training_step(self.networks, self.step, adversarial, x, labels, noise)
 
+    def note(self) -> None:
+        """Record a frame of the GIFs."""
+        self.frames.record(self.ema, self.test_set, self.place()["epoch"])
+
     def measure(self) -> None:
-        """Evaluate the averaged weights, record a frame, and save model, metrics and frames."""
+        """Evaluate the averaged weights, and save model, metrics and frames."""
         lpips_images = min(RUNNING_LPIPS_IMAGES, self.config.lpips_images)
         measured = self.evaluate(mean=False, lpips_images=lpips_images)
         rate = {k: measured[k] for k in ("kl", "neg_elbo") if k in measured}
         row = self.place() | {"training_seconds": self.log.seconds}
         self.metrics["history"]["test"].append(row | measured["sample"] | rate)
-        self.frames.record(self.ema, self.test_set, row["epoch"])
         self.run.save()
 
     def evaluate(self, **options) -> dict:
@@ -126,6 +129,7 @@ class Trainer(Loop):
         self.metrics["test"] = test  # which is what makes it finished
         self.run.save()
         render(self.run)  # which warns of pictures that cannot be drawn, and goes on
+        self.frames.save(self.directory / FRAMES_NAME)  # projected, which is smaller
 
     def record(self) -> dict[str, Tensor]:
         return {f"frames.{k}": torch.from_numpy(v) for k, v in self.frames.arrays().items()}
