@@ -8,6 +8,7 @@ import torch
 
 import vae
 from vae.training.loop import Loop
+from vae.training.machine import Machine
 
 SMALL = (8, 16, 16)
 FINISHED = {  # the metrics of a run that `train_prior` reads
@@ -16,6 +17,15 @@ FINISHED = {  # the metrics of a run that `train_prior` reads
     "test": {"sample": {}, "mean": {}},
 }
 TIMED = ("training_seconds", "images_per_second")  # of a history's rows: never the same twice
+
+
+class HalfPrecision(Machine):
+    """What `Machine("fp16")` is on a GPU that computes in nothing better, on a CPU."""
+
+    def __init__(self, mixed_precision: str):
+        super().__init__("no")
+        self.state._mixed_precision, self.native_amp = "fp16", True
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
 
 
 def make(**options) -> vae.VAE:

@@ -123,11 +123,22 @@ def test_the_notebooks_differ_in_their_parameters_alone():
     assert changed == ["LATENT_SIZE", "BETA"]
 
 
-def run_in_kernel(tmp_path, monkeypatch, size, **knobs):
-    """A notebook's outputs when it runs alone in a folder, on the tiny budget, offline."""
+FP16 = """
+import helpers, vae.training.prior, vae.training.vae
+vae.training.prior.Machine = vae.training.vae.Machine = helpers.HalfPrecision
+"""
+
+
+def run_in_kernel(tmp_path, monkeypatch, size, first="", **knobs):
+    """A notebook's outputs when it runs alone in a folder, on the tiny budget, offline.
+
+    `first`: code to run after the set-up cell.
+    """
     monkeypatch.setenv("VAE_BUDGET", "tiny")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests" / "offline"), str(ROOT)]))
+    places = [ROOT / "tests" / "offline", ROOT, ROOT / "tests"]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, places)))
     book = notebooks.generate(size)
+    book.cells[1].source += first
     for name, value in knobs.items():
         cell = book.cells[2]
         cell.source, count = re.subn(rf"(?m)^{name} = \S+", f"{name} = {value!r}", cell.source)
@@ -141,7 +152,7 @@ def run_in_kernel(tmp_path, monkeypatch, size, **knobs):
 @pytest.mark.parametrize(
     ("size", "knobs", "folder"),
     [
-        (2, {}, "latent_2_beta_0.1_epochs_1_images_320"),
+        (2, {"first": FP16}, "latent_2_beta_0.1_epochs_1_images_320"),  # as on a T4
         (16, {"LATENT_SIZE": 3, "LATENT_GRID": 1, "CONDITIONAL": True, "BETA": 1, "SEED": 7},
          "latent_3_grid_1_conditional_epochs_1_images_320_seed_7"),
     ],

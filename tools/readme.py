@@ -26,15 +26,17 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def gallery() -> str:
-    """The latent GIF of each size, above the badge that opens its notebook in Colab."""
+    """The GIFs of each size, and the badge that opens its notebook in Colab."""
     site = "https://colab.research.google.com"
-    gifs, badges = [], []
+    latents, images, badges = [], [], []
     for size in GALLERY:
-        gifs.append(f"![latents of size {size} as they form](assets/latent_{size}/latent.gif)")
+        folder = f"assets/latent_{size}"
+        latents.append(f"![latents of size {size} as they form]({folder}/latent.gif)")
+        images.append(f"![reconstructions from size {size}]({folder}/reconstruction.gif)")
         badge = f"[![Open latent size {size} in Colab]({site}/assets/colab-badge.svg)]"
         path = f"{stamped()}/blob/main/notebooks/vae_latent_{size}.ipynb"
         badges.append(f"{badge}({site}/github/{path})")
-    return table([f"latent size {size}" for size in GALLERY], [gifs, badges])
+    return table([f"latent size {size}" for size in GALLERY], [badges, latents, images])
 
 
 def results() -> str:

@@ -1,0 +1,91 @@
+"""A device that is not there: tensors that say they lie on it, with real values on the CPU.
+
+Who mixes them with tensors of the CPU gets an error, as on a GPU. PyTorch's own FakeTensorMode does
+that too, but a backward pass on its "cuda" needs a driver, and its tensors have no values.
+"""
+
+import contextlib
+from unittest import mock
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+DEVICE = torch.device("lazy", 0)  # which no kernel of this build computes on
+ACROSS = {  # whose tensors may lie in two places, also on a GPU
+    torch.ops.aten.copy_.default, torch.ops.aten.index.Tensor,
+    torch.ops.aten._index_put_impl_.default,
+}  # fmt: skip
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor that says that it lies on DEVICE; `held` has its values."""
+
+    @staticmethod
+    def __new__(cls, held):
+        looks = {"strides": held.stride(), "dtype": held.dtype, "device": DEVICE}
+        return torch.Tensor._make_wrapper_subclass(cls, held.size(), **looks)
+
+    def __init__(self, held):
+        self.held = held
+
+    def __repr__(self, **options):
+        return f"Elsewhere({self.held})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return compute(func, args, kwargs or {})
+
+
+class Kernels(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return compute(func, args, kwargs or {})
+
+
+class Python(TorchFunctionMode):
+    """What never reaches a kernel."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.tensor and kwargs.get("device") is not None:
+            return func(*args, **kwargs | {"device": "cpu"}).to(kwargs["device"])
+        if func is torch.Tensor.tolist:
+            return func(args[0].cpu())
+        return func(*args, **kwargs)
+
+
+def autocast(kind: str, *args, of=torch.autocast, **options):
+    return of("cpu" if kind == DEVICE.type else kind, *args, **options)
+
+
+@contextlib.contextmanager
+def present():
+    """Within it, tensors can be on DEVICE."""
+    fused = mock.patch("torch.optim.adam._device_dtype_check_for_fused", return_value=None)
+    with Python(), Kernels(), mock.patch("torch.autocast", autocast), fused:
+        yield
+
+
+def compute(func, args, kwargs):
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    there = [isinstance(tensor, Elsewhere) for tensor in tensors]
+    left = [t for t, is_there in zip(tensors, there, strict=True) if not is_there and t.ndim]
+    device = kwargs.get("device")
+    if any(there) and left and func not in ACROSS:
+        shapes = [tuple(tensor.shape) for tensor in left]
+        raise RuntimeError(f"{func}: tensors on {DEVICE}, and on the CPU of shape {shapes}")
+    onto = torch.device(device).type == DEVICE.type if device is not None else any(there)
+    if func in ACROSS:
+        onto = there[0]
+    if device is not None:
+        kwargs = kwargs | {"device": torch.device("cpu")}
+    args, kwargs = tree_map(lambda x: x.held if isinstance(x, Elsewhere) else x, (args, kwargs))
+    given = {id(tensor.held): tensor for tensor in tensors if isinstance(tensor, Elsewhere)}
+
+    def place(x):
+        if not onto or not isinstance(x, torch.Tensor):
+            return x
+        return given[id(x)] if id(x) in given else Elsewhere(x)
+
+    return tree_map(place, func(*args, **kwargs))

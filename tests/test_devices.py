@@ -1,0 +1,126 @@
+"""Other devices and precisions than a CPU's: fp16 as on a T4, and tensors that lie elsewhere."""
+
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from elsewhere import DEVICE, Elsewhere, present
+from helpers import HalfPrecision, small_prior
+
+import vae
+from vae.training import loop
+from vae.training.machine import Machine
+from vae.training.prior import PriorTrainer
+from vae.training.vae import Trainer
+
+TRAININGS = ("7x7, all four terms", "1x1, conditional", "prior")
+
+
+def begin(name, folder, precision=Machine):
+    """One of the trainings, that can take ten steps and more."""
+    few = {"epochs": 3, "max_train_images": 128}
+    with pytest.MonkeyPatch.context() as patched:
+        for module in ("vae", "prior"):
+            patched.setattr(f"vae.training.{module}.Machine", precision)
+        if name == "prior":
+            return PriorTrainer(vae.VAE.from_pretrained(folder), folder, small_prior(**few))
+        model = vae.VAEConfig(2, channels=(8, 16, 16))
+        config = vae.TrainConfig(
+            model, beta=0.1, max_test_images=20, projected_images=20, adversarial_start=0.25,
+            perceptual_share=0.05, lpips_images=4, early_evaluations=0, frames=4, **few,
+            mixed_precision="no",
+        )  # fmt: skip
+        if name.startswith("1x1"):
+            config = replace(config, model=replace(model, latent_grid=1, num_classes=10))
+        return Trainer(config, folder / "run")
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_ten_steps_in_fp16_are_near_float32s_and_go_on_from_a_checkpoint(name, folder, capfd):
+    (folder / "run").mkdir()
+    plain = begin(name, folder)
+    half, resumed = (begin(name, folder, HalfPrecision) for _ in range(2))
+    assert half.machine.mixed_precision == "fp16"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for step in range(10):
+            plain.optimize()
+            half.optimize()
+            ours, theirs = half.log.recent[-1], plain.log.recent[-1]
+            assert all(value.isfinite() for value in ours.values()), ours
+            first = "loss" if name == "prior" else "mse"
+            assert ours[first].item() == pytest.approx(theirs[first].item(), rel=0.05)
+            if "kl" in ours:
+                assert ours["kl"].item() == pytest.approx(theirs["kl"].item(), rel=0.1, abs=0.5)
+            if "adaptive_weight" in ours and step == 3:  # the first with a discriminator
+                weights = [terms["adaptive_weight"].item() for terms in (ours, theirs)]
+                assert weights[0] == pytest.approx(weights[1], rel=0.1)
+        half.measure()
+        half.machine.scaler.update(64.0)
+        loop.save(half)
+        loop.restore(resumed)
+        assert resumed.machine.scaler.get_scale() == 64
+        for trainer in (half, resumed):
+            trainer.optimize()
+    pairs = zip(half.averaged.parameters(), resumed.averaged.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert half.step == resumed.step == 11
+    used = {"float16" in str(p.dtype) for p in half.averaged.parameters()}
+    assert used == {False}  # the weights stay float32
+    assert capfd.readouterr().err == ""
+
+
+def test_an_overflow_in_fp16_skips_the_step_and_halves_the_scale(tmp_path, monkeypatch):
+    monkeypatch.setattr("vae.training.vae.Machine", HalfPrecision)
+    config = vae.TrainConfig(
+        vae.VAEConfig(2, 1, channels=(8, 16, 16)), epochs=1, max_train_images=64, w_perceptual=0,
+        max_test_images=20, lpips_images=0, adversarial_start=1.0, mixed_precision="no",
+    )  # fmt: skip
+    trainer = Trainer(config, tmp_path)
+    before = [p.clone() for p in trainer.averaged.parameters()]
+    scaler = trainer.machine.scaler
+    trainer.averaged.encoder.conv_out.bias.register_hook(lambda gradient: gradient * torch.inf)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        trainer.optimize()
+    pairs = zip(before, trainer.averaged.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert scaler.get_scale() == 2.0**11
+
+
+class Away(Machine):
+    """A machine whose device is not the CPU."""
+
+    device = property(lambda self: DEVICE)
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_no_tensor_is_left_on_the_cpu(name, folder):
+    """All of it: steps, evaluations, frames, checkpoints, draws."""
+    with present():
+        training = begin(name, folder, Away)
+        assert loop.complete(training, resume=False)
+        assert {type(p.data) for p in training.ema.parameters()} == {Elsewhere}
+        terms = training.metrics["history"]["train"][-1]
+        assert "generator" in terms or name == "prior"
+        if name == "prior":
+            prior, model = training.ema, training.vae
+            assert type(model.sample(2, [3, 4], prior=prior)) is Elsewhere
+        else:
+            assert len(training.frames.epochs) == 4
+            labels = 7 if name.startswith("1x1") else None
+            assert type(training.ema.sample(2, labels)) is Elsewhere
+            images, digits = (part[:10] for part in training.test_set)
+            found = vae.evaluate(training.ema.train(), images, digits, lpips_images=2)
+            bound = vae.importance_weighted_bound(training.ema, images, 0.1, digits, samples=4)
+            assert found["images"] == len(bound) == 10
+
+
+def test_a_tensor_that_is_left_on_the_cpu_is_noticed(folder, monkeypatch):
+    with present():
+        with pytest.raises(RuntimeError, match=r"tensors on lazy:0, and on the CPU of shape \[\(2"):
+            torch.ones(2).to(DEVICE) + torch.ones(2)
+        monkeypatch.setattr(Away, "deal", lambda self, batch: batch)
+        with pytest.raises(RuntimeError, match="on the CPU of shape"):
+            begin("prior", folder, Away).optimize()
