@@ -104,7 +104,7 @@ def main() -> None:
     subprocess.run(list(map(str, worker)), check=True, env=os.environ | threads)
     drawn = torch.from_numpy(np.load(FOLDER / "draws.npy"))
     scores = judge_images(drawn.clamp(0, 1) * 2 - 1, neighbours=train)
-    report = json.loads((FOLDER / "report.json").read_text())
+    report = json.loads((FOLDER / "report.json").read_text("utf-8"))
     here = describe_environment(Machine("no"))
     report |= {"hardware": here["hardware"], "scores": scores}
     write_json(ROOT / "assets" / "pythae.json", report)

@@ -13,10 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("lazy", 0)  # which no kernel of this build computes on
-ACROSS = {  # whose tensors may lie in two places, also on a GPU
+ACROSS = {  # whose tensors may lie in two places, also on a GPU; of the last two, indices alone
     torch.ops.aten.copy_.default, torch.ops.aten.index.Tensor,
     torch.ops.aten._index_put_impl_.default,
 }  # fmt: skip
+JOINED = {torch.ops.aten.stack.default, torch.ops.aten.cat.default}  # not even a single number may
 
 
 class Elsewhere(torch.Tensor):
@@ -70,9 +71,13 @@ def present():
 def compute(func, args, kwargs):
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
     there = [isinstance(tensor, Elsewhere) for tensor in tensors]
-    left = [t for t, is_there in zip(tensors, there, strict=True) if not is_there and t.ndim]
+    left = [
+        tensor for tensor, is_there in zip(tensors, there, strict=True)
+        if not is_there and (tensor.ndim or func in JOINED)
+    ]  # fmt: skip
     device = kwargs.get("device")
-    if any(there) and left and func not in ACROSS:
+    allowed = func is torch.ops.aten.copy_.default or (func in ACROSS and there[0])
+    if any(there) and left and not allowed:
         shapes = [tuple(tensor.shape) for tensor in left]
         raise RuntimeError(f"{func}: tensors on {DEVICE}, and on the CPU of shape {shapes}")
     onto = torch.device(device).type == DEVICE.type if device is not None else any(there)

@@ -71,7 +71,7 @@ def a_gigabyte_more(request):
     """Until the test's end, let this process have at most 1 GiB more of memory than it has now."""
     import resource  # of Linux
 
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    pages = int(Path("/proc/self/statm").read_text("utf-8").split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_AS, (soft, hard)))
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**30, hard))

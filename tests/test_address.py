@@ -8,7 +8,7 @@ import sys
 import nbformat
 import pytest
 import yaml
-from address import NAMING, PLACEHOLDER, read_remote, stamp, stamped
+from address import NAMING, PLACEHOLDER, branch, read_remote, stamp, stamped
 from common import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -28,7 +28,7 @@ def copy(tmp_path):
 def texts(folder):
     """The files that name the address, by their paths."""
     return {
-        str(path.relative_to(folder)): path.read_bytes().decode()
+        path.relative_to(folder).as_posix(): path.read_bytes().decode()
         for pattern in NAMING for path in folder.glob(pattern)
     }  # fmt: skip
 
@@ -38,8 +38,8 @@ def test_everything_that_names_the_old_address_names_the_new_one(copy):
     books = {path: nbformat.read(path, 4) for path in copy.glob("notebooks/*.ipynb")}
     changed = stamp("some-body/their.vae", "their-main", copy)
     after = texts(copy)
-    assert stamped(copy) == "some-body/their.vae"
-    names = {str(path.relative_to(copy)) for path in changed}
+    assert (stamped(copy), branch(copy)) == ("some-body/their.vae", "their-main")
+    names = {path.relative_to(copy).as_posix() for path in changed}
     assert names == {name for name, text in before.items() if f"/{old}" in text}
     assert {"pyproject.toml", "README.md", "notebooks/vae_latent_4.ipynb"} <= names
     for name, text in after.items():
@@ -56,16 +56,21 @@ def test_everything_that_names_the_old_address_names_the_new_one(copy):
     assert texts(copy) == after
     stamp(old, "a/branch", copy)  # and back from a branch with a slash
     assert '/blob/a/branch/notebooks/\\"  # where' in texts(copy)["notebooks/vae_latent_4.ipynb"]
-    stamp(old, "main", copy)
+    assert branch(copy) == "a/branch"
+    stamp(old, branch(), copy)
     assert texts(copy) == before
 
 
 def test_an_address_is_only_itself(copy):
     page = copy / "README.md"
-    page.write_bytes(b"https://github.com/A/B\r\nhttps://github.com/A/B-more github.com/A/B.x, A/B")
+    page.write_bytes(
+        b"https://github.com/A/B\r\nhttps://github.com/A/B-more github.com/A/B.x, A/B "
+        b"github.com/A/B.git"
+    )
     stamp("A/B", None, copy)
     stamp("C/D", None, copy)
-    kept = "https://github.com/C/D\r\nhttps://github.com/A/B-more github.com/A/B.x, A/B"
+    kept = "https://github.com/C/D\r\nhttps://github.com/A/B-more github.com/A/B.x, A/B "
+    kept += "github.com/C/D.git"
     assert page.read_bytes().decode() == kept
     with pytest.raises(ValueError, match=r"^address=.* is not allowed"):
         stamp("https://github.com/A/B", None, copy)
@@ -110,7 +115,7 @@ def test_without_an_address_that_of_origin_is_taken_and_said(copy):
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_workflows_pin_their_actions_and_ask_for_little(path):
-    text = path.read_text()
+    text = path.read_text("utf-8")
     workflow = yaml.safe_load(text)
     assert workflow["permissions"] == {}, "of all jobs: none"
     for job in workflow["jobs"].values():
@@ -127,9 +132,10 @@ def test_workflows_pin_their_actions_and_ask_for_little(path):
 
 
 def test_the_stamp_cannot_start_itself_and_runs_on_the_default_branch_alone():
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "address.yml").read_text())
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "address.yml").read_text("utf-8"))
     (job,) = workflow["jobs"].values()
-    assert job["if"] == "github.ref_name == github.event.repository.default_branch"
+    whole = "github.ref == format('refs/heads/{0}', github.event.repository.default_branch)"
+    assert job["if"] == whole  # a tag may have the branch's name
     assert "secrets" not in str(workflow)  # its own token, whose pushes start nothing
     commit = job["steps"][-1]["run"]
     assert commit.startswith("git diff --quiet && exit 0")

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from vae import cli
@@ -18,7 +20,7 @@ def test_a_users_mistake_is_one_line(capsys):
     assert main(["train", "--latent-grid", "5"]) == 2
     assert capsys.readouterr().err == "vae: latent_grid=5 is not allowed: one of (1, 7)\n"
     assert main(["evaluate", "/no/such/folder"]) == 2
-    assert "/no/such/folder/config.json does not exist" in capsys.readouterr().err
+    assert f"{Path('/no/such/folder/config.json')} does not exist" in capsys.readouterr().err
 
 
 def test_an_interrupt_is_one_line_that_says_what_goes_on(monkeypatch, capsys):

@@ -221,7 +221,7 @@ def test_only_what_this_package_writes_is_removed_or_replaced(tiny, tmp_path, mo
             (tmp_path / mine).write_text("mine")
         with pytest.raises(ValueError, match=name):
             vae.train(tiny(), tmp_path)
-        assert [path.read_text() for path in tmp_path.iterdir()] == ["mine", "mine"]
+        assert [path.read_text("utf-8") for path in tmp_path.iterdir()] == ["mine", "mine"]
         shutil.rmtree(tmp_path)
     tmp_path.mkdir()
 
@@ -280,7 +280,7 @@ def test_an_error_names_the_users_file_and_never_a_temporary_one(tmp_path, monke
         write_atomically(tmp_path / "no" / "metrics.json", b"new")
     assert TEMPORARY not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
-    assert path.read_text() == "old"
+    assert path.read_text("utf-8") == "old"
     with pytest.raises(ValueError, match=r"metrics\.json is a file, a folder is expected"):
         folders.check_directory(path / "run")
 

@@ -51,7 +51,10 @@ def losses(name: str, folder: Path) -> list[dict]:
 
 @pytest.mark.parametrize("name", [*RUNS, "prior"])
 def test_a_tiny_training_logs_the_losses_that_it_logged_before(name, tmp_path):
-    expected, tolerance = json.loads(FILE.read_text())[name], 0.05 if "bf16" in name else 5e-3
+    expected, tolerance = (
+        json.loads(FILE.read_text("utf-8"))[name],
+        0.05 if "bf16" in name else 5e-3,
+    )
     for step, (now, before) in enumerate(zip(losses(name, tmp_path), expected, strict=True)):
         assert now.keys() == before.keys()
         for term, value in before.items():

@@ -1,5 +1,7 @@
 """The GIFs: when their frames are recorded, what they hold, and what is drawn of them."""
 
+import warnings
+from dataclasses import replace
 from itertools import pairwise
 
 import imageio.v3 as iio
@@ -20,6 +22,8 @@ from vae.show import animations
 from vae.show.animations import apart, latent_frames, reconstruction_frames, save_gif
 from vae.show.frames import ARRAYS, Frames, components, frame_steps, project
 from vae.show.run import Run
+from vae.training import loop
+from vae.training.vae import Trainer
 
 SIZES = pytest.mark.parametrize("size", [2, 4, 16])
 MOVE = 0.1  # the most that half of the points move between two frames, in units of the cloud's size
@@ -42,7 +46,7 @@ def test_frames_are_close_together_at_the_start_and_the_last_step_has_one(total,
     assert steps == sorted(steps)
     assert steps[-1] == total
     if count > 1:
-        assert 1 <= steps[0] <= max(1, total / 500)
+        assert 1 <= steps[0] <= max(1, round(total / 500))
     gaps = np.diff(steps)
     if total > 10 * count and count > 10:
         late = np.array(steps)[np.array([0, *gaps]) > 5]
@@ -84,6 +88,55 @@ def test_an_autoencoder_has_no_rate_and_its_curve_is_left_out():
     assert np.isnan(frames.kl).all()
     titles = [axes.get_title("left") for axes in reconstruction_frames(frames, "")[0].axes]
     assert [title[:4] for title in titles if title] == ["PSNR"]
+
+
+def test_an_autoencoder_is_trained_and_goes_on_from_a_checkpoint(small, tmp_path, monkeypatch):
+    config = replace(small[0], beta=0.0, model=replace(small[0].model, variational=False))
+    alone = vae.train(config, tmp_path / "alone")
+    trainer = Trainer(config, tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    for _ in range(3):
+        trainer.optimize()
+    trainer.note()
+    loop.save(trainer)
+    run = vae.train(config, tmp_path / "run")
+    for name in ("points", "reconstructions"):
+        last = getattr(alone.frames, name)[-1]
+        assert np.array_equal(getattr(run.frames, name)[-1], last), name
+    assert Run.load(tmp_path / "run").frames.kl.shape == run.frames.epochs.shape
+
+
+def test_a_training_goes_on_that_recorded_its_frames_as_before(small, tmp_path, monkeypatch):
+    config, alone = small
+    trainer = Trainer(config, tmp_path)
+    for _ in range(3):
+        trainer.optimize()
+    trainer.note()
+    trainer.frames.project()
+    older = trainer.record()
+    for name in ("kl", "latents"):
+        del older[f"frames.{name}"]
+    monkeypatch.setattr(trainer, "record", lambda: older)
+    loop.save(trainer)
+    run = vae.train(config, tmp_path)
+    assert len(run.frames.epochs) == len(run.frames.points) == len(alone.frames.epochs) - 1
+    assert Run.load(tmp_path).metrics["test"] == alone.metrics["test"]
+
+
+def test_a_perfect_reconstruction_and_no_frame_at_all_are_no_trouble(tmp_path):
+    frames, *_ = record([0.25, 0.5], latent_size=2, latent_grid=1)
+    frames.reconstructions[0] = frames.originals
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        titles = [axes.get_title("left") for axes in reconstruction_frames(frames, "")[0].axes]
+    assert "PSNR 106.0 dB" in titles
+    frames.epochs = frames.epochs[:, None]
+    frames.save(tmp_path / "frames.npz")
+    with pytest.raises(vae.FileError, match=r"epochs is not \(2,\)"):
+        Frames.load(tmp_path / "frames.npz")
+    frames = Frames(vae.load_digits("test"), 20)
+    frames.save(tmp_path / "frames.npz")
+    assert not len(Frames.load(tmp_path / "frames.npz").epochs)
 
 
 def test_what_is_kept_of_a_latent_has_its_distances():

@@ -11,7 +11,7 @@ import vae
 
 PACKAGE = Path(vae.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-TEXTS = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in FILES}
+TEXTS = {path.relative_to(PACKAGE).as_posix(): path.read_text("utf-8") for path in FILES}
 TREES = {name: ast.parse(text) for name, text in TEXTS.items()}
 METHOD = ["checks", "data", "blocks", "couplings", "model", "discriminator", "perceptual", "losses"]
 METHOD += ["prior", "metrics"]

@@ -330,7 +330,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_model(
         vae.train(tiny(), tmp_path)
     model = vae.VAE.from_pretrained(tmp_path)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "metrics.json").read_text("utf-8"))
     assert metrics["history"]["test"][-1]["step"] == 11
     assert "test" not in metrics
 

@@ -20,7 +20,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from address import stamped
+from address import branch, stamped
 from common import ASSETS, ROOT
 from IPython.core.inputtransformer2 import TransformerManager
 from models import SHIPPED_BETA
@@ -97,7 +97,7 @@ def test_a_committed_notebook_ran_from_top_to_bottom_with_the_recipe_of_the_resu
 def test_cells_are_thin_and_the_first_three_are_as_colab_and_papermill_need_them(size):
     book = notebooks.generate(size)
     badge, setup, knobs = book.cells[:3]
-    address = f"{stamped()}/blob/main/notebooks/vae_latent_{size}.ipynb"
+    address = f"{stamped()}/blob/{branch()}/notebooks/vae_latent_{size}.ipynb"
     assert badge.source.startswith("[![Open in Colab]")
     assert f"https://colab.research.google.com/github/{address})" in badge.source
     assert (setup.metadata["tags"], knobs.metadata["tags"]) == (["setup"], ["parameters"])
@@ -315,7 +315,7 @@ def test_the_time_of_a_training_is_in_proportion_to_its_steps(tiny):
 
 
 def test_in_colab_only_the_weights_of_lpips_are_installed():
-    lines = (ROOT / "requirements.txt").read_text().split()
+    lines = (ROOT / "requirements.txt").read_text("utf-8").split()
     needed = {r.name: r.specifier for r in map(Requirement, lines)}
     assert needed.keys() - COLAB.keys() == {"stlpips_pytorch", "filelock"}  # torch needs the latter
     for name, version in COLAB.items():

@@ -53,7 +53,7 @@ def test_two_processes_train_as_one_and_one_of_them_writes(grid, close, tmp_path
         _, errors = worker.communicate(timeout=300)
         assert worker.returncode == 0, errors
     assert not (two / "1").exists()  # where the second process would have written
-    alone, both = (json.loads((p / "0" / "metrics.json").read_text()) for p in (one, two))
+    alone, both = (json.loads((p / "0" / "metrics.json").read_text("utf-8")) for p in (one, two))
     assert (alone["environment"]["processes"], both["environment"]["processes"]) == (1, 2)
     assert both["test"]["images"] == alone["test"]["images"] == 50
     rows = list(zip(alone["history"]["train"], both["history"]["train"], strict=True))
@@ -66,7 +66,9 @@ def test_two_processes_train_as_one_and_one_of_them_writes(grid, close, tmp_path
             assert a[name] == pytest.approx(b[name], rel=close, abs=close), name
     assert both["test"]["sample"]["mse"] == pytest.approx(alone["test"]["sample"]["mse"], rel=1e-3)
     if grid == 7:
-        priors = [json.loads((p / "0" / "prior_metrics.json").read_text()) for p in (one, two)]
+        priors = [
+            json.loads((p / "0" / "prior_metrics.json").read_text("utf-8")) for p in (one, two)
+        ]
         assert [prior["environment"]["processes"] for prior in priors] == [1, 2]
         losses = [[row["loss"] for row in prior["history"]["train"]] for prior in priors]
         assert len(losses[0]) == 4

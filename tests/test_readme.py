@@ -10,7 +10,7 @@ PAGES = readme.PAGES
 
 
 def test_the_tables_are_those_of_the_files_that_they_come_from():
-    pages = {page: page.read_text() for page in PAGES}
+    pages = {page: page.read_text("utf-8") for page in PAGES}
     assert readme.filled(dict(pages)) == pages, "run `make notebooks`"
 
 
@@ -22,7 +22,7 @@ def headings(text):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_images_lead_somewhere(page):
-    text = page.read_text()
+    text = page.read_text("utf-8")
     targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|srcset)="([^"]+)"', text)
     relative = [target for target in targets if not re.match(r"https://", target)]
     assert relative or page.name != "README.md"
@@ -30,12 +30,12 @@ def test_links_and_images_lead_somewhere(page):
         path, _, anchor = target.partition("#")
         there = (page.parent / path) if path else page
         assert there.exists(), target
-        assert not anchor or anchor in headings(there.read_text()), target
+        assert not anchor or anchor in headings(there.read_text("utf-8")), target
 
 
 def test_the_readmes_examples_run(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    text = "".join(page.read_text() for page in PAGES)
+    text = "".join(page.read_text("utf-8") for page in PAGES)
     examples = re.findall(r"```python\n(.*?)```", text, re.S)
     assert len(examples) == 2
     for code in examples:
@@ -47,16 +47,18 @@ def test_the_readmes_examples_run(monkeypatch, capsys):
 
 
 def test_the_readme_is_short_and_every_page_of_the_docs_is_listed():
-    text, listed = (page.read_text() for page in (ROOT / "README.md", ROOT / "docs" / "README.md"))
+    text, listed = (
+        page.read_text("utf-8") for page in (ROOT / "README.md", ROOT / "docs" / "README.md")
+    )
     assert len(text.splitlines()) <= 250
     for page in (ROOT / "docs").glob("*.md"):
         assert page.name == "README.md" or f"({page.name})" in listed
     words = "heed", "has a say", "have a say", "bears noise"
-    assert not [w for w in words for page in PAGES if w in page.read_text()]
+    assert not [w for w in words for page in PAGES if w in page.read_text("utf-8")]
 
 
 def test_every_test_that_the_pages_name_is_there():
-    there = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    there = "".join(path.read_text("utf-8") for path in (ROOT / "tests").glob("test_*.py"))
     for page in PAGES:
-        for name, cut in re.findall(r"`(test_\w+)(…?)`", page.read_text()):
+        for name, cut in re.findall(r"`(test_\w+)(…?)`", page.read_text("utf-8")):
             assert f"def {name}" + ("" if cut else "(") in there, (page.name, name)

@@ -73,7 +73,7 @@ def test_a_shipped_model_has_the_settings_of_its_command(size):
 
 
 def test_the_curve_has_every_size_and_beta_and_less_rate_is_more_distortion():
-    rows = json.loads((ROOT / "assets" / "rate_distortion.json").read_text())
+    rows = json.loads((ROOT / "assets" / "rate_distortion.json").read_text("utf-8"))
     runs = {k.partition("/")[2]: v for k, v in RUNS.items() if "rate_distortion" in k}
     assert {key: row["command"] for key, row in rows.items()} == {
         key: f"python -m vae train {flags}" for key, flags in runs.items()
@@ -87,7 +87,7 @@ def test_the_curve_has_every_size_and_beta_and_less_rate_is_more_distortion():
 
 
 def test_the_comparisons_hold_the_commands_that_made_them_and_live_discriminators():
-    rows = json.loads((ROOT / "assets" / "ablation.json").read_text())
+    rows = json.loads((ROOT / "assets" / "ablation.json").read_text("utf-8"))
     assert list(rows) == list(comparisons.ABLATION)
     commands = [f"python -m vae train {flags}" for flags in RUNS.values()]
     for key, row in rows.items():

@@ -55,7 +55,7 @@ def test_damaged_files_are_refused_by_name(name, kind, tmp_path):
 def test_config_and_weights_that_do_not_fit_are_refused(change, tmp_path):
     make().save_pretrained(tmp_path)
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | change))
     with pytest.raises(vae.FileError, match=r"config\.json"):
         vae.VAE.from_pretrained(tmp_path)
 

@@ -3,8 +3,8 @@
     python tools/address.py                        # the one in pyproject.toml, or of `origin`
     python tools/address.py OWNER/REPO --branch B  # as .github/workflows/address.yml does
 
-The address stands in `[project.urls]` of `pyproject.toml`. Links of the README, of the pages and of
-the notebooks are changed as text: what the notebooks' cells printed stays.
+Address and branch stand in `[project.urls]` of `pyproject.toml`. Links of the README, of the pages
+and of the notebooks are changed as text: what the notebooks' cells printed stays.
 """
 
 import argparse
@@ -28,6 +28,14 @@ def stamped(root: Path = ROOT) -> str:
     return found[1]
 
 
+def branch(root: Path = ROOT) -> str:
+    """The branch to which the links lead, which stands beside it."""
+    text = (root / "pyproject.toml").read_text("utf-8")
+    return re.search(
+        rf'^Notebooks = "https://github\.com/{NAME}/blob/(.+)/notebooks/"$', text, re.M
+    )[1]
+
+
 def of_remote(root: Path = ROOT) -> str | None:
     """OWNER/REPO of the checkout's `origin`, if that is on GitHub."""
     command = ["git", "-C", str(root), "remote", "get-url", "origin"]
@@ -42,17 +50,20 @@ def read_remote(url: str) -> str | None:
     return found and found[1]
 
 
-def stamp(new: str, branch: str | None = None, root: Path = ROOT) -> list[Path]:
-    """Let every link that named the address name `new`, and `branch`; returns what was changed."""
+def stamp(new: str, onto: str | None = None, root: Path = ROOT) -> list[Path]:
+    """Let every link that named the address name `new`, and the branch `onto`, if it is given.
+
+    Returns the files that changed.
+    """
     if not re.fullmatch(NAME, new):
         raise ValueError(f"address={new!r} is not allowed: OWNER/REPO is expected")
     old, changed = re.escape(stamped(root)), []
     for path in sorted(path for pattern in NAMING for path in root.glob(pattern)):
         text = path.read_bytes().decode()  # as it is, line ends too
-        now = re.sub(rf"(github(?:\.com)?/){old}(?![\w-]|\.\w)", rf"\g<1>{new}", text)
-        if branch:
+        now = re.sub(rf"(github(?:\.com)?/){old}(?![\w-]|\.(?!git\b)\w)", rf"\g<1>{new}", text)
+        if onto:
             ours = rf"(github(?:\.com)?/{re.escape(new)}/blob/)[\w./-]+?(?=/(?:{FOLDERS})/)"
-            now = re.sub(ours, rf"\g<1>{branch}", now)
+            now = re.sub(ours, rf"\g<1>{onto}", now)
         if now != text:
             path.write_bytes(now.encode())
             changed.append(path)

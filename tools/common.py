@@ -101,7 +101,7 @@ def run(command: str) -> None:
 
 def read_json(path: Path) -> dict:
     """A table: rows by their names; empty where there is no file yet."""
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
 def row(name: str) -> dict:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
-from address import stamped
+from address import branch, stamped
 from common import ROOT
 from models import SHIPPED_BETA
 from nbclient import NotebookClient
@@ -34,9 +34,9 @@ def notebook_path(size: int) -> Path:
 
 def generate(size: int) -> nbformat.NotebookNode:
     """The notebook of a latent size, without outputs."""
-    text = (NOTEBOOKS / "template.md").read_text()
+    text = (NOTEBOOKS / "template.md").read_text("utf-8")
     values = {"size": size, "beta": SHIPPED_BETA[size], "values": size * 49}
-    for name, value in ({"repository": stamped()} | values).items():
+    for name, value in ({"repository": stamped(), "branch": branch()} | values).items():
         text = text.replace("{{" + name + "}}", str(value))
     notebook = jupytext.reads(text, fmt="md")
     notebook.metadata = nbformat.from_dict(METADATA)

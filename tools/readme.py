@@ -8,7 +8,7 @@ Each stands on one page, between `<!-- name -->` and `<!-- /name -->`; nothing e
 import re
 from pathlib import Path
 
-from address import stamped
+from address import branch, stamped
 from common import ASSETS, ROOT, read_json
 from comparisons import BETAS, curve_points
 from models import time_to_reference as passed_reference
@@ -26,17 +26,19 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def gallery() -> str:
-    """The GIFs of each size, and the badge that opens its notebook in Colab."""
+    """The badges that open the notebooks in Colab, and the GIFs: as many in a row as fit."""
     site = "https://colab.research.google.com"
-    latents, images, badges = [], [], []
+    badges, gifs = [], {"latent": [], "reconstruction": []}
     for size in GALLERY:
-        folder = f"assets/latent_{size}"
-        latents.append(f"![latents of size {size} as they form]({folder}/latent.gif)")
-        images.append(f"![reconstructions from size {size}]({folder}/reconstruction.gif)")
         badge = f"[![Open latent size {size} in Colab]({site}/assets/colab-badge.svg)]"
-        path = f"{stamped()}/blob/main/notebooks/vae_latent_{size}.ipynb"
-        badges.append(f"{badge}({site}/github/{path})")
-    return table([f"latent size {size}" for size in GALLERY], [badges, latents, images])
+        path = f"{stamped()}/blob/{branch()}/notebooks/vae_latent_{size}.ipynb"
+        badges.append(f"latent size {size} {badge}({site}/github/{path})")
+        for kind, shown in gifs.items():
+            source = f"assets/latent_{size}/{kind}.gif"
+            shown.append(
+                f'<img width="270" alt="{kind}s of size {size} as they form" src="{source}">'
+            )
+    return "\n\n".join([" · ".join(badges), *("\n".join(shown) for shown in gifs.values())])
 
 
 def results() -> str:
@@ -234,5 +236,5 @@ def filled(pages: dict[Path, str]) -> dict[Path, str]:
 
 
 if __name__ == "__main__":
-    for page, text in filled({page: page.read_text() for page in PAGES}).items():
+    for page, text in filled({page: page.read_text("utf-8") for page in PAGES}).items():
         page.write_text(text)

@@ -88,8 +88,9 @@ def _start(frames: Frames, t: int, name: str, what: str) -> Figure:
     figure = Figure(figsize=(4.8, 6.4), dpi=DPI)
     figure.text(0.5, 0.985, name, ha="center", va="top", fontsize=15, weight="bold")
     figure.text(0.5, 0.94, what, ha="center", va="top", fontsize=12)
-    psnr = -10 * np.log10(((frames.reconstructions - frames.originals) ** 2).mean((2, 3)) / 4)
-    curves = {"PSNR {:.1f} dB": psnr.mean(1), "KL {:.0f} nats": frames.kl}
+    error = ((frames.reconstructions - frames.originals) ** 2).mean((2, 3))
+    psnr = 10 * np.log10(4 / np.maximum(error, 1e-10)).mean(1)
+    curves = {"PSNR {:.1f} dB": psnr, "KL {:.0f} nats": frames.kl}
     curves = {label: values for label, values in curves.items() if np.isfinite(values).all()}
     for k, (label, values) in enumerate(curves.items()):
         axes = figure.add_axes((0.05 + 0.48 * k, 0.045, 0.44, 0.095), xticks=[], yticks=[])

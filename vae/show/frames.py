@@ -29,7 +29,7 @@ def frame_steps(total: int, count: int) -> list[int]:
     would be the same, the second moves on by one.
     """
     count, found = min(count, total), [0]
-    first = max(1, min(total // 500, total - count + 1))
+    first = max(1, min(total / 500, total - count + 1))
     for place in np.geomspace(total, first, count)[::-1]:
         found.append(max(round(place), found[-1] + 1))
     return found[1:]
@@ -89,7 +89,8 @@ class Frames:
             self.latents = self.latents[:0, :, :0]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        return {name: getattr(self, name) for name in ARRAYS}
+        known = np.isfinite(self.kl).all()
+        return {name: getattr(self, name) for name in ARRAYS if known or name != "kl"}
 
     def save(self, path: Path) -> None:
         """Write all arrays to one compressed .npz, in one step."""
@@ -105,8 +106,6 @@ class Frames:
             with zipfile.ZipFile(path) as archive:
                 there = [name for name in ARRAYS if f"{name}.npy" in archive.namelist()]
                 frames.restore({name: _read_array(archive, f"{name}.npy") for name in there})
-            if not len(frames.epochs):
-                raise ValueError("there is no frame")
         except MemoryError:
             raise  # says nothing about the file
         except Exception as error:  # zipfile, zlib and numpy each have their own
@@ -125,6 +124,7 @@ class Frames:
         }
         originals, waiting = (k, IMAGE_SIZE, IMAGE_SIZE), given["latents"]
         expected = {"originals": originals, "reconstructions": (t, *originals), "kl": (t,)}
+        expected |= {"epochs": (t,), "labels": (n,)}
         expected |= {"points": (0 if len(waiting) else t, n, 2), "classes": (k,)}
         if len(waiting):
             expected["latents"] = (t, n, min(COMPONENTS, waiting.shape[-1]))

@@ -68,7 +68,7 @@ class TrainConfig:
     mixed_precision: str = option("auto", "of the model", choices=PRECISIONS)
     early_evaluations: int = option(5, "in the first epoch, besides the one at its end", 0, 100)
     lpips_images: int = option(1000, "test images on which LPIPS is measured", 0)
-    frames: int = option(36, "of the GIFs, close together at the start", 1, 1000)
+    frames: int = option(36, "of the GIFs, close together at the start", 1, 200)
     projected_images: int = option(2000, "test images in latent.gif", 10)
     seed: int = option(0, "of the weights, the order and the sampling noise", 0, 2**32 - 1)
 

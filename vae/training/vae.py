@@ -135,7 +135,11 @@ class Trainer(Loop):
         return {f"frames.{k}": torch.from_numpy(v) for k, v in self.frames.arrays().items()}
 
     def take_record(self, tensors: dict[str, Tensor]) -> None:
-        self.frames.restore({k: t.numpy() for k, t in under("frames", tensors).items()})
+        arrays = {k: t.numpy() for k, t in under("frames", tensors).items()}
+        if len(arrays["points"]) and self.config.model.latent_values > 2:  # an older version's
+            per_frame = ("epochs", "points", "reconstructions")
+            arrays |= {name: arrays[name][:0] for name in per_frame}
+        self.frames.restore(arrays)
 
     @property
     def run(self) -> Run:
