@@ -242,6 +242,7 @@ def opened_from(address):
         (opened_from(FORK.format("main")), "some-body/their.vae", "main"),
         (opened_from(FORK.format("a/branch-1.2")), "some-body/their.vae", "a/branch-1.2"),
         (session("fileId=" + FORK.format("main")), "some-body/their.vae", "main"),
+        (opened_from(quote(FORK.format("fix-#7@2"))), "some-body/their.vae", "fix-#7@2"),
         (session("fileId=1aBcD_eFgH-iJkLmNoP"), *STAMPED),
         (opened_from("https://github.com/a/b/blob/x;rm -rf y/notebooks/n"), *STAMPED),
         (opened_from("https://github.com/a/b/blob/--upload-pack=x/notebooks/n"), *STAMPED),
@@ -251,8 +252,8 @@ def opened_from(address):
         (b"", *STAMPED),
         (None, *STAMPED),
     ],
-    ids=["github", "branch with a slash", "not quoted", "drive", "shell", "option", "elsewhere",
-         "no session", "nonsense", "nothing", "silence"],
+    ids=["github", "branch with a slash", "not quoted", "quoted twice", "drive", "shell", "option",
+         "elsewhere", "no session", "nonsense", "nothing", "silence"],
 )  # fmt: skip
 def test_the_setup_cell_in_colab_finds_its_own_repository_and_branch(
     answer, repository, branch, tmp_path
@@ -267,11 +268,15 @@ def test_the_setup_cell_in_colab_finds_its_own_repository_and_branch(
 
 def test_without_an_address_the_setup_cell_says_in_one_line_what_to_edit_and_does_nothing(tmp_path):
     assert in_colab(b"[]", tmp_path, address="OWNER/REPO") == [
-        ["Edit one line of this cell: ADDRESS, to your own"]
+        ["Edit one line of this cell, ADDRESS: your repository for OWNER/REPO, the rest as it was"]
     ]
+    for broken in ("me", "me/mine/tree/main"):
+        assert in_colab(b"[]", tmp_path, address=broken)[-1][0].startswith("Edit one line")
     found = in_colab(opened_from(FORK.format("main")), tmp_path, address="OWNER/REPO")
     assert found[-1][0] == "some-body/their.vae"
-    (tmp_path / "vae-mnist").mkdir()  # run again
+    (tmp_path / "vae-mnist").mkdir()
+    assert "git clone" in in_colab(b"[]", tmp_path)[0]  # it is half a clone
+    (tmp_path / "vae-mnist" / "pyproject.toml").touch()  # run again
     assert in_colab(b"[]", tmp_path)[0] == "pip install --quiet ./vae-mnist"
 
 
