@@ -315,7 +315,7 @@ def test_a_finished_run_on_a_read_only_disk(small, tmp_path):
     shutil.copytree(alone.directory, tmp_path / "run")
     flags = "--channels 8 16 16 --epochs 2 --max-train-images 192 --max-test-images 40 "
     flags += "--projected-images 40 --lpips-images 4 --batch-size 16 --perceptual-share 0.05 "
-    flags += "--early-evaluations 1 --mixed-precision no"
+    flags += "--early-evaluations 1 --frames 3 --mixed-precision no"
     command = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", tmp_path / "run", sys.executable]
     done = subprocess.run([*command, *flags.split()], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

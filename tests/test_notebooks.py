@@ -192,7 +192,7 @@ except Exception as error:
     called.append(error._render_traceback_())
 print(json.dumps(called))
 """
-STAMPED = ("stamped/address", "main")
+STAMPED = ("stamped/address", branch())
 FORK = "https://github.com/some-body/their.vae/blob/{}/notebooks/vae_latent_2.ipynb"
 
 
