@@ -54,9 +54,9 @@ def test_everything_that_names_the_old_address_names_the_new_one(copy):
         ]
     assert stamp("some-body/their.vae", "their-main", copy) == []
     assert texts(copy) == after
-    stamp(old, "a/branch", copy)  # and back from a branch with a slash
-    assert '/blob/a/branch/notebooks/\\"  # where' in texts(copy)["notebooks/vae_latent_4.ipynb"]
-    assert branch(copy) == "a/branch"
+    stamp(old, "a/b@c+d", copy)  # and back from a branch with a slash
+    assert '/blob/a/b@c+d/notebooks/\\"  # where' in texts(copy)["notebooks/vae_latent_4.ipynb"]
+    assert branch(copy) == "a/b@c+d"
     stamp(old, branch(), copy)
     assert texts(copy) == before
 

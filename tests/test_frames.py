@@ -10,7 +10,9 @@ import pytest
 import torch
 from common import ASSETS
 from helpers import make
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 from scipy.spatial import procrustes
 from scipy.spatial.distance import pdist
@@ -18,9 +20,9 @@ from skimage.metrics import peak_signal_noise_ratio
 from sklearn.manifold import TSNE, trustworthiness
 
 import vae
-from vae.show import animations
+from vae.show import animations, figures
 from vae.show.animations import apart, latent_frames, reconstruction_frames, save_gif
-from vae.show.frames import ARRAYS, Frames, components, frame_steps, project
+from vae.show.frames import ARRAYS, Frames, components, frame_steps, project_frames
 from vae.show.run import Run
 from vae.training import loop
 from vae.training.vae import Trainer
@@ -106,9 +108,12 @@ def test_an_autoencoder_is_trained_and_goes_on_from_a_checkpoint(small, tmp_path
     assert Run.load(tmp_path / "run").frames.kl.shape == run.frames.epochs.shape
 
 
-def test_a_training_goes_on_that_recorded_its_frames_as_before(small, tmp_path, monkeypatch):
-    config, alone = small
-    trainer = Trainer(config, tmp_path)
+@pytest.mark.parametrize("grid", [7, 1])
+def test_a_training_goes_on_that_recorded_its_frames_as_before(grid, small, tmp_path, monkeypatch):
+    config = replace(small[0], model=replace(small[0].model, latent_grid=grid))
+    alone = small[1] if grid == 7 else vae.train(config, tmp_path / "alone")
+    trainer = Trainer(config, tmp_path / "run")
+    (tmp_path / "run").mkdir()
     for _ in range(3):
         trainer.optimize()
     trainer.note()
@@ -118,9 +123,10 @@ def test_a_training_goes_on_that_recorded_its_frames_as_before(small, tmp_path, 
         del older[f"frames.{name}"]
     monkeypatch.setattr(trainer, "record", lambda: older)
     loop.save(trainer)
-    run = vae.train(config, tmp_path)
+    run = vae.train(config, tmp_path / "run")
     assert len(run.frames.epochs) == len(run.frames.points) == len(alone.frames.epochs) - 1
-    assert Run.load(tmp_path).metrics["test"] == alone.metrics["test"]
+    assert np.isfinite(run.frames.kl).all()
+    assert Run.load(tmp_path / "run").metrics["test"] == alone.metrics["test"]
 
 
 def test_a_perfect_reconstruction_and_no_frame_at_all_are_no_trouble(tmp_path):
@@ -157,7 +163,7 @@ def test_points_drift_where_fresh_projections_jump_and_show_what_is_near():
     latents = centres[rng.integers(5, size=200)] + rng.normal(size=(200, 20))
     frames = np.stack([latents + 0.1 * t * rng.normal(size=latents.shape) for t in (2, 1, 0)])
     frames = frames.astype(np.float32)
-    points = project(frames)
+    points = project_frames(frames)
     fresh = [TSNE(random_state=k, init="random").fit_transform(x) for k, x in enumerate(frames)]
     assert moves(points).max() < MOVE < moves(fresh).min()
     for latent, place, alone in zip(frames, points, fresh, strict=True):
@@ -167,8 +173,8 @@ def test_points_drift_where_fresh_projections_jump_and_show_what_is_near():
 
 def test_latents_that_are_all_the_same_have_a_place():
     same, others = np.ones((20, 5), np.float32), np.random.default_rng(0).normal(size=(20, 5))
-    assert np.array_equal(project(np.stack([same, same])), np.zeros((2, 20, 2)))
-    first, second, last = project(np.stack([others, same, others]).astype(np.float32))
+    assert np.array_equal(project_frames(np.stack([same, same])), np.zeros((2, 20, 2)))
+    first, second, last = project_frames(np.stack([others, same, others]).astype(np.float32))
     assert np.array_equal(second, last)
     assert not np.array_equal(first, second)
 
@@ -210,6 +216,26 @@ def test_a_reconstruction_stands_below_its_image_and_the_curves_end_at_the_frame
     assert kl_axes.get_title("left") == f"KL {frames.kl[1]:.0f} nats"
     assert kl_axes.lines[0].get_ydata().tolist() == frames.kl[:2].tolist()
     assert "epoch 0.5" in [text.get_text() for text in figure.texts]
+
+
+@pytest.mark.parametrize("values", [1, 2, 98])
+def test_no_text_is_cut_off(values):
+    frames, *_ = record([0.01, 120], latent_size=2, latent_grid=1)
+    frames.points = 300 * np.random.default_rng(0).normal(size=(2, 100, 2)).astype(np.float32)
+    frames.kl *= 1e5
+    name = figures.describe(vae.VAEConfig(16), "emnist_digits")
+    drawn = latent_frames(frames, name, values) + reconstruction_frames(frames, name)
+    for figure in drawn:
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        figure.draw(renderer)
+        boxes = [
+            t.get_window_extent(renderer) for t in figure.findobj(Text) if t.get_text().strip()
+        ]
+        assert len(boxes) > 4
+        for box in boxes:
+            assert 0 <= box.x0 < box.x1 <= 480, box
+            assert 0 <= box.y0 < box.y1 <= 640, box
+    assert "epoch 120" in [text.get_text() for text in drawn[-1].texts]
 
 
 def test_each_class_is_named_at_its_centre_and_names_do_not_hide_each_other():

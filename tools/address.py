@@ -62,7 +62,7 @@ def stamp(new: str, onto: str | None = None, root: Path = ROOT) -> list[Path]:
         text = path.read_bytes().decode()  # as it is, line ends too
         now = re.sub(rf"(github(?:\.com)?/){old}(?![\w-]|\.(?!git\b)\w)", rf"\g<1>{new}", text)
         if onto:
-            ours = rf"(github(?:\.com)?/{re.escape(new)}/blob/)[\w./-]+?(?=/(?:{FOLDERS})/)"
+            ours = rf"(github(?:\.com)?/{re.escape(new)}/blob/)[\w./@+#-]+?(?=/(?:{FOLDERS})/)"
             now = re.sub(ours, rf"\g<1>{onto}", now)
         if now != text:
             path.write_bytes(now.encode())

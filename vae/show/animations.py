@@ -27,9 +27,9 @@ NAME = {"path_effects": [withStroke(linewidth=4, foreground="white")], "fontsize
 @own_style
 def reconstruction_frames(frames: Frames, name: str) -> list[Figure]:
     """Ten images, each above its reconstruction, and the curves so far: a figure for each frame."""
-    columns, figures = min(5, len(frames.classes)), []
+    columns, figures, curves = min(5, len(frames.classes)), [], _curves(frames)
     for t, images in enumerate(frames.reconstructions):
-        figure = _start(frames, t, name, "test images, and each one's reconstruction below it")
+        figure = _page(name, "test images, and each one's reconstruction below it", curves, t)
         for start in range(0, len(images), columns):
             some = slice(start, start + columns)
             both = np.concatenate([frames.originals[some], images[some]])
@@ -47,7 +47,7 @@ def latent_frames(frames: Frames, name: str, latent_values: int) -> list[Figure]
     low, high = frames.points.min((0, 1)), frames.points.max((0, 1))
     margin = 0.04 * (high - low) + 1e-6
     low, high = low - margin, high + margin
-    how = {1: "z across, the image's index upwards", 2: "z as it is"}.get(latent_values, "t-SNE")
+    how = {1: "z and index", 2: "z as it is"}.get(latent_values, "t-SNE")
     classes, rank = np.unique(frames.labels, return_inverse=True)
     # ten classes have a colour each; more of them, another mark as well
     looks = [(COLOURS[i % 10], MARKS[i // 10 % len(MARKS)]) for i in range(len(classes))]
@@ -55,15 +55,15 @@ def latent_frames(frames: Frames, name: str, latent_values: int) -> list[Figure]
     for start in range(0, len(classes), 10):
         some = (rank >= start) & (rank < start + 10)
         groups.append((some, [looks[i][0] for i in rank[some]], looks[start][1]))
-    figures = []
+    figures, curves, ticks = [], _curves(frames), (-2, 0, 2)  # in standard deviations of the prior
     for t, points in enumerate(frames.points):
-        figure = _start(frames, t, name, f"latents of {len(points):,} test images by class, {how}")
-        axes = figure.add_axes(
-            (0.03, 0.19, 0.94, 0.72), xlim=(low[0], high[0]), ylim=(low[1], high[1])
-        )
-        axes.tick_params(direction="in", pad=-16, labelsize=10, colors="grey")
-        if latent_values > 2:
-            axes.set(xticks=[], yticks=[])
+        what = f"latents of {len(points):,} test images by class, {how}"
+        figure = _page(name, what, curves, t)
+        axes = figure.add_axes((0.03, 0.19, 0.94, 0.72))
+        axes.set(xticks=ticks if latent_values <= 2 else [])
+        axes.set(yticks=ticks if latent_values == 2 else [])
+        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))  # also where that is less
+        axes.tick_params(direction="in", pad=-18, labelsize=10, colors="grey")
         for some, colours, mark in groups:
             axes.scatter(*points[some].T, s=9, c=colours, lw=0, marker=mark)
         named = classes[:MOST_NAMED]
@@ -83,23 +83,27 @@ def apart(places: np.ndarray, least: float = 0.07) -> np.ndarray:
     return places
 
 
-def _start(frames: Frames, t: int, name: str, what: str) -> Figure:
+def _curves(frames: Frames) -> dict[str, np.ndarray]:
+    """What is drawn below each frame, by its title; the rate is left out where it is not known."""
+    curves = {"epoch": frames.epochs, "PSNR {:.1f} dB": frames.psnr(), "KL {:.0f} nats": frames.kl}
+    return {title: values for title, values in curves.items() if np.isfinite(values).all()}
+
+
+def _page(name: str, what: str, curves: dict[str, np.ndarray], t: int) -> Figure:
     """A figure of 480 x 640 pixels, readable on a phone: titles, and below the curves up to `t`."""
     figure = Figure(figsize=(4.8, 6.4), dpi=DPI)
     figure.text(0.5, 0.985, name, ha="center", va="top", fontsize=15, weight="bold")
     figure.text(0.5, 0.94, what, ha="center", va="top", fontsize=12)
-    error = ((frames.reconstructions - frames.originals) ** 2).mean((2, 3))
-    psnr = 10 * np.log10(4 / np.maximum(error, 1e-10)).mean(1)
-    curves = {"PSNR {:.1f} dB": psnr, "KL {:.0f} nats": frames.kl}
-    curves = {label: values for label, values in curves.items() if np.isfinite(values).all()}
-    for k, (label, values) in enumerate(curves.items()):
+    (_, epochs), *drawn = curves.items()
+    epoch = f"{epochs[t]:.2g}" if epochs[t] < 10 else f"{epochs[t]:.0f}"
+    figure.text(0.5, 0.012, f"epoch {epoch}", ha="center", fontsize=14)
+    for k, (title, values) in enumerate(drawn):
         axes = figure.add_axes((0.05 + 0.48 * k, 0.045, 0.44, 0.095), xticks=[], yticks=[])
         axes.plot(values[: t + 1], color=COLOURS[0], marker="o", markevery=[t], clip_on=False)
         room, end = 0.1 * np.ptp(values) + 1e-6, len(values) - 0.5
         axes.set(xlim=(-0.5, end), ylim=(values.min() - room, values.max() + room))
-        axes.set_title(label.format(values[t]), fontsize=14, loc="left", pad=3)
+        axes.set_title(title.format(values[t]), fontsize=14, loc="left", pad=3)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.text(0.5, 0.012, f"epoch {frames.epochs[t]:.2g}", ha="center", fontsize=14)
     return figure
 
 

@@ -23,16 +23,17 @@ ARRAYS = {"labels": np.int64, "originals": np.float32, "epochs": np.float64, "kl
 
 
 def frame_steps(total: int, count: int) -> list[int]:
-    """Which of `total` steps end in a frame: `count` in equal steps of the logarithm, or all.
+    """Which of `total` steps end in a frame: `count` of them, or all, if there are not so many.
 
-    The last is among them, and the first is at most the five-hundredth part of the way. Where two
-    would be the same, the second moves on by one.
+    They go in equal steps of the logarithm, from the five-hundredth part of the way (or from step
+    1) to the last. Where two would be the same, the second moves on by one.
     """
-    count, found = min(count, total), [0]
+    steps, last, count = [], 0, min(count, total)
     first = max(1, min(total / 500, total - count + 1))
-    for place in np.geomspace(total, first, count)[::-1]:
-        found.append(max(round(place), found[-1] + 1))
-    return found[1:]
+    for place in np.geomspace(first, total, count) if count > 1 else [total]:
+        last = max(round(place), last + 1)
+        steps.append(last)
+    return steps
 
 
 class Frames:
@@ -66,10 +67,10 @@ class Frames:
         n, chosen = len(self.labels), self.examples
         parts = batches(BATCH, images[:n], None if labels is None else labels[:n])
         codes = [model.encode(scale_images(x), given) for x, given in parts]
-        labels = None if labels is None else labels[chosen]
-        posterior = model.encode(scale_images(images[chosen]), labels)
+        asked = None if labels is None else labels[chosen]
+        posterior = model.encode(scale_images(images[chosen]), asked)
         noise = gaussian(*posterior.mean.shape, generator=torch.Generator().manual_seed(seed))
-        y = model.decode(posterior.sample(noise), labels)[:, 0].float().cpu()
+        y = model.decode(posterior.sample(noise), asked)[:, 0].float().cpu()
         kl = torch.cat([code.kl() for code in codes]).mean().item()
         means = torch.cat([code.mean.flatten(1).float().cpu() for code in codes])
         self._keep("latents" if means.shape[1] > 2 else "points", components(means))
@@ -82,10 +83,15 @@ class Frames:
         rows = np.concatenate([before.reshape(len(before), *row.shape[1:]), row])
         setattr(self, name, rows.astype(ARRAYS[name]))
 
+    def psnr(self) -> np.ndarray:
+        """The mean PSNR of the reconstructions, in dB: (T,)."""
+        error = ((self.reconstructions - self.originals) ** 2).mean((2, 3))
+        return 10 * np.log10(4 / np.maximum(error, 1e-10)).mean(1)
+
     def project(self) -> None:
         """Let latents become points, if they are not yet."""
         if len(self.latents):
-            self.points = project(self.latents.astype(np.float32))
+            self.points = project_frames(self.latents.astype(np.float32))
             self.latents = self.latents[:0, :, :0]
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -124,8 +130,8 @@ class Frames:
         }
         originals, waiting = (k, IMAGE_SIZE, IMAGE_SIZE), given["latents"]
         expected = {"originals": originals, "reconstructions": (t, *originals), "kl": (t,)}
-        expected |= {"epochs": (t,), "labels": (n,)}
-        expected |= {"points": (0 if len(waiting) else t, n, 2), "classes": (k,)}
+        expected |= {"epochs": (t,), "labels": (n,), "classes": (k,)}
+        expected |= {"points": (0 if len(waiting) else t, n, 2)}
         if len(waiting):
             expected["latents"] = (t, n, min(COMPONENTS, waiting.shape[-1]))
         for name, shape in expected.items():
@@ -160,13 +166,13 @@ def components(latents: Tensor) -> Tensor:
         return torch.column_stack([latents, torch.linspace(-1, 1, len(latents))])
     if latents.shape[1] == 2:
         return latents
-    centred = (latents - latents.mean(0)).nan_to_num().double()
+    centred = (latents - latents.mean(0)).double().nan_to_num()  # training stops at NaN, not this
     _, directions = torch.linalg.eigh(centred.T @ centred)
     kept = centred @ directions[:, -COMPONENTS:]
     return kept / kept.square().sum(1).mean().sqrt().clamp(min=1e-6)
 
 
-def project(latents: np.ndarray) -> np.ndarray:
+def project_frames(latents: np.ndarray) -> np.ndarray:
     """Latents of T frames, (T, N, D), to points (T, N, 2), by t-SNE (van der Maaten & Hinton 2008).
 
     The last frame is fitted in full, from its principal components. Each one before starts from the
@@ -175,15 +181,15 @@ def project(latents: np.ndarray) -> np.ndarray:
     """
     from sklearn.manifold import TSNE  # a second that nothing else needs
 
-    n = latents.shape[1]
-    start, found, places = {"init": "pca", "max_iter": 500}, [], np.zeros((n, 2), np.float32)
+    n, found, places = latents.shape[1], [], np.zeros((latents.shape[1], 2), np.float32)
+    options = {"init": "pca", "max_iter": 500}
     for frame in latents[::-1]:
         if np.ptp(frame, axis=0).max() > 1e-6:  # t-SNE does not survive latents that are all one
-            tsne = TSNE(perplexity=min(30, (n - 1) / 3), random_state=0, **start)
+            tsne = TSNE(perplexity=min(30, (n - 1) / 3), random_state=0, **options)
             places = tsne.fit_transform(frame).astype(np.float32)
             # a gradient below the limit ends each of two phases, and is looked at every 50 steps
-            start = {"init": places, "max_iter": 250, "min_grad_norm": 1e9}
-            start |= {"early_exaggeration": 1, "angle": 1}
+            options = {"init": places, "max_iter": 250, "min_grad_norm": 1e9}
+            options |= {"early_exaggeration": 1, "angle": 1}  # a larger angle is coarser and faster
         centred = places - places.mean(0)
         found.append(centred / max(np.sqrt(np.square(centred).sum(1).mean()), 1e-6))
     return np.stack(found[::-1])

@@ -15,7 +15,8 @@ from ..store.files import FileError, as_path, write_json
 from . import animations, figures
 from .frames import Frames
 
-FRAMES_MS, LAST_MS, INTERPOLATION_MS = 5000, 2000, 150  # a training's frames, their last; a frame's
+ALL_FRAMES_MS, LAST_MS = 5000, 2000  # of a training's frames together; of the last one
+INTERPOLATION_MS = 150  # of each frame
 
 
 @dataclass
@@ -79,7 +80,7 @@ def draw(path: Path, make: Callable) -> bool:
             figures.save_png(path, make())
         else:
             frames = make()
-            times = min(FRAMES_MS // len(frames), 700), LAST_MS
+            times = min(ALL_FRAMES_MS // len(frames), 700), LAST_MS
             if path.stem == "interpolation":
                 times = INTERPOLATION_MS, INTERPOLATION_MS
             animations.save_gif(path, frames, *times)

@@ -136,7 +136,7 @@ class Trainer(Loop):
 
     def take_record(self, tensors: dict[str, Tensor]) -> None:
         arrays = {k: t.numpy() for k, t in under("frames", tensors).items()}
-        if len(arrays["points"]) and self.config.model.latent_values > 2:  # an older version's
+        if "latents" not in arrays:  # an older version's, which recorded them at evaluations
             per_frame = ("epochs", "points", "reconstructions")
             arrays |= {name: arrays[name][:0] for name in per_frame}
         self.frames.restore(arrays)
