@@ -74,6 +74,9 @@ def test_an_address_is_only_itself(copy):
     assert page.read_bytes().decode() == kept
     with pytest.raises(ValueError, match=r"^address=.* is not allowed"):
         stamp("https://github.com/A/B", None, copy)
+    for odd in ("", "a b", "-x", "a/$(b)"):
+        with pytest.raises(ValueError, match=r"^branch=.* is not allowed: letters"):
+            stamp("C/D", odd, copy)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PLACEHOLDER = "OWNER/REPO"
 FOLDERS = "notebooks|vae|docs|assets|tools"  # into which links lead
-NAME = r"[\w.-]+/[\w.-]+?"
+NAME, BRANCH = r"[\w.-]+/[\w.-]+?", r"\w[\w./@+#-]*?"
 NAMING = ("pyproject.toml", "README.md", "docs/*.md", "notebooks/*.ipynb")  # files with links
 
 
@@ -57,12 +57,16 @@ def stamp(new: str, onto: str | None = None, root: Path = ROOT) -> list[Path]:
     """
     if not re.fullmatch(NAME, new):
         raise ValueError(f"address={new!r} is not allowed: OWNER/REPO is expected")
+    if onto is not None and not re.fullmatch(BRANCH, onto):
+        raise ValueError(
+            f"branch={onto!r} is not allowed: letters, digits and ./@+#-_ are expected"
+        )
     old, changed = re.escape(stamped(root)), []
     for path in sorted(path for pattern in NAMING for path in root.glob(pattern)):
         text = path.read_bytes().decode()  # as it is, line ends too
         now = re.sub(rf"(github(?:\.com)?/){old}(?![\w-]|\.(?!git\b)\w)", rf"\g<1>{new}", text)
         if onto:
-            ours = rf"(github(?:\.com)?/{re.escape(new)}/blob/)[\w./@+#-]+?(?=/(?:{FOLDERS})/)"
+            ours = rf"(github(?:\.com)?/{re.escape(new)}/blob/){BRANCH}(?=/(?:{FOLDERS})/)"
             now = re.sub(ours, rf"\g<1>{onto}", now)
         if now != text:
             path.write_bytes(now.encode())

@@ -29,7 +29,8 @@ def reconstruction_frames(frames: Frames, name: str) -> list[Figure]:
     """Ten images, each above its reconstruction, and the curves so far: a figure for each frame."""
     columns, figures, curves = min(5, len(frames.classes)), [], _curves(frames)
     for t, images in enumerate(frames.reconstructions):
-        figure = _page(name, "test images, and each one's reconstruction below it", curves, t)
+        what = "test images, and each one's reconstruction below it"
+        figure = _page(name, what, frames.epochs[t], curves, t)
         for start in range(0, len(images), columns):
             some = slice(start, start + columns)
             both = np.concatenate([frames.originals[some], images[some]])
@@ -58,7 +59,7 @@ def latent_frames(frames: Frames, name: str, latent_values: int) -> list[Figure]
     figures, curves, ticks = [], _curves(frames), (-2, 0, 2)  # in standard deviations of the prior
     for t, points in enumerate(frames.points):
         what = f"latents of {len(points):,} test images by class, {how}"
-        figure = _page(name, what, curves, t)
+        figure = _page(name, what, frames.epochs[t], curves, t)
         axes = figure.add_axes((0.03, 0.19, 0.94, 0.72))
         axes.set(xticks=ticks if latent_values <= 2 else [])
         axes.set(yticks=ticks if latent_values == 2 else [])
@@ -85,19 +86,18 @@ def apart(places: np.ndarray, least: float = 0.07) -> np.ndarray:
 
 def _curves(frames: Frames) -> dict[str, np.ndarray]:
     """What is drawn below each frame, by its title; the rate is left out where it is not known."""
-    curves = {"epoch": frames.epochs, "PSNR {:.1f} dB": frames.psnr(), "KL {:.0f} nats": frames.kl}
+    curves = {"PSNR {:.1f} dB": frames.psnr(), "KL {:.0f} nats": frames.kl}
     return {title: values for title, values in curves.items() if np.isfinite(values).all()}
 
 
-def _page(name: str, what: str, curves: dict[str, np.ndarray], t: int) -> Figure:
+def _page(name: str, what: str, epoch: float, curves: dict[str, np.ndarray], t: int) -> Figure:
     """A figure of 480 x 640 pixels, readable on a phone: titles, and below the curves up to `t`."""
     figure = Figure(figsize=(4.8, 6.4), dpi=DPI)
     figure.text(0.5, 0.985, name, ha="center", va="top", fontsize=15, weight="bold")
     figure.text(0.5, 0.94, what, ha="center", va="top", fontsize=12)
-    (_, epochs), *drawn = curves.items()
-    epoch = f"{epochs[t]:.2g}" if epochs[t] < 10 else f"{epochs[t]:.0f}"
-    figure.text(0.5, 0.012, f"epoch {epoch}", ha="center", fontsize=14)
-    for k, (title, values) in enumerate(drawn):
+    shown = f"epoch {epoch:.2g}" if epoch < 10 else f"epoch {epoch:.0f}"
+    figure.text(0.5, 0.012, shown, ha="center", fontsize=14)
+    for k, (title, values) in enumerate(curves.items()):
         axes = figure.add_axes((0.05 + 0.48 * k, 0.045, 0.44, 0.095), xticks=[], yticks=[])
         axes.plot(values[: t + 1], color=COLOURS[0], marker="o", markevery=[t], clip_on=False)
         room, end = 0.1 * np.ptp(values) + 1e-6, len(values) - 0.5
