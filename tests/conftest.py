@@ -95,19 +95,24 @@ def folder(run_dir, tmp_path):
     return tmp_path
 
 
-@pytest.fixture(params=["vae", "prior"])
+@pytest.fixture(params=["vae", "prior", "sharpen"])
 def begin(request, tiny, folder):
     """A function that begins one of the trainings, 2 passes of 4 steps; keywords override."""
     from vae.training.prior import PriorTrainer
+    from vae.training.sharpen import SharpenTrainer
     from vae.training.vae import Trainer
 
     def begin(**options):
         options = {"epochs": 2, "max_train_images": 128} | options
+        (folder / "run").mkdir(exist_ok=True)
         if request.param == "vae":
-            (folder / "run").mkdir(exist_ok=True)
-            few = {"max_test_images": 20, "lpips_images": 0, "w_perceptual": 0.0}
+            few = {"max_test_images": 20, "lpips_images": 0, "w_adversarial": 0.1}
             return Trainer(tiny({"latent_grid": 1}, **(few | options)), folder / "run")
-        return PriorTrainer(vae.VAE.from_pretrained(folder), folder, small_prior(**options))
+        model = vae.VAE.from_pretrained(folder)
+        if request.param == "prior":
+            return PriorTrainer(model, folder, small_prior(**options))
+        few = {"batch_size": 32, "lpips_images": 0, "w_perceptual": 0.0}
+        return SharpenTrainer(model, folder, folder / "run", vae.SharpenConfig(**few | options))
 
     return begin
 

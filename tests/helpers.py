@@ -12,7 +12,7 @@ from vae.training.machine import Machine
 
 SMALL = (8, 16, 16)
 FINISHED = {  # the metrics of a run that `train_prior` reads
-    "config": {"dataset": "mnist", "data_root": "data"},
+    "config": {"dataset": "mnist", "data_root": "data", "max_test_images": 20},
     "history": {"train": [], "test": []},
     "test": {"sample": {}, "mean": {}},
 }

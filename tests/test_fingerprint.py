@@ -14,7 +14,7 @@ import vae
 from vae.training.prior import PriorTrainer
 
 FILE = Path(__file__).with_name("fingerprint.json")
-PLAIN = {"w_perceptual": 0.0, "w_adversarial": 0.0, "lpips_images": 0}
+PLAIN = {"w_perceptual": 0.0, "w_adversarial": 0.0, "lpips_images": 0, "learning_rate": 6e-3}
 RUNS = {  # the model's settings, the training's
     "7x7, all four terms": ({"latent_size": 2}, {"adversarial_start": 0.0, "beta": 0.5}),
     "1x1, conditional": ({"latent_size": 4, "latent_grid": 1, "num_classes": 10}, PLAIN),

@@ -20,6 +20,8 @@ from vae.store.files import FileError, save_tensors
 from vae.training import loop
 from vae.training.machine import Machine, interrupts
 from vae.training.optimizer import one_cycle
+from vae.training.prior import PriorTrainer
+from vae.training.sharpen import SharpenTrainer
 from vae.training.vae import Trainer
 
 
@@ -101,9 +103,14 @@ def test_each_step_is_taken_at_the_learning_rate_of_the_schedule(begin, monkeypa
         return seen
 
     def expected(steps):
-        peak, constant = training.config.learning_rate, [0.01, 0.005]  # the discriminator's
-        constant = constant * ("d_optimizer" in training.optimizers)
-        return [pytest.approx([peak * share(n), 0.5 * peak * share(n), *constant]) for n in steps]
+        peak = training.config.learning_rate
+        shares = [1.0, 0.5]  # of Muon and its AdamW
+        constant = [0.01, 0.005] * ("d_optimizer" in training.optimizers)  # the discriminator's
+        if isinstance(training, SharpenTrainer):  # Adam alone
+            shares, constant = [1.0], [0.001]
+        return [
+            pytest.approx([*(part * peak * share(n) for part in shares), *constant]) for n in steps
+        ]
 
     assert rates(training) == expected((0, 1, 2))
     loop.save(training)
@@ -131,7 +138,9 @@ def test_the_average_of_the_weights_is_what_is_saved(begin):
         expected = [decay * e + (1 - decay) * p for e, p in
                     zip(expected, training.averaged.parameters(), strict=True)]  # fmt: skip
     training.measure() if isinstance(training, Trainer) else training.finish(0.0)
-    saved = type(training.averaged).from_pretrained(training.directory)
+    kind = vae.LatentPrior if isinstance(training, PriorTrainer) else vae.VAE
+    saved = kind.from_pretrained(training.directory)
+    saved = saved.decoder if isinstance(training, SharpenTrainer) else saved
     for ours, e in zip(saved.parameters(), expected, strict=True):
         torch.testing.assert_close(ours, e)
 

@@ -162,7 +162,8 @@ def test_the_couplings_and_nothing_else_get_the_gradient_of_the_marginal_kl(
 @pytest.mark.parametrize("weight", TERMS)
 def test_a_term_is_computed_if_its_weight_is_above_zero(weight, tiny, tmp_path):
     for value in (0.0, 0.5):
-        config = tiny({"latent_grid": 1}, adversarial_start=0.0, **{weight: value})
+        weights = {"w_perceptual": 0.05, "w_adversarial": 0.1} | {weight: value}
+        config = tiny({"latent_grid": 1}, adversarial_start=0.0, **weights)
         trainer = Trainer(config, tmp_path / str(value))
         trainer.optimize()
         trainer.optimize()  # on which LPIPS and R1 are not computed

@@ -1,9 +1,11 @@
-"""Train the judge of `vae/judge` again, measure it, and put it where the package reads it.
+"""Train the two judges, measure them, and put them where they are read.
 
-    python tools/train_judge.py [--epochs 10]
+    python tools/train_judge.py first   # vae/judge/weights, which the package reads
+    python tools/train_judge.py second  # assets/second_judge, of another architecture
 
-It learns from MNIST's 60,000 training digits, each turned, moved, scaled and slanted a little
-anew in every pass.
+They learn from MNIST's 60,000 training digits, each turned, moved, scaled and slanted a little anew
+in every pass. Some are spoiled as bad generators spoil them: blurred, or with the ghost of another
+digit. The more of a digit is lost, the less sure of it a judge has to be.
 """
 
 import argparse
@@ -13,7 +15,8 @@ import time
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from second_judge import SECOND, SecondJudge
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from vae import Judge, judge_images, load_digits, scale_images
@@ -21,9 +24,15 @@ from vae.judge.classifier import FOLDER
 from vae.store.files import write_json
 from vae.training.optimizer import Muon, one_cycle
 
+JUDGES = {"first": (Judge, FOLDER, 0), "second": (SecondJudge, SECOND, 1)}  # class, place, seed
 BATCH = 64
 LEARNING_RATE, WEIGHT_DECAY, WARMUP = 5e-3, 0.05, 0.15
 TURN, MOVE, SCALE, SLANT = math.radians(12), 2 / 14, 0.12, 0.15  # at most; 14 pixels are 1
+BLURRED, GHOSTS = BATCH // 4, BATCH // 6  # of a batch
+BLUR = 0.3, 2.0  # least and most standard deviation of a Gaussian blur, in pixels
+VISIBLE, HOPELESS = 0.4, 1.4  # blur from which a digit is less than sure, and by chance
+UNSURE = 0.9  # of the target, at most, goes to all classes alike
+GHOST = 0.5  # the other digit's share of the image, at most
 
 
 def move_images(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -38,15 +47,40 @@ def move_images(x: Tensor, generator: torch.Generator) -> Tensor:
     return F.grid_sample(x + 1, grid, align_corners=False) - 1  # what moves in is background, -1
 
 
-def train(epochs: int, seed: int) -> Judge:
-    torch.manual_seed(seed)
+def blur(x: Tensor, sigma: Tensor) -> Tensor:
+    """Each of `x`: (B, 1, 28, 28) in [-1, 1] under a Gaussian of its own `sigma`: (B,), pixels."""
+    place = torch.arange(-6.0, 7.0)
+    kernel = torch.exp(-0.5 * (place / sigma[:, None]).square())  # (B, 13)
+    kernel = (kernel / kernel.sum(1, keepdim=True))[:, None, None]
+    y = F.conv2d(x.transpose(0, 1) + 1, kernel, padding=(0, 6), groups=len(x))
+    y = F.conv2d(y, kernel.transpose(2, 3), padding=(6, 0), groups=len(x))
+    return (y.transpose(0, 1) - 1).clamp(-1, 1)
+
+
+def spoil_images(x: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A batch whose first images are blurred and whose next have ghosts, and its targets (B, 10).
+
+    What is lost of an image, from none to all of it, moves its target to all classes alike.
+    """
+    lost = torch.zeros(len(x))
+    least, most = BLUR
+    sigma = least + (most - least) * torch.rand(BLURRED, generator=generator)
+    lost[:BLURRED] = ((sigma - VISIBLE) / (HOPELESS - VISIBLE)).clamp(0, 1)
+    share = GHOST * torch.rand(GHOSTS, generator=generator)
+    lost[BLURRED : BLURRED + GHOSTS] = share / GHOST
+    ghosts = x[BLURRED : BLURRED + GHOSTS].lerp(x[-GHOSTS:], share.view(-1, 1, 1, 1))
+    x = torch.cat([blur(x[:BLURRED], sigma), ghosts, x[BLURRED + GHOSTS :]])
+    return x, F.one_hot(labels, 10).float().lerp(torch.tensor(0.1), UNSURE * lost[:, None])
+
+
+def train(judge: nn.Module, epochs: int, seed: int) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
-    judge, (images, labels) = Judge(), load_digits("train")
+    images, labels = load_digits("train")
     optimizer = Muon(judge, LEARNING_RATE, WEIGHT_DECAY)
     peaks = [group["lr"] for group in optimizer.param_groups]
     steps_per_epoch = len(images) // BATCH
     schedule = one_cycle(WARMUP, steps_per_epoch * epochs)
-    for step in tqdm(range(steps_per_epoch * epochs)):
+    for step in tqdm(range(steps_per_epoch * epochs), mininterval=10):
         position = step % steps_per_epoch
         if position == 0:
             order = torch.randperm(len(images), generator=generator)
@@ -54,28 +88,38 @@ def train(epochs: int, seed: int) -> Judge:
             group["lr"] = peak * schedule(step)
         index = order[position * BATCH :][:BATCH]
         x = move_images(scale_images(images[index]), generator)
-        F.cross_entropy(judge(x), labels[index]).backward()
+        x, target = spoil_images(x, labels[index], generator)
+        F.cross_entropy(judge(x), target).backward()
         optimizer.step()
         optimizer.zero_grad()
     return judge.eval()
 
 
+def measure(judge: nn.Module) -> dict:
+    """Accuracy, and the share of test digits recognised: as they are, and blurred by a window."""
+    (train_images, train_labels), (images, labels) = load_digits("train"), load_digits("test")
+    found = {"train_accuracy": judge_images(train_images, train_labels, judge=judge)["accuracy"]}
+    scores = judge_images(images, labels, judge=judge)
+    found |= {"test_accuracy": scores["accuracy"], "recognised": scores["recognised"]}
+    for size in (3, 5):
+        x = F.avg_pool2d(scale_images(images) + 1, size, 1, size // 2) - 1
+        found[f"recognised, blurred by {size}x{size}"] = judge_images(x, judge=judge)["recognised"]
+    return found | {"parameters": sum(p.numel() for p in judge.parameters())}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("which", choices=JUDGES)
+    parser.add_argument("--epochs", type=int, default=8)
     options = parser.parse_args()
+    kind, folder, seed = JUDGES[options.which]
+    torch.manual_seed(seed)
     started = time.perf_counter()
-    judge = train(options.epochs, options.seed)
-    measured = {}
-    for split in ("test", "train"):
-        images, labels = load_digits(split)
-        scores = judge_images(scale_images(images), labels, judge=judge)
-        measured[f"{split}_accuracy"] = scores["accuracy"]
-    measured["parameters"] = sum(p.numel() for p in judge.parameters())
-    measured |= {"seconds": time.perf_counter() - started} | vars(options)
-    judge.save_pretrained(FOLDER)
-    write_json(FOLDER / "metrics.json", measured)
+    judge = train(kind(), options.epochs, seed)
+    measured = {"epochs": options.epochs, "seed": seed, "seconds": time.perf_counter() - started}
+    measured |= measure(judge)
+    judge.save_pretrained(folder)
+    write_json(folder / "metrics.json", measured)
     print(json.dumps(measured, indent=1))
 
 

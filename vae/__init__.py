@@ -5,17 +5,24 @@ from importlib import import_module
 _HOMES = {  # where each public name is defined
     "data": ("DATASETS", "Digits", "load_digits", "scale_images"),
     "model": ("VAE", "DiagonalGaussian", "VAEConfig"),
-    "discriminator": ("PatchDiscriminator",),
+    "discriminator": ("ImageDiscriminator", "PatchDiscriminator"),
     "perceptual": ("LPIPS",),
     "prior": ("LatentPrior", "PriorConfig"),
     "metrics": ("active_units", "evaluate", "importance_weighted_bound", "mse", "psnr", "ssim"),
     "judge": ("Judge", "judge_images"),
     "store.files": ("FileError",),
-    "training.config": ("PriorTrainConfig", "TrainConfig", "run_name", "with_budget"),
+    "training.config": (
+        "PriorTrainConfig",
+        "SharpenConfig",
+        "TrainConfig",
+        "run_name",
+        "with_budget",
+    ),
     "training.vae": ("Trainer", "train"),
     "training.prior": ("train_prior",),
+    "training.sharpen": ("sharpen",),
     "show.run": ("Run", "render"),
-}
+}  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)
 

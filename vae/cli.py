@@ -17,7 +17,14 @@ from .prior import PriorConfig
 from .store.files import FileError, as_path
 from .store.folder import METRICS_NAME, check_directory, is_finished, read_metrics
 from .store.settings import from_saved, options_of
-from .training.config import BUDGETS, PriorTrainConfig, TrainConfig, run_name, with_budget
+from .training.config import (
+    BUDGETS,
+    PriorTrainConfig,
+    SharpenConfig,
+    TrainConfig,
+    run_name,
+    with_budget,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,6 +69,10 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--run-dir", default=argparse.SUPPRESS, help=what)
     prior = command("train-prior", run_train_prior, "train a prior on a model's 7x7 latents")
     prior.add_argument("directory", help="folder of a run; the prior is put there")
+    sharper = command("sharpen", run_sharpen, "train a model's decoder to draw sharp digits")
+    sharper.add_argument("directory", help="folder of a run, which stays as it is")
+    what = "folder of the sharper run; default: sharp/ in the other"
+    sharper.add_argument("--run-dir", default=argparse.SUPPRESS, help=what)
     measure = command("evaluate", run_evaluate, "measure a trained model on the test set")
     draw = command("render", run_render, "draw a run's pictures again")
     for one in (measure, draw):
@@ -73,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     for one, budget, *configs in (
         (train, "auto", VAEConfig, TrainConfig),
         (prior, "full", PriorConfig, PriorTrainConfig),
+        (sharper, "auto", SharpenConfig),
     ):
         for config in configs:
             add_flags(one.add_argument_group(config.__name__), config)
@@ -109,11 +121,24 @@ def run_train(flags: argparse.Namespace) -> None:
     config = from_flags(TrainConfig, flags, model=from_flags(VAEConfig, flags))
     directory = getattr(flags, "run_dir", Path("runs") / run_name(config))
     finished = is_finished(directory)
-    run = train(with_budget(config, flags.budget), directory, resume=flags.resume)
+    report(train(with_budget(config, flags.budget), directory, resume=flags.resume), finished)
+
+
+def run_sharpen(flags: argparse.Namespace) -> None:
+    from .training.sharpen import SUBFOLDER, sharpen
+
+    config = with_budget(from_flags(SharpenConfig, flags), flags.budget)
+    directory = getattr(flags, "run_dir", flags.directory / SUBFOLDER)
+    finished = is_finished(directory)
+    report(sharpen(flags.directory, directory, config, resume=flags.resume), finished)
+
+
+def report(run, finished: bool) -> None:
+    """Say what a training left, or that it was `finished` before."""
     if "interrupted" in run.metrics:
         raise KeyboardInterrupt
     if finished and in_main_process():
-        print(f"{directory}/ holds a finished run: nothing is trained")
+        print(f"{run.directory}/ holds a finished run: nothing is trained")
     if "test" in run.metrics and in_main_process():
         print_table(run.metrics["test"])
         print(f"Model, metrics and pictures are in {run.directory}/")

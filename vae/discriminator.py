@@ -1,7 +1,8 @@
-"""A PatchGAN discriminator for 28x28 images (Isola et al., "pix2pix", 2017)."""
+"""Discriminators: one of patches for 7x7 latents (PatchGAN), one of whole images for 1x1."""
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from .checks import as_count, check_images
 
@@ -11,7 +12,8 @@ STRETCH = 0.98  # artanh(0.98) = 2.3; tuned with the R1 penalty, which bounds wh
 class PatchDiscriminator(nn.Module):
     """One logit for each of 7x7 overlapping patches of 18x18 pixels: a stroke and its surroundings.
 
-    pix2pix's 70x70 patches would each see the whole digit. Without normalisation layers a logit
+    A PatchGAN (Isola et al., "pix2pix", 2017), whose own patches of 70x70 would each see the whole
+    digit. Without normalisation layers a logit
     depends on its patch alone; the penalty keeps the discriminator in bounds. Brightness enters as
     artanh(0.98 x), about what stands before the decoder's tanh: most pixels of a digit are exactly
     black or white, reconstructions only nearly so.
@@ -43,3 +45,40 @@ class PatchDiscriminator(nn.Module):
         check_images(x, "x", values=not self.training)
         with torch.autocast(x.device.type, enabled=False):
             return self.layers(torch.atanh(STRETCH * x.float()).to(self.layers[0].weight))
+
+
+class ImageDiscriminator(nn.Module):
+    """One logit for a whole image, told which digit it shows.
+
+    Patches cannot tell a digit from strokes that are sharp and make none, which is what a decoder
+    of a few numbers may draw. Every layer's largest singular value is 1 (Miyato et al., "Spectral
+    Normalization", 2018), which holds back the slope that the decoder is to follow. The label
+    enters by a scalar product (Miyato & Koyama, "Projection Discriminator", 2018, eq. 4).
+    """
+
+    def __init__(self, num_classes: int = 10, width: int = 64):
+        super().__init__()
+        classes, width = as_count(num_classes, "num_classes"), as_count(width, "width")
+        features = 2 * width * 4 * 4
+        self.layers = nn.Sequential(
+            spectral_norm(nn.Conv2d(1, width, 4, stride=2, padding=1)),  # 14x14
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv2d(width, 2 * width, 4, stride=2, padding=1)),  # 7x7
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv2d(2 * width, 2 * width, 3, stride=2, padding=1)),  # 4x4
+            nn.LeakyReLU(0.2),
+            nn.Flatten(),
+        )
+        self.real = spectral_norm(nn.Linear(features, 1))
+        self.of_class = nn.Embedding(classes, features)
+        nn.init.normal_(self.of_class.weight, std=0.01)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """`x`: (B, 1, 28, 28) in [-1, 1]; `labels`: int64 (B,). Returns logits (B,).
+
+        Computes in float32 under autocast too. Raises `ValueError` as `PatchDiscriminator` does.
+        """
+        check_images(x, "x", values=not self.training)
+        with torch.autocast(x.device.type, enabled=False):
+            features = self.layers(x.to(self.of_class.weight))
+            return self.real(features)[:, 0] + (features * self.of_class(labels)).sum(1)

@@ -163,7 +163,7 @@ class VAE(Pretrained):
         `encode` does, but in training does not wait for a GPU to look at values.
         """
         check_images(x, "x", values=self._looks_at(x))
-        token = self._class_token(labels, len(x))
+        token = self.class_token(labels, len(x))
         posterior = self._posterior(x, token)
         return self._decode(posterior.sample(noise), token), posterior
 
@@ -174,12 +174,12 @@ class VAE(Pretrained):
         for images of another shape, type or range, and labels that do not fit.
         """
         check_images(x, "x", hint=True)
-        return self._posterior(x, self._class_token(labels, len(x)))
+        return self._posterior(x, self.class_token(labels, len(x)))
 
     def decode(self, z: Tensor, labels: Labels = None) -> Tensor:
         """Images (B, 1, 28, 28) in [-1, 1] for latents `z`: (B, C, G, G). Raises `ValueError`."""
         check_floats(z, "z", ("B", *self.config.latent_shape))
-        token = self._class_token(labels, len(z))
+        token = self.class_token(labels, len(z))
         return self._decode(z.to(self.device), token)
 
     @torch.no_grad()
@@ -206,7 +206,7 @@ class VAE(Pretrained):
     def marginal_nll(self, z: Tensor, labels: Labels = None) -> Tensor:
         """`Couplings.marginal_nll` of latents `z`: (B, C, G, G), in nats: (B,)."""
         check_floats(z, "z", ("B", *self.config.latent_shape), values=not self.training)
-        token = self._class_token(labels, len(z))
+        token = self.class_token(labels, len(z))
         return self.couplings.marginal_nll(z.to(self.device), token)
 
     @property
@@ -239,7 +239,7 @@ class VAE(Pretrained):
             return None
         return as_labels(labels, batch, classes, self._looks_at(labels)).to(self.device)
 
-    def _class_token(self, labels: Labels, batch: int) -> Tensor | None:
+    def class_token(self, labels: Labels, batch: int) -> Tensor | None:
         """The embedded labels, (B, 1, channels[-1]), or None. Raises as `_labels`."""
         labels = self._labels(labels, batch)
         return None if labels is None else self.class_embedding(labels).unsqueeze(1)

@@ -1,4 +1,4 @@
-"""What the judge makes of generated digits: digit-FID, recognised, read as asked for, nearest."""
+"""What the judge makes of generated digits: digit-FID, recall, recognised, copies and the like."""
 
 import torch
 from torch import Tensor
@@ -10,6 +10,8 @@ from ..model import Labels
 from .classifier import Judge
 
 CONFIDENT = 0.9  # a digit counts as recognised when one class has more than this probability
+GREY = 0.8  # pixels between -0.8 and 0.8 are neither black nor white
+NEIGHBOURS = 5  # the last of which bounds a feature's neighbourhood
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -31,6 +33,38 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     return max(distance.item(), 0.0)
 
 
+def neighbourhood_scores(real: Tensor, fake: Tensor, k: int = NEIGHBOURS) -> dict[str, float]:
+    """Precision, recall, density and coverage of features `fake`: (M, D) of `real`: (N, D).
+
+    A feature's neighbourhood reaches to its `k`-th neighbour of its own kind. "precision": share of
+    fakes in a neighbourhood of a real one; "recall": the reverse (Kynkaanniemi et al., "Improved
+    Precision and Recall", 2019, eq. 1). "density": real neighbourhoods that hold a fake one, by k,
+    which is 1 on average for real ones; "coverage": share of real neighbourhoods that hold a fake
+    one (Naeem et al., "Reliable Fidelity and Diversity Metrics", 2020, eq. 3 and 4). The last two
+    do not trust outliers. Raises `ValueError` unless both have more than `k` rows.
+    """
+    if min(len(real), len(fake)) <= k:
+        raise ValueError(f"{len(real)} and {len(fake)} features; more than k={k} are expected")
+    real, fake = real.double(), fake.double()
+    of_real, of_fake = (
+        torch.cat([torch.cdist(part, x).kthvalue(k + 1).values for (part,) in batches(BATCH, x)])
+        for x in (real, fake)  # the first neighbour is the feature itself
+    )
+    holding, recalled, covered = [], [], []
+    for part, radius in batches(BATCH, fake, of_fake):
+        distance = torch.cdist(part, real)
+        holding.append((distance < of_real).sum(1))
+        covered.append((distance < of_real).any(0))
+        recalled.append((distance < radius[:, None]).any(0))
+    holding = torch.cat(holding).double()
+    return {
+        "precision": (holding > 0).double().mean().item(),
+        "recall": torch.stack(recalled).any(0).double().mean().item(),
+        "density": holding.mean().item() / k,
+        "coverage": torch.stack(covered).any(0).double().mean().item(),
+    }
+
+
 @torch.no_grad()
 def judge_images(images: Tensor, labels: Labels = None, *, reference: Tensor | None = None,
                  neighbours: Tensor | None = None, judge: Judge | None = None) -> dict:  # fmt: skip
@@ -44,8 +78,10 @@ def judge_images(images: Tensor, labels: Labels = None, *, reference: Tensor | N
 
     Returns {"images": N, "fid": the Frechet distance of the judge's features from the reference's,
     "recognised": share with a class of probability above 0.9, "classes": share of each digit read,
-    "accuracy" (with `labels`): share read as asked for, "nearest" (with `neighbours`): median of
-    the MSE to the nearest of them, "nearest_least": the smallest of these}. Raises `ValueError`.
+    "grey": share of pixels neither black nor white, "precision", "recall", "density" and "coverage"
+    (with 6 or more of both): `neighbourhood_scores` of the features, "accuracy" (with `labels`):
+    share read as asked for, "nearest" (with `neighbours`): median of the MSE to the nearest of
+    them, "nearest_least": the smallest of these}. Raises `ValueError`.
     """
     reference = load_digits("test").images if reference is None else reference
     check_images(images, raw=True, hint=True)
@@ -58,24 +94,31 @@ def judge_images(images: Tensor, labels: Labels = None, *, reference: Tensor | N
     labels = None if labels is None else as_labels(labels, len(images), 10)
     images = in_unit_range(images)
     judge = judge or Judge.from_pretrained().to(images.device)
-    device = judge.classify.weight.device
-    features = [
-        torch.cat([judge.features(in_unit_range(part.to(device))) for (part,) in batches(BATCH, x)])
-        for x in (images, reference)
-    ]
-    probability, read = (best.cpu() for best in judge.classify(features[0]).softmax(1).max(1))
+    real, fake = (judge_features(judge, x) for x in (reference, images))
+    logits = judge.classify(fake.to(judge.classify.weight.device)).cpu()
+    probability, read = logits.softmax(1).max(1)
     scores = {
         "images": len(images),
-        "fid": frechet_distance(*(f.cpu() for f in features)),
+        "fid": frechet_distance(real, fake),
         "recognised": (probability > CONFIDENT).double().mean().item(),
         "classes": (read.bincount(minlength=10).double() / len(images)).tolist(),
+        "grey": (images.abs() < GREY).double().mean().item(),
     }
+    if min(len(images), len(reference)) > NEIGHBOURS:
+        scores |= neighbourhood_scores(real, fake)
     if labels is not None:
         scores["accuracy"] = (read == labels.cpu()).double().mean().item()
     if neighbours is not None:
         nearest = nearest_mse(images, neighbours)
         scores |= {"nearest": nearest.median().item(), "nearest_least": nearest.min().item()}
     return scores
+
+
+def judge_features(judge: Judge, images: Tensor) -> Tensor:
+    """The judge's features (N, D), on the CPU, of images (N, 1, 28, 28), uint8 or in [-1, 1]."""
+    device = judge.classify.weight.device
+    parts = (in_unit_range(part).to(device) for (part,) in batches(BATCH, images))
+    return torch.cat([judge.features(part).cpu() for part in parts])
 
 
 @torch.no_grad()

@@ -62,6 +62,8 @@ def render(run: Run) -> list[Path]:
         "test_metrics.png": lambda: figures.plot_curves(history["test"], f"Test set, {name}"),
         "samples.png": lambda: figures.plot_samples(model, name),
     }
+    if "sharpen" in run.metrics:
+        del drawn["latent.gif"]  # of latents that did not move
     if model.config.num_classes:
         drawn["digits.png"] = lambda: figures.plot_digits(model, name)
     elif values == 2:

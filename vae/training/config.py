@@ -17,9 +17,18 @@ BUDGETS = {  # what TrainConfig leaves open; times are for two CPU cores and all
     "quick": {"epochs": 1, "max_train_images": 24_000},  # 3 minutes
     "tiny": {"epochs": 1, "max_train_images": 320, "max_test_images": 100},  # to see that it runs
 }
+RECIPES = {  # what else TrainConfig leaves open, by latent_grid; on 1x1, `sharpen` adds the terms
+    7: {"learning_rate": 6e-3, "w_perceptual": 0.05, "w_adversarial": 0.1},
+    1: {"learning_rate": 3e-3, "w_perceptual": 0.0, "w_adversarial": 0.0},
+}
 PRIOR_BUDGETS = {  # what PriorTrainConfig leaves open
     "full": {"epochs": 16},  # 23 minutes; a few on a GPU
     "quick": {"epochs": 2},  # 4 minutes
+    "tiny": {"epochs": 1, "max_train_images": 320},
+}
+SHARPEN_BUDGETS = {  # what SharpenConfig leaves open
+    "full": {"epochs": 3},  # 8 minutes; one on a GPU
+    "quick": {"epochs": 1},  # 3 minutes
     "tiny": {"epochs": 1, "max_train_images": 320},
 }
 
@@ -30,9 +39,9 @@ def _take_model(config, kind: type) -> None:
     check_kind(config.model, "model", kind)
 
 
-def left_open(help: str, low: int = 1):
-    """A whole number that is None until `with_budget` decides it."""
-    return option(None, help, low, kind=int)
+def left_open(help: str, low: float = 1, kind: type = int):
+    """A number that is None until `with_budget` decides it."""
+    return option(None, help, low, kind=kind)
 
 
 @dataclass(frozen=True)
@@ -47,20 +56,28 @@ class TrainConfig:
     max_test_images: int | None = left_open("evaluate on the first so many; default: all", 10)
     epochs: int | None = left_open("default: 3; without a GPU 1, of 24,000 images (see --budget)")
     batch_size: int = option(32, "images in a step, over all processes", 1)
-    learning_rate: float = option(6e-3, "Muon's, at the peak of the one-cycle schedule", 1e-9)
+    learning_rate: float | None = left_open(
+        "Muon's, at the peak of the one-cycle schedule; default: 6e-3, on a 1x1 grid 3e-3",
+        1e-9,
+        float,
+    )
     weight_decay: float = option(1e-2, "decoupled, in proportion to the learning rate", 0)
     warmup: float = option(0.15, "share of the steps in which the learning rate rises", 0.01, 0.99)
     clip_norm: float = option(5.0, "a gradient longer than this is shortened to it", 1e-9)
     ema_decay: float = option(0.998, "of the average of the weights, the result", 0, 0.999999)
     w_mse: float = option(1.0, "weight of the MSE in the distortion", 0)
-    w_perceptual: float = option(0.05, "weight of LPIPS in the distortion", 0)
+    w_perceptual: float | None = left_open(
+        "weight of LPIPS in the distortion; default: 0.05, on a 1x1 grid 0", 0, float
+    )
     perceptual_share: float = option(0.125, "share of a batch that LPIPS sees", 1e-9, 1)
     lpips_variant: str = option("shift_tolerant", "weights of LPIPS", choices=VARIANTS)
     beta: float = option(1.0, "weight of the KL: 1 is the true ELBO; less is sharper, at a rate", 0)
     w_marginal: float = option(
         10.0, "of the marginal KL's gradient at the couplings, beside beta", 0
     )
-    w_adversarial: float = option(0.1, "weight of the generator's loss, beside its adaptive one", 0)
+    w_adversarial: float | None = left_open(
+        "of the generator's loss, beside its adaptive one; default: 0.1, on a 1x1 grid 0", 0, float
+    )
     adversarial_start: float = option(0.25, "share of the steps before the discriminator", 0, 1)
     discriminator_lr: float = option(1e-2, "learning rate of the discriminator", 1e-9)
     discriminator_accuracy: float = option(0.75, "to which the R1 penalty steers it", 0.5, 1)
@@ -78,8 +95,7 @@ class TrainConfig:
         if not self.model.variational and self.beta:
             given = f"beta={self.beta} is not allowed with variational=False"
             raise ValueError(f"{given}, which has no KL: beta=0")
-        if self.w_mse == self.w_perceptual == 0:
-            raise ValueError("w_mse=0 and w_perceptual=0 leave no distortion: one must be above 0")
+        check_distortion(self)
 
 
 @dataclass(frozen=True)
@@ -107,19 +123,57 @@ class PriorTrainConfig:
         check_options(self)
 
 
+@dataclass(frozen=True)
+class SharpenConfig:
+    """Everything that decides how a decoder is sharpened, beside the VAE."""
+
+    budgets: ClassVar = SHARPEN_BUDGETS
+    epochs: int | None = left_open("default: 3; without a GPU 1 (see --budget)")
+    max_train_images: int | None = left_open("train on the first so many; default: all")
+    data_root: str | None = option(None, "folder of the data; default: the VAE's", kind=str,
+                                   decides=False)  # fmt: skip
+    batch_size: int = option(64, "images in a step, over all processes", 1)
+    learning_rate: float = option(6e-4, "Adam's, at the peak of the one-cycle schedule", 1e-9)
+    discriminator_lr: float = option(1e-3, "learning rate of the discriminator", 1e-9)
+    warmup: float = option(0.05, "share of the steps in which the learning rate rises", 0.01, 0.99)
+    clip_norm: float = option(5.0, "a gradient longer than this is shortened to it", 1e-9)
+    ema_decay: float = option(0.995, "of the average of the weights, the result", 0, 0.999999)
+    w_mse: float = option(1.0, "weight of the MSE in the distortion", 0)
+    w_perceptual: float = option(0.05, "weight of LPIPS in the distortion", 0)
+    perceptual_share: float = option(0.125, "share of a batch that LPIPS sees", 1e-9, 1)
+    lpips_variant: str = option("shift_tolerant", "weights of LPIPS", choices=VARIANTS)
+    lazy: int = option(4, "LPIPS counts every so many-th step, so many times", 1)
+    w_adversarial: float = option(1.0, "weight of the generator's loss: more is sharper", 0)
+    mixed_precision: str = option("no", "of the decoder", choices=PRECISIONS)
+    lpips_images: int = option(1000, "test images on which LPIPS is measured", 0)
+    frames: int = option(24, "of the GIF, close together at the start", 1, 200)
+    seed: int = option(0, "of the discriminator, the order and the noise", 0, 2**32 - 1)
+
+    def __post_init__(self):
+        check_options(self)
+        check_distortion(self)
+
+
+def check_distortion(config) -> None:
+    """Raise `ValueError` if nothing is asked of reconstructions."""
+    if config.w_mse == config.w_perceptual == 0:
+        raise ValueError("w_mse=0 and w_perceptual=0 leave no distortion: one must be above 0")
+
+
 def with_budget(config, budget: str = "auto"):
     """The config of a training with what it leaves open (None) decided by one of its `budgets`.
 
-    "auto": "full" with a GPU, "quick" without, nothing if `epochs` is stated. Raises `ValueError`.
+    "auto": "full" with a GPU, "quick" without, nothing if `epochs` is stated. What a VAE's training
+    leaves open besides is decided by its latent's grid. Raises `ValueError`.
     """
-    check_kind(config, "config", TrainConfig, PriorTrainConfig)
+    check_kind(config, "config", TrainConfig, PriorTrainConfig, SharpenConfig)
     if budget not in ("auto", *config.budgets):
         raise ValueError(f"budget={budget!r} is not one of {('auto', *config.budgets)}")
-    if budget == "auto" and config.epochs is not None:
-        return config
-    if budget == "auto":
+    if budget == "auto" and config.epochs is None:
         budget = "full" if torch.accelerator.is_available() else "quick"
-    decided = config.budgets[budget]
+    decided = config.budgets.get(budget, {})
+    if isinstance(config, TrainConfig):
+        decided = decided | RECIPES[config.model.latent_grid]
     return replace(config, **{k: v for k, v in decided.items() if getattr(config, k) is None})
 
 

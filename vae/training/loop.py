@@ -67,11 +67,14 @@ class Loop:
         self.averaged = next(iter(modules.values()))
         self.ema = copy.deepcopy(self.averaged).eval().requires_grad_(False)
         pairs = zip(modules.values(), rates.values(), strict=True)
-        optimizers = [Muon(module, rate, self.config.weight_decay) for module, rate in pairs]
+        optimizers = [self.optimizer_for(module, rate) for module, rate in pairs]
         self.modules, self.scheduled = modules | {"ema": self.ema}, optimizers[0]
         self.optimizers = dict(zip(rates, optimizers, strict=True))
         self.peaks = [group["lr"] for group in self.scheduled.param_groups]
         return list(self.machine.prepare(*modules.values(), *optimizers))
+
+    def optimizer_for(self, module: nn.Module, rate: float) -> torch.optim.Optimizer:
+        return Muon(module, rate, self.config.weight_decay)
 
     def fit(self) -> bool:
         """Train, with evaluations and checkpoints on the way; False if it was interrupted."""

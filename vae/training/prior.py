@@ -8,22 +8,24 @@ import torch
 from torch import Tensor
 
 from ..checks import check_classes, gaussian
-from ..data import BATCH, Digits, batches, load_digits, scale_images
+from ..data import BATCH, batches
 from ..model import MAP_SIZE, VAE
 from ..prior import LatentPrior
 from ..show import figures
 from ..show.run import draw
 from ..store import folder
 from ..store.checkpoint import PRIOR_CHECKPOINT_NAME
-from ..store.files import FileError, as_path, read_json, sha256, write_json
+from ..store.files import FileError, as_path, read_json, write_json
 from ..store.settings import check_kind, check_same_settings
 from . import step
 from .config import PriorTrainConfig, with_budget
 from .isolation import Seeded, apart
-from .loop import Loop, checksum, complete
+from .latents import check_same_vae, digits_of, encode, finished_vae, vae_hash
+from .loop import Loop, complete
 from .machine import Machine, peak_memory_mb, seeded_generator
 
 REMEDY = f"delete {folder.PRIOR_METRICS_NAME}, prior.json and prior.safetensors"
+WHAT = "its prior"
 TEST_IMAGES = 1000  # on which the loss is measured after each pass
 
 
@@ -41,14 +43,10 @@ def train_prior(
     """
     directory, config = as_path(directory), PriorTrainConfig() if config is None else config
     check_kind(config, "config", PriorTrainConfig)
-    vae = VAE.from_pretrained(directory)
+    vae = finished_vae(directory, "its latents would change under the prior")
     if vae.config.latent_grid != MAP_SIZE:
         given = f"latent_grid={vae.config.latent_grid} needs no learned prior"
         raise ValueError(f"{given}: latent_grid={MAP_SIZE} is expected")
-    if not folder.is_finished(directory):
-        held = f"directory={str(directory)!r} holds a VAE whose training was cut off"
-        remedy = "finish it first (--resume), or its latents would change under the prior"
-        raise ValueError(f"{held}: {remedy}")
     config = with_budget(config, "full")
     config = replace(config, model=replace(config.model, latent_size=vae.config.latent_size))
     finished = not (directory / PRIOR_CHECKPOINT_NAME).is_file()
@@ -56,7 +54,7 @@ def train_prior(
         saved = read_json(path, "a prior's metrics")
         if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
             raise FileError(f"{path} is not a prior's metrics: it has no config")
-        check_same_vae(saved, directory, REMEDY)
+        check_same_vae(saved, directory, WHAT, REMEDY)
         place = f"directory={directory}, whose prior is finished,"
         check_same_settings(saved["config"], config, place, REMEDY)
         return LatentPrior.from_pretrained(directory)
@@ -67,14 +65,6 @@ def train_prior(
     return trainer.ema.cpu()
 
 
-def check_same_vae(saved: dict, directory: Path, remedy: str) -> None:
-    """Raise `ValueError` if the metrics of a prior tell of another VAE than the one there now."""
-    there = sha256((directory / VAE.weights_name).read_bytes())
-    if saved.get("vae", there) != there:  # older ones do not tell
-        held = f"directory={str(directory)!r} holds a VAE that has changed"
-        raise ValueError(f"{held} since its prior was trained: {remedy}")
-
-
 class PriorTrainer(Loop):
     """One training of a prior. The method is `prior_step` in `vae/training/step.py`."""
 
@@ -82,26 +72,15 @@ class PriorTrainer(Loop):
     checkpoint_name = PRIOR_CHECKPOINT_NAME
 
     def __init__(self, vae: VAE, directory: Path, config: PriorTrainConfig):
-        metrics = folder.read_metrics(directory)
-        of_vae = metrics["config"]
-        if "dataset" not in of_vae:
-            raise FileError(f"{directory / folder.METRICS_NAME} does not name the data set")
-        dataset = of_vae["dataset"]
-        root = config.data_root or of_vae.get("data_root", "data")
-        train_set, test_set = (load_digits(split, dataset, root) for split in ("train", "test"))
-        seen = [part[: of_vae.get("max_train_images")] for part in train_set]
-        seen += [part[: of_vae.get("max_test_images")] for part in test_set]
-        if metrics.get("data", here := checksum(seen)) != here:
-            given = f"data_root={root!r} is not allowed"
-            raise ValueError(f"{given}: there is other data than the VAE was trained on")
-        train_set = Digits(*(part[: config.max_train_images] for part in train_set))
+        train_set, test_set, metrics = digits_of(directory, config)
+        self.dataset = metrics["config"]["dataset"]
         for split, labels in (("train", train_set.labels), ("test", test_set.labels)):
-            these = f"{len(labels):,} {split} images of dataset={dataset!r}"
+            these = f"{len(labels):,} {split} images of dataset={self.dataset!r}"
             check_classes(labels, config.model.num_classes, these, every=split == "train")
         super().__init__(config, directory, Machine(config.mixed_precision), *train_set, *test_set)
-        self.vae, self.dataset = vae.to(self.device), dataset
-        self.train_set = self.encode(*train_set)
-        self.test_set = self.encode(*(part[:TEST_IMAGES] for part in test_set))
+        self.vae = vae.to(self.device)
+        self.train_set = encode(self.vae, *train_set)
+        self.test_set = encode(self.vae, *(part[:TEST_IMAGES] for part in test_set))
         with Seeded(config.seed):
             prior = LatentPrior(config.model)
         self.prior = prior.to(self.device)
@@ -111,16 +90,8 @@ class PriorTrainer(Loop):
         self.prior.std.copy_(variance.mean((0, 2, 3)).sqrt()[:, None, None])
         shared = self.prepare({"prior": self.prior}, {"optimizer": config.learning_rate})
         self.network, self.optimizer = shared
-        self.metrics["vae"] = sha256((directory / VAE.weights_name).read_bytes())
+        self.metrics["vae"] = vae_hash(directory)
         self.metrics["parameters"] = sum(p.numel() for p in self.prior.parameters())
-
-    @torch.no_grad()
-    def encode(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and standard deviation of each image's posterior, (N, C, 7, 7), and its label."""
-        labels = labels.to(self.device)
-        parts = batches(BATCH, images, labels if self.vae.config.num_classes else None)
-        found = [self.vae.encode(scale_images(x.to(self.device)), given) for x, given in parts]
-        return torch.cat([q.mean for q in found]), torch.cat([q.std for q in found]), labels
 
     def select(self, index: Tensor) -> tuple[Tensor, ...]:
         """Mean and standard deviation of posteriors (B, C, 7, 7), and labels (B,)."""
@@ -164,5 +135,5 @@ class PriorTrainer(Loop):
 
     def check_saved(self, metrics: dict) -> None:
         """Raise `ValueError` for a checkpoint of another VAE or of other settings."""
-        check_same_vae(metrics, self.directory, self.remedy)
+        check_same_vae(metrics, self.directory, WHAT, self.remedy)
         super().check_saved(metrics)

@@ -13,7 +13,7 @@ from .. import losses
 from ..data import PIXELS
 from ..perceptual import LPIPS
 from ..prior import LatentPrior
-from .config import PriorTrainConfig, TrainConfig
+from .config import PriorTrainConfig, SharpenConfig, TrainConfig
 from .machine import Machine
 
 PENALTY = (0.05, 1e-4, 1.0)  # weight of R1: at the start, least, most
@@ -22,15 +22,15 @@ PENALTY_RATE = 0.1  # of its logarithm, for a step and an error in accuracy of 1
 
 @dataclass
 class Networks:
-    """What the step of a VAE works with."""
+    """What the step of a VAE, or of a decoder that is sharpened, works with."""
 
-    model: nn.Module  # the VAE and the discriminator, as several processes share them
+    model: nn.Module  # VAE or decoder, and the discriminator, as several processes share them
     discriminator: nn.Module
     optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
     lpips: LPIPS | None
     memory: dict[str, Tensor]  # "perceptual": LPIPS as last measured; "penalty": weight of R1
-    config: TrainConfig
+    config: TrainConfig | SharpenConfig
     machine: Machine
 
 
@@ -48,13 +48,7 @@ def training_step(nets: Networks, step: int, adversarial: bool, x: Tensor, label
     config, machine, model = nets.config, nets.machine, nets.machine.unwrap(nets.model)
     y, posterior = nets.model(x, labels, noise)  # z = mean + std * noise, y = decoder(z)
 
-    terms, distortion = {}, 0.0
-    if config.w_mse:
-        terms["mse"] = F.mse_loss(y, x)
-        distortion = distortion + config.w_mse * terms["mse"]
-    if config.w_perceptual:
-        terms["perceptual"] = lazy_lpips(nets, step, x, y)
-        distortion = distortion + config.w_perceptual * terms["perceptual"]
+    terms, distortion = distortion_of(nets, step, x, y)
     loss = terms["nll"] = losses.calibrated_nll(distortion, machine.mean(distortion))
 
     if adversarial:
@@ -103,6 +97,18 @@ def discriminator_step(nets: Networks, step: int, real: Tensor, fake: Tensor) ->
     return terms | {"penalty_weight": memory["penalty"]}
 
 
+def distortion_of(nets: Networks, step: int, x: Tensor, y: Tensor) -> tuple[dict, Tensor]:
+    """w_mse * MSE + w_perceptual * LPIPS of reconstructions `y`, after its terms' values."""
+    config, terms, distortion = nets.config, {}, 0.0
+    if config.w_mse:
+        terms["mse"] = F.mse_loss(y, x)
+        distortion = distortion + config.w_mse * terms["mse"]
+    if config.w_perceptual:
+        terms["perceptual"] = lazy_lpips(nets, step, x, y)
+        distortion = distortion + config.w_perceptual * terms["perceptual"]
+    return terms, distortion
+
+
 def lazy_lpips(nets: Networks, step: int, x: Tensor, y: Tensor) -> Tensor:
     """LPIPS of a share of the batch on every `lazy`-th step, with as many times the gradient.
 
@@ -128,6 +134,38 @@ def frozen(module: nn.Module) -> Iterator[nn.Module]:
         yield module
     finally:
         module.requires_grad_(True)
+
+
+def sharpening_step(nets: Networks, step: int, x: Tensor, labels: Tensor, u: Tensor,
+                    token: Tensor | None) -> dict[str, Tensor]:  # fmt: skip
+    """One step of a decoder whose latents no longer change, and one of its discriminator.
+
+    loss = -log p(x|z) + 784 * w_adversarial * generator's loss, with the distortion of
+    `training_step`. The discriminator sees whole images and is told their digit, and the decoder
+    learns to draw one image that might be meant, not the average of all. Returns each term's value.
+
+    `x`: (B, 1, 28, 28) in [-1, 1]; `labels`: int64 (B,), for the discriminator alone; `u`: what the
+    decoder sees of draws of q(z|x), (B, C, G, G); `token`: of a conditional model, or None.
+    """
+    config, machine = nets.config, nets.machine
+    y = nets.model(u, token)
+    terms, distortion = distortion_of(nets, step, x, y)
+    loss = terms["nll"] = losses.calibrated_nll(distortion, machine.mean(distortion))
+    if config.w_adversarial:
+        with frozen(machine.unwrap(nets.discriminator)) as discriminator:
+            terms["generator"] = losses.generator_loss(discriminator(y, labels))
+        loss = loss + PIXELS * config.w_adversarial * terms["generator"]
+    machine.backward(loss / PIXELS)
+    terms |= machine.descend(nets.model, nets.optimizer, config.clip_norm)
+    if config.w_adversarial:
+        pair = torch.cat([x, y.detach()])
+        real, fake = nets.discriminator(pair, labels.repeat(2)).chunk(2)
+        terms["discriminator"] = hinge = losses.discriminator_loss(real, fake)
+        machine.backward(hinge)
+        machine.descend(nets.discriminator, nets.d_optimizer)
+        right = {"accuracy_real": real > 0, "accuracy_fake": fake < 0}
+        terms |= {name: part.float().mean() for name, part in right.items()}
+    return terms
 
 
 def prior_step(prior: nn.Module, optimizer: torch.optim.Optimizer, config: PriorTrainConfig,

@@ -1,7 +1,5 @@
 """The training of a VAE with all four loss terms: its data, its networks, what is measured."""
 
-import time
-import warnings
 from pathlib import Path
 
 import torch
@@ -10,22 +8,20 @@ from torch import Tensor
 from ..checks import check_classes, gaussian
 from ..data import Digits, load_digits, scale_images
 from ..discriminator import PatchDiscriminator
-from ..metrics import AGREEMENT, evaluate
 from ..model import VAE
 from ..perceptual import LPIPS
 from ..show.frames import Frames, frame_steps
-from ..show.run import Run, render
-from ..store.checkpoint import CHECKPOINT_NAME, under
+from ..show.run import Run
+from ..store.checkpoint import CHECKPOINT_NAME
 from ..store.files import as_path
-from ..store.folder import FRAMES_NAME, check_directory, is_finished
+from ..store.folder import check_directory, is_finished
 from ..store.settings import check_kind, check_same_settings
 from . import step
 from .config import TrainConfig, with_budget
 from .isolation import Seeded, apart
-from .loop import Loop, complete
-from .machine import Machine, peak_memory_mb
-
-RUNNING_LPIPS_IMAGES = 200  # LPIPS of all 10,000 would take longer than an epoch on a CPU
+from .loop import complete
+from .machine import Machine
+from .run_loop import RunLoop
 
 
 @apart()
@@ -53,7 +49,7 @@ def train(config: TrainConfig, run_dir: str | Path, *, resume: bool = True) -> R
     return trainer.run
 
 
-class Trainer(Loop):
+class Trainer(RunLoop):
     """One training of a VAE. The method is `training_step` in `vae/training/step.py`."""
 
     def __init__(self, config: TrainConfig, run_dir: str | Path):
@@ -75,6 +71,7 @@ class Trainer(Loop):
         start = {"perceptual": 0.0, "penalty": step.PENALTY[0]}
         for name, value in start.items():
             self.memory[name] = torch.tensor(value, dtype=torch.float32, device=self.device)
+        self.result = self.ema
         self.networks = step.Networks(*shared, lpips, self.memory, config, machine)
         self.frames = Frames(self.test_set, config.projected_images)
         self.noted = set(frame_steps(self.total_steps, config.frames))
@@ -101,47 +98,3 @@ class Trainer(Loop):
     def training_step(self, x: Tensor, labels: Tensor | None, noise: Tensor) -> dict[str, Tensor]:
         adversarial = self.config.w_adversarial > 0 and self.step >= self.adversarial_from
         return step.training_step(self.networks, self.step, adversarial, x, labels, noise)
-
-    def note(self) -> None:
-        """Record a frame of the GIFs."""
-        self.frames.record(self.ema, self.test_set, self.place()["epoch"])
-
-    def measure(self) -> None:
-        """Evaluate the averaged weights, and save model, metrics and frames."""
-        lpips_images = min(RUNNING_LPIPS_IMAGES, self.config.lpips_images)
-        measured = self.evaluate(mean=False, lpips_images=lpips_images)
-        rate = {k: measured[k] for k in ("kl", "neg_elbo") if k in measured}
-        row = self.place() | {"training_seconds": self.log.seconds}
-        self.metrics["history"]["test"].append(row | measured["sample"] | rate)
-        self.run.save()
-
-    def evaluate(self, **options) -> dict:
-        return evaluate(self.ema, *self.test_set, lpips=self.networks.lpips, **options)
-
-    def finish(self, started: float) -> None:
-        """Measure the final table by scikit-image, mark the run as finished, draw the pictures."""
-        test = self.evaluate(lpips_images=self.config.lpips_images, reference=True)
-        if (apart := test["skimage_difference"]) > AGREEMENT:
-            text = f"MSE, SSIM or PSNR differs from scikit-image's by {apart:.2g}"
-            warnings.warn(f"{text}, more than {AGREEMENT}", stacklevel=2)
-        seconds = {"training": self.log.seconds, "all": time.perf_counter() - started}
-        self.metrics |= {"seconds": seconds, "peak_memory_mb": peak_memory_mb(self.device)}
-        self.metrics["test"] = test  # which is what makes it finished
-        self.run.save()
-        render(self.run)  # which warns of pictures that cannot be drawn, and goes on
-        self.frames.save(self.directory / FRAMES_NAME)  # projected, which is smaller
-
-    def record(self) -> dict[str, Tensor]:
-        return {f"frames.{k}": torch.from_numpy(v) for k, v in self.frames.arrays().items()}
-
-    def take_record(self, tensors: dict[str, Tensor]) -> None:
-        arrays = {k: t.numpy() for k, t in under("frames", tensors).items()}
-        if "latents" not in arrays:  # an older version's, which recorded them at evaluations
-            per_frame = ("epochs", "points", "reconstructions")
-            arrays |= {name: arrays[name][:0] for name in per_frame}
-        self.frames.restore(arrays)
-
-    @property
-    def run(self) -> Run:
-        """The run as it stands: the averaged weights, the metrics and the frames so far."""
-        return Run(self.directory, self.ema, self.metrics, self.frames)

@@ -1,0 +1,180 @@
+"""A decoder that is sharpened: what moves and what stays, its gradient, and its run's folder."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import make, snapshot
+
+import vae
+from vae.cli import main
+from vae.show.showcase import asset
+from vae.store.folder import read_metrics
+from vae.training import loop, step
+from vae.training.sharpen import SharpenTrainer
+
+FLAGS = ["--epochs", "1", "--max-train-images", "64", "--lpips-images", "0", "--w-perceptual", "0"]
+FEW = {"epochs": 1, "max_train_images": 128, "batch_size": 32, "lpips_images": 4}
+
+
+def few(**options) -> vae.SharpenConfig:
+    return vae.SharpenConfig(**FEW | options)
+
+
+@pytest.fixture(params=[{"latent_grid": 1}, {"latent_grid": 1, "num_classes": 10}, {}],
+                ids=["1x1", "1x1, conditional", "7x7"])  # fmt: skip
+def sharpener(request, folder, tmp_path):
+    """A training on a model whose layers are random."""
+    make(latent_size=3, **request.param).save_pretrained(folder)
+    model = vae.VAE.from_pretrained(folder)
+    return SharpenTrainer(model, folder, tmp_path / "sharp", few(clip_norm=1e9))
+
+
+def test_the_decoder_moves_and_what_decides_the_latents_stays(sharpener, folder):
+    before = vae.VAE.from_pretrained(folder)
+    d_before = snapshot(sharpener.networks.discriminator)
+    sharpener.fit()
+    sharpener.run.save()
+    after = vae.VAE.from_pretrained(sharpener.directory)
+    for name, tensor in after.state_dict().items():
+        same = torch.equal(tensor, before.state_dict()[name])
+        assert same != name.startswith("decoder."), name
+    for a, b in zip(sharpener.networks.discriminator.parameters(), d_before, strict=True):
+        assert not torch.equal(a, b)
+    rows = sharpener.metrics["history"]["test"]
+    assert [row["step"] for row in rows] == [0, 4]
+    labels = torch.arange(20) % 10
+    kl = [vae.evaluate(m, sharpener.test_set.images[:20].cpu(), labels, lpips_images=0)["kl"]
+          for m in (before, after)]  # fmt: skip
+    assert kl[0] == kl[1]
+
+
+@pytest.mark.parametrize("number", [0, 1])  # LPIPS is measured at 0, and a constant at 1
+def test_the_step_has_the_gradient_of_the_loss_written_out(number, sharpener, monkeypatch):
+    nets, config = sharpener.networks, sharpener.config
+    x, labels, mean, std, noise = sharpener.next_batch()
+    assert mean.shape == std.shape == noise.shape
+    token = sharpener.result.class_token(
+        labels if sharpener.result.config.num_classes else None, len(x)
+    )
+    u = sharpener.result.couplings(mean + std * noise, token).detach()
+    got = {}
+
+    def keep(kind, module):
+        got[kind] = [None if p.grad is None else p.grad.clone() for p in module.parameters()]
+
+    monkeypatch.setattr(nets.optimizer, "step", lambda: keep("decoder", nets.model))
+    monkeypatch.setattr(nets.d_optimizer, "step", lambda: keep("d", nets.discriminator))
+    nets.discriminator.eval()  # so that its spectral norms stay as they are
+    sharpener.memory["perceptual"].fill_(0.2)
+    terms = step.sharpening_step(nets, number, x, labels, u, token)
+
+    y = nets.model(u, token)
+    share = math.ceil(config.perceptual_share * len(x))
+    lpips = nets.lpips(x[:share], y[:share]).mean()
+    lpips = torch.tensor(0.2) if number else lpips.detach() + config.lazy * (lpips - lpips.detach())
+    distortion = F.mse_loss(y, x) + config.w_perceptual * lpips
+    nll = 784 / 2 * (torch.log(2 * math.pi * distortion) + 1)
+    loss = nll / 784 - config.w_adversarial * nets.discriminator(y, labels).mean()
+    wanted = torch.autograd.grad(loss, list(nets.model.parameters()))
+    for ours, theirs in zip(got["decoder"], wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
+    real, fake = (nets.discriminator(part, labels) for part in (x, y.detach()))
+    hinge = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+    wanted = torch.autograd.grad(hinge, list(nets.discriminator.parameters()))
+    for ours, theirs in zip(got["d"], wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
+    assert terms["accuracy_real"] == (real > 0).float().mean()
+    assert terms["accuracy_fake"] == (fake < 0).float().mean()
+
+
+def test_a_term_is_computed_if_its_weight_is_above_zero(folder, tmp_path):
+    for weight, names in (("w_adversarial", {"generator", "discriminator"}),
+                          ("w_perceptual", {"perceptual"}), ("w_mse", {"mse"})):  # fmt: skip
+        for value in (0.0, 0.5):
+            model = vae.VAE.from_pretrained(folder)
+            training = SharpenTrainer(model, folder, tmp_path, few(**{weight: value}))
+            training.optimize()
+            assert {n in training.log.recent[0] for n in names} == {value > 0}
+    with pytest.raises(ValueError, match="w_mse=0 and w_perceptual=0"):
+        few(w_mse=0, w_perceptual=0)
+
+
+def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(folder, monkeypatch):
+    whole = vae.sharpen(folder, folder / "whole", few())
+    optimize = SharpenTrainer.optimize
+
+    def interrupted(self):
+        optimize(self)
+        if self.step == 3:
+            raise RuntimeError("cut")
+
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(SharpenTrainer, "optimize", interrupted)
+    with pytest.raises(RuntimeError, match="cut"):
+        vae.sharpen(folder, config=few())
+    monkeypatch.setattr(SharpenTrainer, "optimize", optimize)
+    with pytest.raises(ValueError, match="holds a sharpening of a decoder that was cut off"):
+        vae.sharpen(folder, config=few(), resume=False)
+    with pytest.raises(ValueError, match="seed 0 there, 1 here"):
+        vae.sharpen(folder, config=few(seed=1))
+    run = vae.sharpen(folder, config=few())
+    assert run.directory == folder / "sharp"
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, run.model.state_dict()[name]), name
+    assert run.metrics["test"] == whole.metrics["test"]
+    assert not (run.directory / "checkpoint.safetensors").exists()
+    drawn = {path.name for path in run.directory.iterdir()}
+    assert drawn >= {"reconstruction.gif", "samples.png", "test_metrics.png", "frames.npz"}
+    assert "latent.gif" not in drawn
+
+    again = vae.sharpen(folder, config=few())  # loaded
+    assert again.metrics == read_metrics(run.directory)
+    with pytest.raises(ValueError, match=r"w_adversarial 1\.0 there, 2\.0 here"):
+        vae.sharpen(folder, config=few(w_adversarial=2))
+    vae.VAE(vae.VAEConfig(3, channels=(8, 16, 16))).save_pretrained(folder)
+    with pytest.raises(ValueError, match="a VAE that has changed since its decoder was trained"):
+        vae.sharpen(folder, config=few())
+
+
+def test_what_cannot_be_sharpened_is_refused(folder, capsys):
+    with pytest.raises(ValueError, match="holds a run whose decoder was not sharpened"):
+        vae.sharpen(folder, folder, few())
+    with pytest.raises(ValueError, match=r"batch_size=400 is not allowed: .* at most the 128"):
+        vae.sharpen(folder, config=few(batch_size=400))
+    (folder / "metrics.json").unlink()
+    assert main(["sharpen", str(folder), *FLAGS]) == 2
+    assert "a VAE whose training was cut off: finish it first" in capsys.readouterr().err
+
+
+def test_the_command_leaves_a_run_that_is_measured_again(folder, capsys):
+    assert main(["sharpen", str(folder), *FLAGS]) == 0
+    out = capsys.readouterr().out
+    assert "20 test images" in out
+    assert f"are in {folder / 'sharp'}" in out
+    assert main(["sharpen", str(folder), *FLAGS]) == 0
+    assert "nothing is trained" in capsys.readouterr().out
+    assert main(["evaluate", str(folder / "sharp"), "--lpips-images", "0"]) == 0
+    assert "Largest difference" in capsys.readouterr().out
+    assert main(["render", str(folder / "sharp")]) == 0
+    capsys.readouterr()
+
+
+def test_two_numbers_lose_their_grey(tmp_path):
+    source = asset("global_2")
+    trainer = SharpenTrainer(
+        vae.VAE.from_pretrained(source), source, tmp_path,
+        few(max_train_images=2048, lpips_images=0, w_perceptual=0.0, warmup=0.1),
+    )  # fmt: skip
+
+    def grey() -> float:
+        z = torch.randn(100, 2, 1, 1, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            return (trainer.result.decode(z).abs() < 0.8).double().mean().item()
+
+    before = grey()
+    for _ in range(60):
+        trainer.optimize()
+    assert before > 0.22
+    assert grey() < 0.2  # real digits: 0.086

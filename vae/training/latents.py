@@ -1,0 +1,64 @@
+"""What the trainings on a frozen VAE's latents share: a prior's, and that of a sharper decoder."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..data import BATCH, Digits, batches, load_digits, scale_images
+from ..model import VAE
+from ..store import folder
+from ..store.files import FileError, sha256
+from .loop import checksum
+
+
+def finished_vae(directory: Path, remedy: str) -> VAE:
+    """The VAE in `directory`. Raises `ValueError`, with a `remedy`, if its training was cut off."""
+    vae = VAE.from_pretrained(directory)
+    if not folder.is_finished(directory):
+        held = f"directory={str(directory)!r} holds a VAE whose training was cut off"
+        raise ValueError(f"{held}: finish it first (--resume), or {remedy}")
+    return vae
+
+
+def vae_hash(directory: Path) -> str:
+    """The SHA-256 of the weights in `directory`, by which a second training knows its VAE again."""
+    return sha256((directory / VAE.weights_name).read_bytes())
+
+
+def check_same_vae(saved: dict, directory: Path, trained: str, remedy: str) -> None:
+    """Raise `ValueError` if the metrics of what was `trained` tell of another VAE than is there."""
+    there = vae_hash(directory)
+    if saved.get("vae", there) != there:  # older ones do not tell
+        held = f"directory={str(directory)!r} holds a VAE that has changed"
+        raise ValueError(f"{held} since {trained} was trained: {remedy}")
+
+
+def digits_of(directory: Path, config) -> tuple[Digits, Digits, dict]:
+    """Training and test digits of the VAE in `directory`, as many as `config` has, and its metrics.
+
+    Raises `ValueError` for other data than the VAE's, and `FileError` where it is not named.
+    """
+    metrics = folder.read_metrics(directory)
+    of_vae = metrics["config"]
+    if "dataset" not in of_vae:
+        raise FileError(f"{directory / folder.METRICS_NAME} does not name the data set")
+    root = config.data_root or of_vae.get("data_root", "data")
+    train_set, test_set = (
+        load_digits(split, of_vae["dataset"], root) for split in ("train", "test")
+    )
+    seen = [part[: of_vae.get("max_train_images")] for part in train_set]
+    seen += [part[: of_vae.get("max_test_images")] for part in test_set]
+    if metrics.get("data", here := checksum(seen)) != here:
+        given = f"data_root={root!r} is not allowed"
+        raise ValueError(f"{given}: there is other data than the VAE was trained on")
+    return Digits(*(part[: config.max_train_images] for part in train_set)), test_set, metrics
+
+
+@torch.no_grad()
+def encode(vae: VAE, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and standard deviation of each image's posterior, (N, C, G, G), and its label."""
+    labels = labels.to(vae.device)
+    parts = batches(BATCH, images, labels if vae.config.num_classes else None)
+    found = [vae.encode(scale_images(x.to(vae.device)), given) for x, given in parts]
+    return torch.cat([q.mean for q in found]), torch.cat([q.std for q in found]), labels

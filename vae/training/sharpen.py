@@ -1,0 +1,125 @@
+"""The training of a sharper decoder for a VAE whose latents stay as they are."""
+
+import copy
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import gaussian
+from ..data import Digits, scale_images
+from ..discriminator import ImageDiscriminator
+from ..model import VAE
+from ..perceptual import LPIPS
+from ..show.frames import Frames, frame_steps
+from ..show.run import Run
+from ..store import folder
+from ..store.checkpoint import CHECKPOINT_NAME
+from ..store.files import as_path
+from ..store.settings import REMEDY, check_kind, check_same_settings
+from . import step
+from .config import SharpenConfig, with_budget
+from .isolation import Seeded, apart
+from .latents import check_same_vae, digits_of, encode, finished_vae, vae_hash
+from .loop import complete
+from .machine import Machine
+from .run_loop import RunLoop
+
+BETAS = 0.0, 0.99  # Adam's: no momentum between two networks that chase each other
+WHAT = "its decoder"
+FRAMED = 10  # images whose latents are in a frame: they do not move, and are not shown
+SUBFOLDER = "sharp"  # of the VAE's own, unless another is named
+
+
+@apart()
+def sharpen(directory: str | Path, run_dir: str | Path | None = None,
+            config: SharpenConfig | None = None, *, resume: bool = True) -> Run:  # fmt: skip
+    """Train the decoder of the VAE in `directory` to draw sharp digits; leave a run in `run_dir`.
+
+    Encoder, couplings and so the rate stay as they are. What the pixels' average cannot show, the
+    adversarial term adds: the error in pixels rises. `run_dir`: default: `directory / "sharp"`.
+    What `config` leaves open is decided as in `train`, and so is what happens to a run that is
+    there already, to one that was cut off, and at an interrupt. Raises as `train` does, and
+    `ValueError` for a VAE whose own training was cut off.
+    """
+    directory, config = as_path(directory), SharpenConfig() if config is None else config
+    check_kind(config, "config", SharpenConfig)
+    run_dir = directory / SUBFOLDER if run_dir is None else as_path(run_dir, "run_dir")
+    vae, config = finished_vae(directory, "its decoder would be another"), with_budget(config)
+    if folder.is_finished(run_dir) and not (run_dir / CHECKPOINT_NAME).is_file():
+        check_saved(folder.read_metrics(run_dir), directory, run_dir, config)
+        return Run.load(run_dir)
+    folder.check_directory(run_dir)
+    trainer = SharpenTrainer(vae, directory, run_dir, config)
+    complete(trainer, resume)
+    return trainer.run
+
+
+def check_saved(metrics: dict, directory: Path, run_dir: Path, config: SharpenConfig) -> None:
+    """Raise `ValueError` unless `run_dir` holds what `config` makes of the VAE in `directory`."""
+    if not isinstance(saved := metrics.get("sharpen"), dict):
+        held = f"run_dir={str(run_dir)!r} holds a run whose decoder was not sharpened"
+        raise ValueError(f"{held}: {REMEDY}")
+    check_same_vae(metrics, directory, WHAT, REMEDY)
+    check_same_settings(saved, config, f"run_dir={run_dir}")
+
+
+class SharpenTrainer(RunLoop):
+    """One training of a decoder. The method is `sharpening_step` in `vae/training/step.py`."""
+
+    what = "sharpening of a decoder"
+
+    def __init__(self, vae: VAE, source: Path, run_dir: Path, config: SharpenConfig):
+        train_set, test_set, before = digits_of(source, config)
+        super().__init__(config, run_dir, Machine(config.mixed_precision), *train_set, *test_set)
+        self.source, self.result = source, vae.to(self.device).requires_grad_(False)
+        self.images, self.labels = (part.to(self.device) for part in train_set)
+        self.mean, self.std, _ = encode(vae, *train_set)
+        count = before["config"].get("max_test_images")
+        self.test_set = Digits(*(part[:count].to(self.device) for part in test_set))
+        decoder = copy.deepcopy(vae.decoder).requires_grad_(True)
+        with Seeded(config.seed):
+            discriminator = ImageDiscriminator(int(train_set.labels.max()) + 1).to(self.device)
+        rates = {"optimizer": config.learning_rate, "d_optimizer": config.discriminator_lr}
+        shared = self.prepare({"decoder": decoder, "discriminator": discriminator}, rates)
+        vae.decoder = self.ema  # by which results are measured
+        needs_lpips = config.w_perceptual or config.lpips_images
+        lpips = LPIPS(config.lpips_variant).to(self.device) if needs_lpips else None
+        self.memory["perceptual"] = torch.zeros((), dtype=torch.float32, device=self.device)
+        self.networks = step.Networks(*shared, lpips, self.memory, config, self.machine)
+        self.metrics |= {"config": before["config"], "sharpen": asdict(config)}
+        self.metrics["vae"] = vae_hash(source)
+        self.keep(before["test"])
+        self.frames = Frames(self.test_set, FRAMED)
+        self.note()
+        self.noted = set(frame_steps(self.total_steps, config.frames))
+
+    def optimizer_for(self, module: nn.Module, rate: float) -> torch.optim.Optimizer:
+        return torch.optim.Adam(module.parameters(), rate, BETAS)
+
+    def select(self, index: Tensor) -> tuple[Tensor, ...]:
+        """Images (B, 1, 28, 28) in [-1, 1], labels (B,), mean and std of q(z|x), (B, C, G, G)."""
+        images = scale_images(self.images[index])
+        return images, self.labels[index], self.mean[index], self.std[index]
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor]:
+        """The noise of z = mean + std * noise: (n, C, G, G)."""
+        return (gaussian(n, *self.result.config.latent_shape, generator=generator),)
+
+    @torch.no_grad()
+    def decoder_input(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the decoder is given for latents `z`: (B, C, G, G), and their labels."""
+        vae = self.result
+        token = vae.class_token(labels if vae.config.num_classes else None, len(z))
+        return vae.couplings(z, token), token
+
+    def training_step(self, x: Tensor, labels: Tensor, mean: Tensor, std: Tensor,
+                      noise: Tensor) -> dict[str, Tensor]:  # fmt: skip
+        given = self.decoder_input(mean + std * noise, labels)
+        return step.sharpening_step(self.networks, self.step, x, labels, *given)
+
+    def check_saved(self, metrics: dict) -> None:
+        """Raise `ValueError` for a checkpoint of another VAE or of other settings."""
+        check_saved(metrics, self.source, self.directory, self.config)
+        super().check_saved(metrics | {"config": metrics["sharpen"]})
