@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # here and in processes that test
 
 import pytest
 import torch
-from helpers import FINISHED, small_prior
+from helpers import FINISHED, make, small_prior
 
 import vae
 
@@ -47,7 +47,7 @@ def digits() -> torch.Tensor:
 def tiny():
     """A function that makes a TrainConfig which trains in seconds; keywords override."""
 
-    def make(model: dict | None = None, **options) -> vae.TrainConfig:
+    def make_config(model: dict | None = None, **options) -> vae.TrainConfig:
         small = {"channels": (8, 16, 16), **(model or {})}
         return vae.TrainConfig(
             model=vae.VAEConfig(**small),
@@ -64,7 +64,7 @@ def tiny():
             | options,
         )
 
-    return make
+    return make_config
 
 
 @pytest.fixture
@@ -108,9 +108,9 @@ def begin(request, tiny, folder):
         if request.param == "vae":
             few = {"max_test_images": 20, "lpips_images": 0, "w_adversarial": 0.1}
             return Trainer(tiny({"latent_grid": 1}, **(few | options)), folder / "run")
-        model = vae.VAE.from_pretrained(folder)
         if request.param == "prior":
-            return PriorTrainer(model, folder, small_prior(**options))
+            return PriorTrainer(vae.VAE.from_pretrained(folder), folder, small_prior(**options))
+        model = make(latent_size=3, latent_grid=1)
         few = {"batch_size": 32, "lpips_images": 0, "w_perceptual": 0.0}
         return SharpenTrainer(model, folder, folder / "run", vae.SharpenConfig(**few | options))
 

@@ -28,6 +28,9 @@ def test_a_logit_of_a_whole_image_depends_on_all_of_it_and_on_its_label():
     other = discriminator(x, torch.tensor([3, 5]))
     assert other[0].item() == pytest.approx(logits[0].item(), rel=1e-2)  # norms move a little
     assert abs(other[1] - logits[1]) > 0.05 * abs(logits[1])
+    features = discriminator.layers(x)
+    unknown = discriminator(x, torch.tensor([discriminator.unknown] * 2))
+    torch.testing.assert_close(unknown, discriminator.real(features)[:, 0], rtol=1e-2, atol=1e-3)
     with pytest.raises(ValueError, match="3, 28, 28"):
         discriminator(torch.rand(1, 3, 28, 28), labels[:1])
 

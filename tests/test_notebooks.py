@@ -23,7 +23,6 @@ import torch
 from address import branch, stamped
 from common import ASSETS, ROOT
 from IPython.core.inputtransformer2 import TransformerManager
-from models import SHIPPED_BETA
 from packaging.requirements import Requirement
 from PIL import Image
 
@@ -33,6 +32,7 @@ from vae import notebook
 from vae.prior import LatentPrior, PriorConfig
 from vae.show import figures, showcase
 from vae.store.folder import read_metrics
+from vae.training.vae import training_minutes
 
 KNOBS = [
     "LATENT_SIZE",
@@ -50,20 +50,20 @@ COLAB = {
     "pillow": "11.3.0", "scikit-image": "0.25.2", "scikit-learn": "1.6.1", "tqdm": "4.67.3",
     "accelerate": "1.14.0", "safetensors": "0.8.0", "imageio": "2.37.4",
 }  # fmt: skip
-sizes = pytest.mark.parametrize("size", SHIPPED_BETA)
+every = pytest.mark.parametrize("name", notebooks.NOTEBOOKS)
 
 
 def code_cells(book):
     return [cell for cell in book.cells if cell.cell_type == "code"]
 
 
-def committed(size):
-    return nbformat.read(notebooks.notebook_path(size), 4)
+def committed(name):
+    return nbformat.read(notebooks.notebook_path(name), 4)
 
 
-@sizes
-def test_a_committed_notebook_is_what_the_source_gives(size):
-    made, there = notebooks.generate(size), committed(size)
+@every
+def test_a_committed_notebook_is_what_the_source_gives(name):
+    made, there = notebooks.generate(name), committed(name)
     nbformat.validate(there)
     assert there.metadata == made.metadata
     assert [(c.id, c.cell_type, c.metadata, c.source) for c in there.cells] == [
@@ -71,10 +71,11 @@ def test_a_committed_notebook_is_what_the_source_gives(size):
     ]
 
 
-@sizes
-def test_a_committed_notebook_ran_from_top_to_bottom_with_the_recipe_of_the_results(size):
-    assert notebooks.notebook_path(size).stat().st_size <= 6e6
-    cells = code_cells(committed(size))
+@every
+def test_a_committed_notebook_ran_from_top_to_bottom_with_the_recipe_of_the_results(name):
+    assert notebooks.notebook_path(name).stat().st_size <= 6e6
+    size, grid, _ = notebooks.NOTEBOOKS[name]
+    cells = code_cells(committed(name))
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell.outputs]
     assert {output.output_type for output in outputs} == {"stream", "execute_result"}
@@ -84,27 +85,31 @@ def test_a_committed_notebook_ran_from_top_to_bottom_with_the_recipe_of_the_resu
     pictures = [
         base64.b64decode(o.data["image/png"]) for o in outputs if "image/png" in o.get("data", {})
     ]
-    assert sum(picture.startswith(b"GIF8") for picture in pictures) == 3
+    assert sum(picture.startswith(b"GIF8") for picture in pictures) == (3 if grid == 7 else 4)
     assert all(picture[:4] in (b"GIF8", b"\x89PNG") for picture in pictures)
-    sample = read_metrics(ASSETS / f"latent_{size}")["test"]["sample"]
+    shipped = ASSETS / (f"latent_{size}" if grid == 7 else f"global_{size}")
+    sample = read_metrics(shipped)["test"]["sample"]
     (shown,) = (
-        o.data["text/markdown"] for o in outputs if "| the reference |" in str(o.get("data"))
+        o.data["text/markdown"] for o in outputs if "| the mean of q(z|x) |" in str(o.get("data"))
     )
     assert f"| {sample['mse']:.5f} | {sample['ssim']:.4f} |" in shown
+    assert ("| the reference |" in shown) == (grid == 7)
 
 
-@sizes
-def test_cells_are_thin_and_the_first_three_are_as_colab_and_papermill_need_them(size):
-    book = notebooks.generate(size)
+@every
+def test_cells_are_thin_and_the_first_three_are_as_colab_and_papermill_need_them(name):
+    size, grid, beta = notebooks.NOTEBOOKS[name]
+    book = notebooks.generate(name)
     badge, setup, knobs = book.cells[:3]
-    address = f"{stamped()}/blob/{branch()}/notebooks/vae_latent_{size}.ipynb"
+    address = f"{stamped()}/blob/{branch()}/notebooks/{name}.ipynb"
     assert badge.source.startswith("[![Open in Colab]")
     assert f"https://colab.research.google.com/github/{address})" in badge.source
     assert (setup.metadata["tags"], knobs.metadata["tags"]) == (["setup"], ["parameters"])
     lines = knobs.source.splitlines()
     assert [line.split(" = ")[0] for line in lines] == KNOBS
     assert all("  # " in line for line in lines)
-    assert f"LATENT_SIZE = {size} " in knobs.source
+    for value in (f"LATENT_SIZE = {size} ", f"LATENT_GRID = {grid} ", f"BETA = {beta} "):
+        assert value in knobs.source
     assert max(len(cell.source.splitlines()) for cell in code_cells(book)) <= 25
     assert "{{" not in nbformat.writes(book)
     assert set(re.findall(r"https://github\.com/([\w.-]+/[\w.-]+)", nbformat.writes(book))) == {
@@ -114,13 +119,14 @@ def test_cells_are_thin_and_the_first_three_are_as_colab_and_papermill_need_them
 
 def test_the_notebooks_differ_in_their_parameters_alone():
     codes = [
-        [cell.source for cell in code_cells(notebooks.generate(size))] for size in SHIPPED_BETA
+        [cell.source for cell in code_cells(notebooks.generate(name))]
+        for name in notebooks.NOTEBOOKS
     ]
     differ = [k for k, cells in enumerate(zip(*codes, strict=True)) if len(set(cells)) > 1]
     assert differ == [1]  # the cell of the knobs
     lines = zip(*(code[1].splitlines() for code in codes), strict=True)
     changed = [line[0].split(" = ")[0] for line in lines if len(set(line)) > 1]
-    assert changed == ["LATENT_SIZE", "BETA"]
+    assert changed == ["LATENT_SIZE", "LATENT_GRID", "BETA"]
 
 
 FP16 = """
@@ -129,7 +135,7 @@ vae.training.prior.Machine = vae.training.vae.Machine = helpers.HalfPrecision
 """
 
 
-def run_in_kernel(tmp_path, monkeypatch, size, first="", **knobs):
+def run_in_kernel(tmp_path, monkeypatch, name, first="", **knobs):
     """A notebook's outputs when it runs alone in a folder, on the tiny budget, offline.
 
     `first`: code to run after the set-up cell.
@@ -137,11 +143,11 @@ def run_in_kernel(tmp_path, monkeypatch, size, first="", **knobs):
     monkeypatch.setenv("VAE_BUDGET", "tiny")
     places = [ROOT / "tests" / "offline", ROOT, ROOT / "tests"]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, places)))
-    book = notebooks.generate(size)
+    book = notebooks.generate(name)
     book.cells[1].source += first
-    for name, value in knobs.items():
+    for knob, value in knobs.items():
         cell = book.cells[2]
-        cell.source, count = re.subn(rf"(?m)^{name} = \S+", f"{name} = {value!r}", cell.source)
+        cell.source, count = re.subn(rf"(?m)^{knob} = \S+", f"{knob} = {value!r}", cell.source)
         assert count == 1
     notebooks.execute(book, tmp_path)
     outputs = [output for cell in code_cells(book) for output in cell.outputs]
@@ -150,25 +156,27 @@ def run_in_kernel(tmp_path, monkeypatch, size, first="", **knobs):
 
 
 @pytest.mark.parametrize(
-    ("size", "knobs", "folder"),
+    ("name", "knobs", "folder"),
     [
-        (2, {"first": FP16}, "latent_2_beta_0.1_epochs_1_images_320"),  # as on a T4
-        (16, {"LATENT_SIZE": 3, "LATENT_GRID": 1, "CONDITIONAL": True, "BETA": 1, "SEED": 7},
+        ("vae_latent_2", {"first": FP16}, "latent_2_beta_0.1_epochs_1_images_320"),  # as on a T4
+        ("vae_latent_16_on_1x1", {"LATENT_SIZE": 3, "CONDITIONAL": True, "SEED": 7},
          "latent_3_grid_1_conditional_epochs_1_images_320_seed_7"),
     ],
 )  # fmt: skip
 def test_a_notebook_runs_in_an_empty_folder_without_a_network(
-    size, knobs, folder, tmp_path, monkeypatch
+    name, knobs, folder, tmp_path, monkeypatch
 ):
-    run_in_kernel(tmp_path, monkeypatch, size, **knobs)
+    run_in_kernel(tmp_path, monkeypatch, name, **knobs)
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [folder]
     run = vae.Run.load(tmp_path / "runs" / folder)
     assert run.metrics["test"]["images"] == 100
+    size, grid, _ = notebooks.NOTEBOOKS[name]
     assert run.model.config.latent_size == knobs.get("LATENT_SIZE", size)
+    assert (run.directory / "sharp" / "metrics.json").is_file() == (grid == 1)
 
 
 def test_a_notebook_can_start_from_the_trained_model(tmp_path, monkeypatch):
-    outputs = run_in_kernel(tmp_path, monkeypatch, 4, USE_PRETRAINED=True)
+    outputs = run_in_kernel(tmp_path, monkeypatch, "vae_latent_4", USE_PRETRAINED=True)
     assert not list(tmp_path.iterdir())
     steps = read_metrics(ASSETS / "latent_4")["history"]["train"][-1]["step"]
     assert any(f"{steps:,} steps" in output.get("text", "") for output in outputs)
@@ -294,7 +302,7 @@ def test_outside_of_colab_the_setup_cell_takes_the_code_beside_it_or_shows_a_rem
 
 
 def test_the_setup_says_in_one_line_what_was_found(monkeypatch, capsys):
-    monkeypatch.setattr(notebook, "training_minutes", lambda config: (3.6, "a T4"))
+    monkeypatch.setattr("vae.training.vae.training_minutes", lambda config: (3.6, "a T4"))
     there = metadata.version("torch")
     notebook.set_up("a/b", "main", there)
     assert capsys.readouterr().out == (
@@ -312,8 +320,8 @@ def test_the_setup_says_in_one_line_what_was_found(monkeypatch, capsys):
 
 def test_the_time_of_a_training_is_in_proportion_to_its_steps(tiny):
     config = tiny(max_train_images=None)
-    short, hardware = notebook.training_minutes(config)
-    long, _ = notebook.training_minutes(replace(config, epochs=50))
+    short, hardware = training_minutes(config)
+    long, _ = training_minutes(replace(config, epochs=50))
     assert 10 < long / short < 100
     assert 0 < short < 60
     assert "cores" in hardware

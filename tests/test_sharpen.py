@@ -22,11 +22,17 @@ def few(**options) -> vae.SharpenConfig:
     return vae.SharpenConfig(**FEW | options)
 
 
-@pytest.fixture(params=[{"latent_grid": 1}, {"latent_grid": 1, "num_classes": 10}, {}],
-                ids=["1x1", "1x1, conditional", "7x7"])  # fmt: skip
+@pytest.fixture
+def folder(folder):
+    """A folder of a VAE with a global latent whose layers are random."""
+    make(latent_size=3, latent_grid=1).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(params=[0, 10], ids=["plain", "conditional"])
 def sharpener(request, folder, tmp_path):
-    """A training on a model whose layers are random."""
-    make(latent_size=3, **request.param).save_pretrained(folder)
+    """A training on a model that is told the digit, and on one that is not."""
+    make(latent_size=3, latent_grid=1, num_classes=request.param).save_pretrained(folder)
     model = vae.VAE.from_pretrained(folder)
     return SharpenTrainer(model, folder, tmp_path / "sharp", few(clip_norm=1e9))
 
@@ -53,12 +59,13 @@ def test_the_decoder_moves_and_what_decides_the_latents_stays(sharpener, folder)
 @pytest.mark.parametrize("number", [0, 1])  # LPIPS is measured at 0, and a constant at 1
 def test_the_step_has_the_gradient_of_the_loss_written_out(number, sharpener, monkeypatch):
     nets, config = sharpener.networks, sharpener.config
-    x, labels, mean, std, noise = sharpener.next_batch()
-    assert mean.shape == std.shape == noise.shape
-    token = sharpener.result.class_token(
-        labels if sharpener.result.config.num_classes else None, len(x)
-    )
-    u = sharpener.result.couplings(mean + std * noise, token).detach()
+    x, labels, mean, std, noise, drawn = sharpener.next_batch()
+    assert (mean.shape, std.shape, drawn.shape) == (noise.shape, noise.shape, (16, 3, 1, 1))
+    model, (n, d) = sharpener.result, (len(x), len(drawn))
+    conditional = model.config.num_classes > 0
+    token = model.class_token(torch.cat([labels, labels[:d]]) if conditional else None, n + d)
+    u = model.couplings(torch.cat([mean + std * noise, drawn]), token).detach()
+    told = labels[:d] if conditional else torch.full((d,), 10)
     got = {}
 
     def keep(kind, module):
@@ -68,19 +75,21 @@ def test_the_step_has_the_gradient_of_the_loss_written_out(number, sharpener, mo
     monkeypatch.setattr(nets.d_optimizer, "step", lambda: keep("d", nets.discriminator))
     nets.discriminator.eval()  # so that its spectral norms stay as they are
     sharpener.memory["perceptual"].fill_(0.2)
-    terms = step.sharpening_step(nets, number, x, labels, u, token)
+    terms = step.sharpening_step(nets, number, x, labels, told, u, token)
 
-    y = nets.model(u, token)
+    made, asked = nets.model(u, token), torch.cat([labels, told])
+    y = made[:n]
     share = math.ceil(config.perceptual_share * len(x))
     lpips = nets.lpips(x[:share], y[:share]).mean()
     lpips = torch.tensor(0.2) if number else lpips.detach() + config.lazy * (lpips - lpips.detach())
     distortion = F.mse_loss(y, x) + config.w_perceptual * lpips
     nll = 784 / 2 * (torch.log(2 * math.pi * distortion) + 1)
-    loss = nll / 784 - config.w_adversarial * nets.discriminator(y, labels).mean()
+    loss = nll / 784 - config.w_adversarial * nets.discriminator(made, asked).mean()
     wanted = torch.autograd.grad(loss, list(nets.model.parameters()))
     for ours, theirs in zip(got["decoder"], wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
-    real, fake = (nets.discriminator(part, labels) for part in (x, y.detach()))
+    seen = torch.cat([x, x[:d]]), made.detach()
+    real, fake = (nets.discriminator(part, asked) for part in seen)
     hinge = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
     wanted = torch.autograd.grad(hinge, list(nets.discriminator.parameters()))
     for ours, theirs in zip(got["d"], wanted, strict=True):
@@ -131,9 +140,9 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(folder, monkeypatch)
 
     again = vae.sharpen(folder, config=few())  # loaded
     assert again.metrics == read_metrics(run.directory)
-    with pytest.raises(ValueError, match=r"w_adversarial 1\.0 there, 2\.0 here"):
+    with pytest.raises(ValueError, match=r"w_adversarial 0\.7 there, 2\.0 here"):
         vae.sharpen(folder, config=few(w_adversarial=2))
-    vae.VAE(vae.VAEConfig(3, channels=(8, 16, 16))).save_pretrained(folder)
+    make(latent_size=4, latent_grid=1).save_pretrained(folder)
     with pytest.raises(ValueError, match="a VAE that has changed since its decoder was trained"):
         vae.sharpen(folder, config=few())
 
@@ -143,6 +152,9 @@ def test_what_cannot_be_sharpened_is_refused(folder, capsys):
         vae.sharpen(folder, folder, few())
     with pytest.raises(ValueError, match=r"batch_size=400 is not allowed: .* at most the 128"):
         vae.sharpen(folder, config=few(batch_size=400))
+    make(latent_size=3).save_pretrained(folder)
+    with pytest.raises(ValueError, match="latent_grid=7 leaves no blur to cure"):
+        vae.sharpen(folder, config=few())
     (folder / "metrics.json").unlink()
     assert main(["sharpen", str(folder), *FLAGS]) == 2
     assert "a VAE whose training was cut off: finish it first" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from functools import partial
 
 from common import ASSETS, FULL_SECONDS, RUNS, Part, read_json, run, training
 
-from vae.show.showcase import REFERENCE
+from vae.show.showcase import REFERENCE, SHARPENED
 from vae.store.folder import PRIOR_METRICS_NAME as PRIOR_METRICS
 from vae.store.folder import read_metrics
 
@@ -15,6 +15,7 @@ PLAIN = "--w-perceptual 0 --w-adversarial 0"  # MSE and KL alone
 # One vector for an image. Half the learning rate gives 10 nats after 24,000 digits.
 GLOBAL = f"--latent-grid 1 --learning-rate 0.003 {PLAIN} --budget full"
 CONDITIONAL = "conditional_16"  # the global model of size 16 that is told the digit
+SHARPEN_SECONDS = 600
 REFERENCE_SECONDS = 24_000  # 20 epochs of 1,204 s on two cores
 
 
@@ -29,8 +30,11 @@ def runs() -> dict[str, str]:
 
 
 def parts() -> list[Part]:
-    """The training of each model, and of the prior of those on a 7x7 latent."""
+    """Each model's training, that of sharper decoders, and of priors on a 7x7 latent."""
     found = [training(name, flags, FULL_SECONDS, publish) for name, flags in runs().items()]
+    for name, before in SHARPENED.items():
+        flags = f"assets/{before} --budget full"
+        found.append(training(name, flags, SHARPEN_SECONDS, publish, "sharpen"))
     for size in SHIPPED_BETA:
         metrics = ASSETS / f"latent_{size}" / PRIOR_METRICS
         seconds = read_json(metrics).get("seconds", FULL_SECONDS)

@@ -2,6 +2,7 @@
 
     python tools/notebooks.py            # write them; a cell that did not change keeps its output
     python tools/notebooks.py --execute  # and run them, with a training in full of each
+    python tools/notebooks.py --execute --only vae_latent_2  # this one alone
 
 The repository's address comes from `[project.urls]` in `pyproject.toml`: see `tools/address.py`.
 """
@@ -18,7 +19,9 @@ from common import ROOT
 from models import SHIPPED_BETA
 from nbclient import NotebookClient
 
-NOTEBOOKS = ROOT / "notebooks"
+FOLDER = ROOT / "notebooks"
+NOTEBOOKS = {f"vae_latent_{size}": (size, 7, beta) for size, beta in SHIPPED_BETA.items()}
+NOTEBOOKS |= {f"{name}_on_1x1": (size, 1, 1) for name, (size, *_) in NOTEBOOKS.items()}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 METADATA = {
     "accelerator": "GPU",  # what Colab starts it on
@@ -28,16 +31,17 @@ METADATA = {
 }
 
 
-def notebook_path(size: int) -> Path:
-    return NOTEBOOKS / f"vae_latent_{size}.ipynb"
+def notebook_path(name: str) -> Path:
+    return FOLDER / f"{name}.ipynb"
 
 
-def generate(size: int) -> nbformat.NotebookNode:
-    """The notebook of a latent size, without outputs."""
-    text = (NOTEBOOKS / "template.md").read_text("utf-8")
-    values = {"size": size, "beta": SHIPPED_BETA[size], "values": size * 49}
-    for name, value in ({"repository": stamped(), "branch": branch()} | values).items():
-        text = text.replace("{{" + name + "}}", str(value))
+def generate(name: str) -> nbformat.NotebookNode:
+    """One of NOTEBOOKS, which are latent size, grid and beta, without outputs."""
+    text = (FOLDER / "template.md").read_text("utf-8")
+    size, grid, beta = NOTEBOOKS[name]
+    values = {"name": name, "size": size, "grid": grid, "beta": beta, "values": size * grid**2}
+    for word, value in ({"repository": stamped(), "branch": branch()} | values).items():
+        text = text.replace("{{" + word + "}}", str(value))
     notebook = jupytext.reads(text, fmt="md")
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -85,14 +89,14 @@ def execute(notebook: nbformat.NotebookNode, directory: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--execute", action="store_true", help="run them, each training in full")
-    parser.add_argument("--only", nargs="+", type=int, choices=SHIPPED_BETA, help="latent sizes")
+    parser.add_argument("--only", nargs="+", choices=NOTEBOOKS, help="these alone")
     options = parser.parse_args()
     os.environ.setdefault("VAE_BUDGET", "full")  # what a reader with a GPU gets
-    for size in options.only or SHIPPED_BETA:
-        path, notebook = notebook_path(size), generate(size)
+    for name in options.only or NOTEBOOKS:
+        path, notebook = notebook_path(name), generate(name)
         kept = path.is_file() and keep_outputs(notebook, nbformat.read(path, 4))
         if options.execute:
-            execute(notebook, NOTEBOOKS)
+            execute(notebook, FOLDER)
         elif not kept:
             print(f"{path.name}: its code changed, run `python tools/notebooks.py --execute`")
         nbformat.write(notebook, path)

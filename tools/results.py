@@ -17,7 +17,7 @@ import models
 from common import Part, slowness
 
 MODULES = (models, comparisons, generation, autoencoder)
-ORDER = ("train", "train a prior", "measure", "draw")
+ORDER = ("train", "sharpen", "train a prior", "measure", "draw")
 
 
 def all_parts() -> list[Part]:

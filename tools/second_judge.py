@@ -1,16 +1,15 @@
 """A second judge of another architecture, so that no score hangs on one network's taste."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch.nn.functional as F
-from common import ASSETS
+from common import SECOND
 from torch import Tensor, nn
 
 from vae.blocks import NORM_GROUPS, DownBlock, MidBlock
 from vae.store.modules import Pretrained
 from vae.store.settings import check_options, option
-
-SECOND = ASSETS / "second_judge"
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,10 @@ class SecondJudge(Pretrained):
         )  # fmt: skip
         self.embed = nn.Linear(wide, self.config.features)
         self.classify = nn.Linear(self.config.features, 10)
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path = SECOND) -> "SecondJudge":
+        return super().from_pretrained(directory)
 
     def features(self, x: Tensor) -> Tensor:
         """What the last layer sees, (B, features), for images `x`: (B, 1, 28, 28) in [-1, 1]."""

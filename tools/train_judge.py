@@ -15,7 +15,8 @@ import time
 
 import torch
 import torch.nn.functional as F
-from second_judge import SECOND, SecondJudge
+from common import SECOND
+from second_judge import SecondJudge
 from torch import Tensor, nn
 from tqdm import tqdm
 

@@ -48,17 +48,18 @@ class PatchDiscriminator(nn.Module):
 
 
 class ImageDiscriminator(nn.Module):
-    """One logit for a whole image, told which digit it shows.
+    """One logit for a whole image, told which digit it shows, where that is known.
 
     Patches cannot tell a digit from strokes that are sharp and make none, which is what a decoder
     of a few numbers may draw. Every layer's largest singular value is 1 (Miyato et al., "Spectral
-    Normalization", 2018), which holds back the slope that the decoder is to follow. The label
-    enters by a scalar product (Miyato & Koyama, "Projection Discriminator", 2018, eq. 4).
+    Normalization", 2018), which bounds the slope that the decoder follows. The label enters by a
+    scalar product (Miyato & Koyama, "Projection Discriminator", 2018, eq. 4); `unknown`, the
+    number after the last class, stands for none.
     """
 
     def __init__(self, num_classes: int = 10, width: int = 64):
         super().__init__()
-        classes, width = as_count(num_classes, "num_classes"), as_count(width, "width")
+        self.unknown, width = as_count(num_classes, "num_classes"), as_count(width, "width")
         features = 2 * width * 4 * 4
         self.layers = nn.Sequential(
             spectral_norm(nn.Conv2d(1, width, 4, stride=2, padding=1)),  # 14x14
@@ -70,8 +71,9 @@ class ImageDiscriminator(nn.Module):
             nn.Flatten(),
         )
         self.real = spectral_norm(nn.Linear(features, 1))
-        self.of_class = nn.Embedding(classes, features)
-        nn.init.normal_(self.of_class.weight, std=0.01)
+        self.of_class = nn.Embedding(self.unknown + 1, features, padding_idx=self.unknown)
+        with torch.no_grad():
+            self.of_class.weight.mul_(0.01)  # the last row is zero, and stays so
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """`x`: (B, 1, 28, 28) in [-1, 1]; `labels`: int64 (B,). Returns logits (B,).

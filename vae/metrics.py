@@ -19,6 +19,7 @@ DATA_RANGE = 2.0  # images lie in [-1, 1]
 SSIM_WINDOW = 7
 LPIPS_BATCH = 100  # VGG16's first maps are 50,176 numbers an image
 ACTIVE = 0.01  # variance over images from which a latent value's mean counts as in use
+GREY = 0.8
 AGREEMENT = 1e-4  # what our batched numbers may differ from scikit-image's own
 
 
@@ -72,6 +73,14 @@ def _ssim(x: Tensor, y: Tensor) -> Tensor:
     above = (2 * ux * uy + c1) * (2 * vxy + c2)
     below = (ux * ux + uy * uy + c1) * (vx + vy + c2)
     return (above / below).flatten(1).mean(1)
+
+
+def grey_share(x: Tensor) -> float:
+    """Share of pixels that are neither black nor white, of images (B, 1, H, W) in [-1, 1].
+
+    MNIST's digits have 8.6 % between -0.8 and 0.8; what is blurred has more.
+    """
+    return (in_unit_range(x).abs() < GREY).double().mean().item()
 
 
 def skimage_metrics(x: Tensor, y: Tensor) -> dict[str, float]:

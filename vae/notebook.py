@@ -5,12 +5,9 @@ import inspect
 import io
 import os
 import re
-import tempfile
 import textwrap
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,13 +18,14 @@ from IPython.display import Image, Markdown
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from .data import PIXELS
+from .data import BATCH, PIXELS, batches, load_digits, scale_images
 from .judge import judge_images
+from .metrics import grey_share
 from .model import VAE, VAEConfig
 from .prior import LatentPrior
 from .show.figures import describe, plot_digits, plot_manifold, plot_samples, to_png
 from .show.run import Run
-from .show.showcase import NO_ASSETS, REFERENCE, SHIPPED, asset
+from .show.showcase import NO_ASSETS, REFERENCE, SHARPENED, SHIPPED, asset
 from .training.config import BUDGETS, TrainConfig, with_budget
 
 NEEDED = "torchvision skimage sklearn imageio accelerate safetensors stlpips_pytorch"
@@ -41,6 +39,8 @@ def set_up(repository: str = "", branch: str = "", torch_before: str = "") -> No
     """
     if missing := [name for name in NEEDED.split() if importlib.util.find_spec(name) is None]:
         raise ModuleNotFoundError(f"missing here: {', '.join(missing)} (see requirements.txt)")
+    from .training.vae import training_minutes  # accelerate, which may be what is missing
+
     place = f"github.com/{repository}, branch {branch}" if repository else "the code beside it"
     there = version("torch")
     state = f"torch {there} as it was"
@@ -50,28 +50,6 @@ def set_up(repository: str = "", branch: str = "", torch_before: str = "") -> No
     minutes, hardware = training_minutes(config)
     about = "a minute" if minutes < 1.5 else f"{minutes:.0f} minutes"
     print(f"{place}; {state}; {hardware}: the training takes about {about}.")
-
-
-def training_minutes(config: TrainConfig) -> tuple[float, str]:
-    """About how long a training takes here, by a few steps and a small evaluation; and on what."""
-    from .training.vae import Trainer  # which most of what is shown does without
-
-    few, seconds = replace(config, max_test_images=500, adversarial_start=0.0), []
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(few, folder)
-    for _ in range(3):  # the first steps are slower
-        start = time.perf_counter()
-        for _ in range(config.lazy):
-            trainer.optimize()
-        trainer.log.look(trainer)  # which waits for the device
-        seconds.append((time.perf_counter() - start) / config.lazy)
-    start = time.perf_counter()
-    trainer.evaluate(mean=False, lpips_images=0)
-    measured = (time.perf_counter() - start) * 10_000 / 500
-    # as many evaluations, and five more for the last one, for frames and for pictures
-    rest = measured * (config.early_evaluations + config.epochs + 5)
-    hardware = trainer.metrics["environment"]["hardware"]
-    return (min(seconds[1:]) * trainer.total_steps + rest) / 60, hardware
 
 
 def table(header: tuple, rows: list[tuple], caption: str = "") -> Markdown:
@@ -229,8 +207,11 @@ def latent_sliders(model: VAE | None):
     return ipywidgets.HBox([picture, *columns])
 
 
-def load_pretrained(config: TrainConfig) -> Run:
-    """The shipped run of a model; `ValueError` if there is none, or `assets/` is not found."""
+def load_pretrained(config: TrainConfig, sharpened: bool = False) -> Run:
+    """The shipped run of a model; `ValueError` if there is none, or `assets/` is not found.
+
+    `sharpened`: that of the 1x1 model whose decoder was trained on.
+    """
     model, names = config.model, {shipped: name for name, shipped in SHIPPED.items()}
     if config.dataset != "mnist" or model not in names:
         raise ValueError(
@@ -239,20 +220,45 @@ def load_pretrained(config: TrainConfig) -> Run:
             "DATASET='mnist' and CONDITIONAL=False are, and so is CONDITIONAL=True with "
             "LATENT_SIZE=16 and LATENT_GRID=1"
         )
-    if (folder := asset(names[model])) is None:
+    name = names[model]
+    if sharpened:
+        (name,) = (sharp for sharp, before in SHARPENED.items() if before == name)
+    if (folder := asset(name)) is None:
         raise ValueError(
-            f"USE_PRETRAINED=True needs assets/{names[model]} of the repository, here, one folder "
+            f"USE_PRETRAINED=True needs assets/{name} of the repository, here, one folder "
             "up, or in vae-mnist/: clone the repository, or set USE_PRETRAINED=False to train"
         )
     return Run.load(folder)
 
 
+def show_sharpening(before: Run, after: Run | None, n: int = 1000) -> Markdown:
+    """What sharpening did to reconstructions of `n` test images, and to as many draws."""
+    if after is None:
+        return Markdown("On a 7 × 7 grid there is no blur to cure, and nothing was sharpened.")
+    of = before.metrics["config"]
+    images, labels = (part[:n] for part in load_digits("test", of["dataset"], of["data_root"]))
+    rows = [("real images", "0", "0", f"{grey_share(scale_images(images)):.1%}", "")]
+    for name, run in (("before", before), ("after", after)):
+        model, sample = run.model, run.metrics["test"]["sample"]
+        given = labels if model.config.num_classes else None
+        drawn = model.sample(n, given, torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            made = torch.cat(
+                [model(*part)[0] for part in batches(BATCH, scale_images(images), given)]
+            )
+        shares = [f"{grey_share(part):.1%}" for part in (made, drawn)]
+        lpips = f"{sample['lpips']:.3f}" if "lpips" in sample else ""
+        rows.append((name, f"{sample['mse']:.4f}", lpips, *shares))
+    header = ("", "MSE", "LPIPS", "grey pixels of reconstructions", "of draws")
+    return table(header, rows, "Grey: neither black nor white. The latents, and so the rate, stay.")
+
+
 def global_model(run: Run) -> VAE | None:
-    """The run's model if its latent is 1x1, or the shipped one of its size or 2, if it is found."""
+    """The run's model if its latent is 1x1, or a shipped one of its size or 2, if it is found."""
     size = run.model.config.latent_size
     if run.model.config.latent_grid == 1:
         return run.model
-    folder = asset(f"global_{size if size in REFERENCE else 2}")
+    folder = asset(f"sharp_{size if size in REFERENCE else 2}")
     return VAE.from_pretrained(folder) if folder else None
 
 

@@ -5,12 +5,11 @@ from torch import Tensor
 
 from ..checks import as_labels, check_images
 from ..data import BATCH, batches, in_unit_range, load_digits
-from ..metrics import mse
+from ..metrics import grey_share, mse
 from ..model import Labels
 from .classifier import Judge
 
 CONFIDENT = 0.9  # a digit counts as recognised when one class has more than this probability
-GREY = 0.8  # pixels between -0.8 and 0.8 are neither black nor white
 NEIGHBOURS = 5  # the last of which bounds a feature's neighbourhood
 
 
@@ -102,7 +101,7 @@ def judge_images(images: Tensor, labels: Labels = None, *, reference: Tensor | N
         "fid": frechet_distance(real, fake),
         "recognised": (probability > CONFIDENT).double().mean().item(),
         "classes": (read.bincount(minlength=10).double() / len(images)).tolist(),
-        "grey": (images.abs() < GREY).double().mean().item(),
+        "grey": grey_share(images),
     }
     if min(len(images), len(reference)) > NEIGHBOURS:
         scores |= neighbourhood_scores(real, fake)

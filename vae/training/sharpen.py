@@ -47,6 +47,9 @@ def sharpen(directory: str | Path, run_dir: str | Path | None = None,
     check_kind(config, "config", SharpenConfig)
     run_dir = directory / SUBFOLDER if run_dir is None else as_path(run_dir, "run_dir")
     vae, config = finished_vae(directory, "its decoder would be another"), with_budget(config)
+    if vae.config.latent_grid != 1:
+        given = f"latent_grid={vae.config.latent_grid} leaves no blur to cure"
+        raise ValueError(f"{given}: latent_grid=1 is expected")
     if folder.is_finished(run_dir) and not (run_dir / CHECKPOINT_NAME).is_file():
         check_saved(folder.read_metrics(run_dir), directory, run_dir, config)
         return Run.load(run_dir)
@@ -81,6 +84,7 @@ class SharpenTrainer(RunLoop):
         decoder = copy.deepcopy(vae.decoder).requires_grad_(True)
         with Seeded(config.seed):
             discriminator = ImageDiscriminator(int(train_set.labels.max()) + 1).to(self.device)
+        self.unknown = discriminator.unknown
         rates = {"optimizer": config.learning_rate, "d_optimizer": config.discriminator_lr}
         shared = self.prepare({"decoder": decoder, "discriminator": discriminator}, rates)
         vae.decoder = self.ema  # by which results are measured
@@ -99,25 +103,27 @@ class SharpenTrainer(RunLoop):
         return torch.optim.Adam(module.parameters(), rate, BETAS)
 
     def select(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, 1, 28, 28) in [-1, 1], labels (B,), mean and std of q(z|x), (B, C, G, G)."""
+        """Images (B, 1, 28, 28) in [-1, 1], labels (B,), mean and std of q(z|x), (B, C, 1, 1)."""
         images = scale_images(self.images[index])
         return images, self.labels[index], self.mean[index], self.std[index]
 
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor]:
-        """The noise of z = mean + std * noise: (n, C, G, G)."""
-        return (gaussian(n, *self.result.config.latent_shape, generator=generator),)
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The noise of z = mean + std * noise, (n, C, 1, 1), and draws of N(0, I), (D, C, 1, 1)."""
+        shape, drawn = self.result.config.latent_shape, round(self.config.drawn_share * n)
+        both = gaussian(n + drawn, *shape, generator=generator)
+        return both[:n], both[n:]
 
-    @torch.no_grad()
-    def decoder_input(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the decoder is given for latents `z`: (B, C, G, G), and their labels."""
-        vae = self.result
-        token = vae.class_token(labels if vae.config.num_classes else None, len(z))
-        return vae.couplings(z, token), token
-
-    def training_step(self, x: Tensor, labels: Tensor, mean: Tensor, std: Tensor,
-                      noise: Tensor) -> dict[str, Tensor]:  # fmt: skip
-        given = self.decoder_input(mean + std * noise, labels)
-        return step.sharpening_step(self.networks, self.step, x, labels, *given)
+    def training_step(self, x: Tensor, labels: Tensor, mean: Tensor, std: Tensor, noise: Tensor,
+                      drawn: Tensor) -> dict[str, Tensor]:  # fmt: skip
+        vae, asked = self.result, labels[: len(drawn)]
+        conditional = vae.config.num_classes > 0
+        given = torch.cat([labels, asked]) if conditional else None
+        told = asked if conditional else torch.full_like(asked, self.unknown)
+        z = torch.cat([mean + std * noise, drawn])
+        with torch.no_grad():
+            token = vae.class_token(given, len(z))
+            u = vae.couplings(z, token)
+        return step.sharpening_step(self.networks, self.step, x, labels, told, u, token)
 
     def check_saved(self, metrics: dict) -> None:
         """Raise `ValueError` for a checkpoint of another VAE or of other settings."""

@@ -136,36 +136,39 @@ def frozen(module: nn.Module) -> Iterator[nn.Module]:
         module.requires_grad_(True)
 
 
-def sharpening_step(nets: Networks, step: int, x: Tensor, labels: Tensor, u: Tensor,
+def sharpening_step(nets: Networks, step: int, x: Tensor, labels: Tensor, told: Tensor, u: Tensor,
                     token: Tensor | None) -> dict[str, Tensor]:  # fmt: skip
     """One step of a decoder whose latents no longer change, and one of its discriminator.
 
     loss = -log p(x|z) + 784 * w_adversarial * generator's loss, with the distortion of
-    `training_step`. The discriminator sees whole images and is told their digit, and the decoder
-    learns to draw one image that might be meant, not the average of all. Returns each term's value.
+    `training_step`. The discriminator sees whole images, and the decoder learns to draw one image
+    that might be meant, not the average of all. Returns each term's value.
 
-    `x`: (B, 1, 28, 28) in [-1, 1]; `labels`: int64 (B,), for the discriminator alone; `u`: what the
-    decoder sees of draws of q(z|x), (B, C, G, G); `token`: of a conditional model, or None.
+    `x`: (B, 1, 28, 28) in [-1, 1]; `labels`: int64 (B,), which the discriminator is told. `u`: what
+    the decoder sees of B draws of q(z|x) and of D draws of N(0, I), (B + D, C, G, G); `token`: of a
+    conditional model, or None. `told`: int64 (D,), what the discriminator is told of the latter.
     """
     config, machine = nets.config, nets.machine
-    y = nets.model(u, token)
-    terms, distortion = distortion_of(nets, step, x, y)
+    made = nets.model(u, token)
+    terms, distortion = distortion_of(nets, step, x, made[: len(x)])
     loss = terms["nll"] = losses.calibrated_nll(distortion, machine.mean(distortion))
-    if config.w_adversarial:
-        with frozen(machine.unwrap(nets.discriminator)) as discriminator:
-            terms["generator"] = losses.generator_loss(discriminator(y, labels))
-        loss = loss + PIXELS * config.w_adversarial * terms["generator"]
-    machine.backward(loss / PIXELS)
+    if not config.w_adversarial:
+        machine.backward(loss / PIXELS)
+        return terms | machine.descend(nets.model, nets.optimizer, config.clip_norm)
+
+    asked = torch.cat([labels, told])
+    with frozen(machine.unwrap(nets.discriminator)) as discriminator:
+        terms["generator"] = losses.generator_loss(discriminator(made, asked))
+    machine.backward(loss / PIXELS + config.w_adversarial * terms["generator"])
     terms |= machine.descend(nets.model, nets.optimizer, config.clip_norm)
-    if config.w_adversarial:
-        pair = torch.cat([x, y.detach()])
-        real, fake = nets.discriminator(pair, labels.repeat(2)).chunk(2)
-        terms["discriminator"] = hinge = losses.discriminator_loss(real, fake)
-        machine.backward(hinge)
-        machine.descend(nets.discriminator, nets.d_optimizer)
-        right = {"accuracy_real": real > 0, "accuracy_fake": fake < 0}
-        terms |= {name: part.float().mean() for name, part in right.items()}
-    return terms
+
+    images = torch.cat([x, x[: len(told)], made.detach()])  # as many real ones, told the same
+    logits_real, logits_fake = nets.discriminator(images, asked.repeat(2)).chunk(2)
+    terms["discriminator"] = losses.discriminator_loss(logits_real, logits_fake)
+    machine.backward(terms["discriminator"])
+    machine.descend(nets.discriminator, nets.d_optimizer)
+    right = {"accuracy_real": logits_real > 0, "accuracy_fake": logits_fake < 0}
+    return terms | {name: part.float().mean() for name, part in right.items()}
 
 
 def prior_step(prior: nn.Module, optimizer: torch.optim.Optimizer, config: PriorTrainConfig,

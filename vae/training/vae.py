@@ -1,5 +1,8 @@
 """The training of a VAE with all four loss terms: its data, its networks, what is measured."""
 
+import tempfile
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -98,3 +101,23 @@ class Trainer(RunLoop):
     def training_step(self, x: Tensor, labels: Tensor | None, noise: Tensor) -> dict[str, Tensor]:
         adversarial = self.config.w_adversarial > 0 and self.step >= self.adversarial_from
         return step.training_step(self.networks, self.step, adversarial, x, labels, noise)
+
+
+def training_minutes(config: TrainConfig) -> tuple[float, str]:
+    """About how long a training takes here, by a few steps and a small evaluation; and on what."""
+    few, seconds = replace(config, max_test_images=500, adversarial_start=0.0), []
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(few, folder)
+    for _ in range(3):  # the first steps are slower
+        start = time.perf_counter()
+        for _ in range(config.lazy):
+            trainer.optimize()
+        trainer.log.look(trainer)  # which waits for the device
+        seconds.append((time.perf_counter() - start) / config.lazy)
+    start = time.perf_counter()
+    trainer.evaluate(mean=False, lpips_images=0)
+    measured = (time.perf_counter() - start) * 10_000 / 500
+    # as many evaluations, and five more for the last one, for frames and for pictures
+    rest = measured * (config.early_evaluations + config.epochs + 5)
+    hardware = trainer.metrics["environment"]["hardware"]
+    return (min(seconds[1:]) * trainer.total_steps + rest) / 60, hardware
