@@ -1,4 +1,4 @@
-"""The couplings of a global latent: a map, its inverse, and the gradient that shapes it."""
+"""The couplings of a global latent: a map, its inverse, and the posterior that they shape."""
 
 import pytest
 import torch
@@ -36,64 +36,91 @@ def test_a_label_decides_where_couplings_carry_a_latent():
 
 def test_couplings_move_latents_and_no_reconstruction(digits):
     model = make(latent_size=4, latent_grid=1).eval()
+    noise = torch.randn(len(digits), 4, 1, 1)
     with torch.no_grad():
-        before, images = model.encode(digits), model.decode(model.encode(digits).mean)
+        before, images = model.encode(digits), model(digits, noise=noise)[0]
+        torch.testing.assert_close(model.decode(before.sample(noise)), images, atol=1e-4, rtol=0)
+        mean = before.mean
         for parameter in model.couplings.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
         after = model.encode(digits)
-        assert (after.mean - before.mean).abs().mean() > 0.1
-        assert torch.equal(after.logvar, before.logvar)
-        assert torch.allclose(model.decode(after.mean), images, atol=1e-4)
-    gradient = torch.autograd.grad(
-        model.encode(digits).kl().sum(), list(model.couplings.parameters())
-    )
+        assert (after.mean - mean).abs().mean() > 0.1
+        assert torch.equal(after.gaussian.logvar, before.gaussian.logvar)
+        assert torch.equal(model(digits, noise=noise)[0], images)
+    kl = model.encode(digits).kl(noise).sum()
+    gradient = torch.autograd.grad(kl, list(model.couplings.parameters()))
     assert all(g.any() for g in gradient)
     assert not vae.VAE(vae.VAEConfig(4)).couplings  # on a grid every place would need its own
     assert not vae.VAE(vae.VAEConfig(1, 1)).couplings
     plain = vae.VAEConfig(4, 1, variational=False)
-    assert not vae.VAE(plain).couplings  # rounding alone would train them
+    assert not vae.VAE(plain).couplings  # nothing would train them
+
+
+def log_normal(z):
+    return torch.distributions.Normal(0, 1).log_prob(z.double()).sum(1)
 
 
 @pytest.mark.parametrize("classes", [0, 10])
-def test_the_marginal_nll_is_a_change_of_variables_and_moves_the_couplings_alone(classes):
-    model = make(latent_size=5, latent_grid=1, num_classes=classes).double()
+def test_the_coupled_posterior_is_a_change_of_variables(classes, digits):
+    model = make(latent_size=5, latent_grid=1, num_classes=classes).double().eval()
     labels = torch.tensor([3, 7]) if classes else None
-    context = model.class_embedding(labels) if classes else None
-    z = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
-
-    def decoder_input(z, context):
-        for coupling in model.couplings:
-            z = coupling(z, context)
-        return z
-
-    nll = model.marginal_nll(z[..., None, None], labels)
+    token = model.class_embedding(labels)[:, None] if classes else None
+    noise = torch.randn(2, 5, 1, 1, dtype=torch.float64)
+    with torch.no_grad():
+        q = model.encode(digits[:2], labels)
+        z, u = q.sample(noise).flatten(1), q.gaussian.sample(noise).flatten(1)
+        torch.testing.assert_close(model.couplings(z[..., None, None], token).flatten(1), u,
+                                   atol=1e-5, rtol=1e-5)  # fmt: skip
+    density = torch.distributions.Normal(q.gaussian.mean, q.gaussian.std)
+    log_q_of_u = density.log_prob(u[..., None, None]).flatten(1).sum(1)
     for i in range(2):
-        row = None if context is None else context[i : i + 1]
+        part = None if token is None else token[i : i + 1]
         jacobian = torch.autograd.functional.jacobian(
-            lambda one, row=row: decoder_input(one[None], row)[0], z[i]
+            lambda one, part=part: model.couplings(one[None, :, None, None], part).flatten(), z[i]
         )
-        expected = z[i].square().sum() / 2 + torch.linalg.slogdet(jacobian).logabsdet
-        assert nll[i].item() == pytest.approx(expected.item(), rel=1e-5)  # float32 rotations
-    nll.sum().backward()
-    moved = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
-    assert moved
-    assert all(name.startswith("couplings.") for name in moved)
-    assert z.grad is None
+        log_q_of_z = log_q_of_u[i] + torch.linalg.slogdet(jacobian).logabsdet
+        expected = log_q_of_z - log_normal(z[i : i + 1])[0]
+        assert q.log_ratio(noise)[i].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_the_marginal_nll_makes_latents_of_any_shape_normal():
+def test_the_kl_of_a_coupled_posterior_is_the_average_of_its_log_ratio(digits):
+    model = make(latent_size=3, latent_grid=1).eval()
+    with torch.no_grad():
+        q = model.encode(digits[:1]).expand(20_000)
+        noise = torch.randn(20_000, 3, 1, 1, generator=torch.Generator().manual_seed(0))
+        drawn, estimate = q.log_ratio(noise), q.kl(noise)
+    assert drawn.mean().item() == pytest.approx(estimate.mean().item(), abs=0.05)
+    with torch.no_grad():
+        narrow = vae.CoupledGaussian(
+            vae.DiagonalGaussian(q.gaussian.mean, q.gaussian.logvar - 9), model.couplings, None
+        )
+        assert narrow.kl(noise).std() < narrow.log_ratio(noise).std()  # its entropy is known
+
+
+def test_without_couplings_both_posteriors_are_the_same_gaussian(digits):
+    model = make(latent_size=3, latent_grid=1, couplings=0).eval()
+    noise = torch.randn(len(digits), 3, 1, 1)
+    with torch.no_grad():
+        q = model.encode(digits)
+        same = vae.CoupledGaussian(q.gaussian, model.couplings, None)
+        assert torch.equal(same.sample(noise), q.sample(noise))
+        torch.testing.assert_close(same.log_ratio(noise), q.log_ratio(noise))
+        lengths = noise.square().sum((1, 2, 3))
+        expected = q.log_ratio(noise) - 0.5 * (3 - lengths)
+        torch.testing.assert_close(same.kl(noise), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_kl_makes_codes_of_any_shape_normal():
     torch.manual_seed(0)
     model = vae.VAE(vae.VAEConfig(2, 1, channels=(8, 16, 16)))
     u = torch.randn(500, 2) @ torch.tensor([[1.0, 0.9], [0.0, 0.2]]) + torch.tensor([2.0, 0.0])
+    points = vae.DiagonalGaussian(u[..., None, None], torch.full((500, 2, 1, 1), -12.0))
     optimizer = torch.optim.Adam(model.couplings.parameters(), 0.003)
     for _ in range(200):
-        z = u
-        with torch.no_grad():
-            for coupling in reversed(model.couplings):
-                z, _ = coupling.inverse(z)
         optimizer.zero_grad()
-        model.marginal_nll(z[..., None, None]).mean().backward()
+        vae.CoupledGaussian(points, model.couplings, None).kl().mean().backward()
         optimizer.step()
+    z = vae.CoupledGaussian(points, model.couplings, None).mean.flatten(1).detach()
     assert torch.allclose(torch.cov(z.T), torch.eye(2), atol=0.2)
     assert torch.allclose(z.mean(0), torch.zeros(2), atol=0.2)
 
@@ -102,5 +129,21 @@ def test_without_couplings_the_map_is_the_identity():
     z = torch.randn(3, 2, 1, 1)
     none = Couplings()
     assert none(z) is z
-    assert none.inverse(z) is z
-    assert torch.allclose(none.marginal_nll(z), z.flatten(1).square().sum(1) / 2)
+    same, log_det = none.inverse(z)
+    assert torch.equal(same, z)
+    assert torch.equal(log_det, torch.zeros(3))
+
+
+def test_a_model_of_before_has_its_gaussian_on_the_other_side(digits, tmp_path):
+    model = make(latent_size=4, latent_grid=1, posterior="diagonal").eval()
+    noise = torch.randn(len(digits), 4, 1, 1)
+    with torch.no_grad():
+        q = model.encode(digits)
+        assert isinstance(q, vae.DiagonalGaussian)
+        images, _ = model(digits, noise=noise)
+        torch.testing.assert_close(model.decode(q.mean + q.std * noise), images)
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text("utf-8").replace('  "posterior": "diagonal",\n', ""), "utf-8")
+    assert "posterior" not in path.read_text("utf-8")
+    assert vae.VAE.from_pretrained(tmp_path).config == model.config

@@ -33,7 +33,8 @@ def test_shapes_and_ranges(grid, size, classes, digits):
     model = make(latent_size=size, latent_grid=grid, num_classes=classes)
     labels = torch.arange(6) % 10 if classes else None
     posterior = model.encode(digits[:6], labels)
-    assert posterior.mean.shape == posterior.logvar.shape == (6, size, grid, grid)
+    assert posterior.mean.shape == posterior.gaussian.logvar.shape == (6, size, grid, grid)
+    assert posterior.sample().shape == posterior.mean.shape
     assert posterior.kl().shape == (6,)
     assert model.config.latent_values == posterior.mean[0].numel()
     images = model.decode(posterior.mode(), labels)

@@ -108,7 +108,6 @@ def test_a_shipped_global_model_has_as_many_numbers_as_it_says(name):
     assert not config_differences(metrics["config"], parsed(RUNS[name]))
     assert "-dirty" not in metrics["environment"]["commit"]
     assert (metrics["config"]["beta"], claimed["latent_values"]) == (1, size)
-    assert metrics["config"]["w_marginal"] == 10  # not that of an older run, which had none
     digits = vae.load_digits("test")
     model = vae.VAE.from_pretrained(ROOT / "assets" / name)
     measured = vae.evaluate(model, digits.images, mean=False, lpips_images=0)

@@ -37,9 +37,13 @@ def test_each_optimiser_moves_its_own_parameters_and_no_others(trainer, monkeypa
     assert not any(moved(trainer.networks.lpips, snapshot(vae.LPIPS())))
 
 
+@pytest.mark.parametrize("shape", [{}, {"latent_grid": 1, "latent_size": 3, "num_classes": 10}])
 @pytest.mark.parametrize("number", [0, 1])  # LPIPS is measured at 0, and a constant at 1
-def test_the_step_has_the_gradient_of_the_loss_written_out(number, tiny, tmp_path, monkeypatch):
-    trainer = Trainer(tiny(clip_norm=1e9, beta=0.7, w_adversarial=0.3), tmp_path / "run")
+def test_the_step_has_the_gradient_of_the_loss_written_out(
+    number, shape, tiny, tmp_path, monkeypatch
+):
+    weights = {"beta": 0.7, "w_perceptual": 0.05, "w_adversarial": 0.3}
+    trainer = Trainer(tiny(shape, clip_norm=1e9, **weights), tmp_path / "run")
     for parameter in trainer.networks.model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     x, labels, noise = trainer.next_batch()
@@ -65,7 +69,7 @@ def test_the_step_has_the_gradient_of_the_loss_written_out(number, tiny, tmp_pat
     last = model.decoder.conv_out.weight
     norms = [torch.autograd.grad(t, last, retain_graph=True)[0].norm() for t in (nll, generator)]
     weight = (norms[0] / (norms[1] + 1e-6)).detach()
-    loss = nll + 0.7 * posterior.kl().mean() + 0.3 * weight * generator
+    loss = nll + 0.7 * posterior.kl(noise).mean() + 0.3 * weight * generator
     expected = torch.autograd.grad(loss / 784, list(model.parameters()))
     for (name, _), g in zip(model.named_parameters(), expected, strict=True):
         torch.testing.assert_close(gradients[name], g, rtol=1e-3, atol=1e-6)
@@ -123,40 +127,27 @@ def test_the_kls_gradient_reaches_the_encoder(tiny, tmp_path, monkeypatch):
 TERMS = {  # weight: what it adds to the logged terms
     "w_mse": {"mse"},
     "w_perceptual": {"perceptual"},
-    "beta": {"kl", "marginal"},
-    "w_marginal": {"marginal"},
+    "beta": {"kl"},
     "w_adversarial": {"generator", "adaptive_weight", "discriminator", "accuracy_real"},
 }
 
 
-@pytest.mark.parametrize("classes", [0, 10])
-def test_the_couplings_and_nothing_else_get_the_gradient_of_the_marginal_kl(
-    classes, tiny, tmp_path, monkeypatch
-):
-    got = {}
-    for weight in (0.0, 10.0):
-        shape = {"latent_size": 3, "latent_grid": 1, "num_classes": classes}
-        config = tiny(shape, w_marginal=weight, beta=0.7, clip_norm=1e9)
-        trainer = Trainer(config, tmp_path / str(weight))
-        torch.manual_seed(0)
+def test_the_couplings_learn_from_the_kl_alone(tiny, tmp_path, monkeypatch):
+    moved = {}
+    for beta in (0.0, 0.7):
+        trainer = Trainer(tiny({"latent_size": 3, "latent_grid": 1}, beta=beta), tmp_path)
         for parameter in trainer.networks.model.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
-        x, labels, noise = trainer.next_batch()
 
-        def keep(model=trainer.networks.model, weight=weight):
-            got[weight] = {n: p.grad.clone() for n, p in model.named_parameters()}
+        def keep(model=trainer.networks.model, beta=beta):
+            found = {n: p.grad for n, p in model.named_parameters() if n.startswith("couplings.")}
+            moved[beta] = [g is not None and bool(g.any()) for g in found.values()]
 
         monkeypatch.setattr(trainer.networks.optimizer, "step", keep)
-        step.training_step(trainer.networks, 0, False, x, labels, noise)
-    model = trainer.networks.model
-    z = model(x, labels, noise)[1].sample(noise)
-    couplings = [f"couplings.{n}" for n, _ in model.couplings.named_parameters()]
-    marginal = model.marginal_nll(z, labels).mean() * 0.7 * 10 / 784
-    wanted = torch.autograd.grad(marginal, list(model.couplings.parameters()))
-    for name, gradient in zip(couplings, wanted, strict=True):
-        torch.testing.assert_close(got[10.0][name] - got[0.0][name], gradient, rtol=1e-3, atol=1e-6)
-    for name in got[0.0].keys() - set(couplings):
-        torch.testing.assert_close(got[10.0][name], got[0.0][name], rtol=1e-4, atol=1e-7)
+        step.training_step(trainer.networks, 0, False, *trainer.next_batch())
+    assert len(moved[0.0]) > 80
+    assert not any(moved[0.0])
+    assert all(moved[0.7])
 
 
 @pytest.mark.parametrize("weight", TERMS)

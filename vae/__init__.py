@@ -4,7 +4,8 @@ from importlib import import_module
 
 _HOMES = {  # where each public name is defined
     "data": ("DATASETS", "Digits", "load_digits", "scale_images"),
-    "model": ("VAE", "DiagonalGaussian", "VAEConfig"),
+    "model": ("VAE", "VAEConfig"),
+    "posterior": ("CoupledGaussian", "DiagonalGaussian"),
     "discriminator": ("ImageDiscriminator", "PatchDiscriminator"),
     "perceptual": ("LPIPS",),
     "prior": ("LatentPrior", "PriorConfig"),

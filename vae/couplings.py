@@ -1,21 +1,16 @@
-"""The couplings of a global latent, and the gradient that shapes them.
+"""The couplings of a global latent, by which the prior gets the shape of the codes.
 
 A VAE draws digits from N(0, I) only if its codes, of all images together, look like N(0, I). On a
 1x1 grid each class is a cluster of its own, with gaps in between, from which N(0, I) draws as well.
-The ELBO pays only a few nats for closing them, and the decoder has to learn a moved code anew.
+So an invertible map stands between prior and decoder:
 
-So an invertible map stands between latent and decoder, and its inverse at the end of the encoder:
+    z ~ N(0, I) -> map -> u -> decoder        encoder -> q(u|x) -> inverse map -> q(z|x)
 
-    encoder -> u -> inverse map -> mean of z        z -> map -> u -> decoder
-
-The two cancel for a mean: the map can carry codes to where the prior lies while the decoder sees
-the same u. It is made of affine couplings (Dinh, Sohl-Dickstein & Bengio, "Real NVP", 2017), whose
-inverse and volume are known exactly. A label, if there is one, enters the map, so that each class
-can lie where the prior lies, and z is free to hold the style.
-
-Within the ELBO the couplings hardly move. They alone get one more gradient, that of the marginal
-KL(q(z) || p(z)), the part of the ELBO's KL that tells nothing of an image (Hoffman & Johnson, "ELBO
-surgery", 2016). It is the likelihood of u under the map, `Couplings.marginal_nll`.
+Encoder and decoder meet at u, where codes may lie as it suits them. The map carries N(0, I) there:
+it is the density of u, and learns from the KL alone, that of q(u|x) from it (a flow as prior: Chen
+et al., "Variational Lossy Autoencoder", 2017). It is made of affine couplings (Dinh, Sohl-Dickstein
+& Bengio, "Real NVP", 2017), whose inverse and volume are known exactly. A label, if there is one,
+enters the map, so that each class can lie where the prior lies, and z is free to hold the style.
 """
 
 from collections.abc import Callable
@@ -92,30 +87,13 @@ class Couplings(nn.ModuleList):
             u = coupling(u, context)
         return u[..., None, None]
 
-    def inverse(self, u: Tensor, class_token: Tensor | None = None) -> Tensor:
-        """The latents z whose map is `u`, (B, C, 1, 1)."""
-        if not len(self):
-            return u
-        return self._inverse(u.flatten(1), _vector(class_token))[0][..., None, None]
-
-    def marginal_nll(self, z: Tensor, class_token: Tensor | None = None) -> Tensor:
-        """-log p(u) of u = map(z), in nats, less C/2 log(2 pi): (B,).
-
-        By change of variables, -log p(u) = |z|^2 / 2 - log |det dz/du| (Dinh et al. 2017, eq. 2
-        and 3). The gradient reaches the couplings alone. Averaged over a data set it is that of
-        KL(q(z) || p(z)), or, with labels y, of the mean of KL(q(z|y) || p(z)).
-        """
-        with torch.no_grad():
-            u, context = self(z, class_token).flatten(1), _vector(class_token)
-        z, log_det = self._inverse(u, context if context is None else context.detach())
-        return 0.5 * z.square().sum(1) - log_det
-
-    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | float]:
-        log_det = 0.0
+    def inverse(self, u: Tensor, class_token: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The latents z whose map is `u`, (B, C, 1, 1), and log |det dz/du|: (B,)."""
+        log_det, z, context = u.new_zeros(len(u)), u.flatten(1), _vector(class_token)
         for coupling in reversed(self):
             z, one = coupling.inverse(z, context)
             log_det = log_det + one
-        return z, log_det
+        return z.view(u.shape), log_det
 
 
 def _vector(class_token: Tensor | None) -> Tensor | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .checks import as_count, as_labels, check_images, check_pair, gaussian
 from .data import BATCH, PIXELS, batches, in_unit_range
-from .model import VAE, DiagonalGaussian, Labels
+from .model import VAE, Labels
 from .perceptual import LPIPS
 from .progress import Bar
 
@@ -127,7 +127,7 @@ def evaluate(model: VAE, images: Tensor, labels: Labels = None, *, mean: bool = 
     for part, given, eps in Bar(parts, "evaluating", disable=not progress):
         y, posterior = model(part, given, eps)  # no layer works otherwise in training
         drawn.append(y)
-        kl.append(posterior.kl())
+        kl.append(posterior.kl(eps))
         if mean:
             of_mean.append(model.decode(posterior.mode(), given))
     result = {}
@@ -177,17 +177,13 @@ def importance_weighted_bound(model: VAE, images: Tensor, variance: float,
         raise ValueError("variational=False is not allowed: there is no q(z|x) to draw from")
     bounds, generator = [], torch.Generator().manual_seed(as_count(seed, "seed", 0))
     for one, given in _parts(model, 1, _checked(images, hint=True), labels):
-        q = model.encode(one, given)
-        shape = samples, *model.config.latent_shape
-        posterior = DiagonalGaussian(q.mean.expand(shape), q.logvar.expand(shape))
-        noise = gaussian(*shape, generator=generator).to(q.mean)
-        z = posterior.sample(noise)
-        y = model.decode(z, given if given is None else given.expand(samples))
-        # log p(z) - log q(z|x): the constants and the noise's length cancel
-        weight = 0.5 * _precise(noise.square() - z.square() + posterior.logvar).flatten(1).sum(1)
+        posterior = model.encode(one, given).expand(samples)
+        noise = gaussian(samples, *model.config.latent_shape, generator=generator)
+        y = model.decode(posterior.sample(noise), given if given is None else given.expand(samples))
         error = _mse(_precise(one), _precise(y))
         nll = PIXELS / 2 * (math.log(2 * math.pi * variance) + error / variance)
-        bounds.append(torch.logsumexp(weight - nll, 0) - math.log(samples))
+        weight = -_precise(posterior.log_ratio(noise)) - nll
+        bounds.append(torch.logsumexp(weight, 0) - math.log(samples))
     return torch.stack(bounds).cpu().double()
 
 

@@ -11,11 +11,13 @@ from .blocks import NORM_GROUPS, DownBlock, MidBlock, UpBlock, check_widths, to_
 from .checks import as_count, as_labels, check_floats, check_images, gaussian
 from .couplings import Coupling, Couplings
 from .data import BATCH, batches
+from .posterior import CoupledGaussian, DiagonalGaussian, at_least_float32
 from .store.modules import Pretrained
 from .store.settings import check_options, option
 
 MAP_SIZE = 7  # the smallest feature map, after two halvings of 28
 Labels = Tensor | Sequence[int] | int | None  # or a NumPy array
+Posterior = DiagonalGaussian | CoupledGaussian
 LOGVAR_BOUND = 15.0  # keeps exp(logvar / 2) between 5.5e-4 and 1.8e3: representable in fp16
 
 
@@ -34,6 +36,13 @@ class VAEConfig:
     couplings: int = option(
         12, "invertible layers that shape a global latent of two values or more", 0, 64
     )
+    posterior: str = option(
+        "coupled",
+        "side of the couplings on which q(z|x) is a Gaussian: the decoder's, or, as in"
+        " older models, the prior's (diagonal)",
+        choices=("coupled", "diagonal"),
+        before="diagonal",
+    )
     variational: bool = option(True, "or a plain autoencoder: no draw, z is the mean; beta 0")
 
     def __post_init__(self):
@@ -42,6 +51,8 @@ class VAEConfig:
         if self.num_classes and not self.cross_attention:
             given = f"num_classes={self.num_classes}"
             raise ValueError(f"{given} needs cross_attention=True, by which labels enter")
+        if not self.coupling_count:  # both are the same
+            object.__setattr__(self, "posterior", "coupled")
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -52,37 +63,11 @@ class VAEConfig:
         """How many numbers one image becomes: C * G * G."""
         return self.latent_size * self.latent_grid**2
 
-
-class DiagonalGaussian:
-    """q(z|x): independent Gaussians with `mean` and `logvar`, both (B, C, G, G)."""
-
-    def __init__(self, mean: Tensor, logvar: Tensor):
-        """Raises `ValueError` unless both are floating-point and of one shape."""
-        check_floats(mean, "mean", ("B", "C", "G", "G"), values=False)
-        check_floats(logvar, "logvar", tuple(mean.shape), values=False)
-        # float32 or more whatever the network's type, so that the KL neither over- nor underflows
-        self.mean, self.logvar = at_least_float32(mean), at_least_float32(logvar)
-
     @property
-    def std(self) -> Tensor:
-        return torch.exp(0.5 * self.logvar)
-
-    def sample(self, noise: Tensor | None = None) -> Tensor:
-        """Reparameterised draw, mean + std * noise, noise ~ N(0, I) (Kingma & Welling, 2.4).
-
-        `noise`: (B, C, G, G), drawn if None. Raises `ValueError` for another shape.
-        """
-        if noise is None:
-            return self.mean + self.std * torch.randn_like(self.mean)
-        check_floats(noise, "noise", tuple(self.mean.shape), values=False)
-        return self.mean + self.std * noise.to(self.mean)
-
-    def mode(self) -> Tensor:
-        return self.mean
-
-    def kl(self) -> Tensor:
-        """KL(q(z|x) || N(0, I)) in nats, summed over an image's latent: (B,) (ibid., app. B)."""
-        return 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar).flatten(1).sum(1)
+    def coupling_count(self) -> int:
+        """How many there are: none where they could do nothing, or nothing would train them."""
+        shaped = self.latent_grid == 1 and self.latent_size > 1 and self.variational
+        return self.couplings if shaped else 0
 
 
 class Encoder(nn.Module):
@@ -136,8 +121,8 @@ class VAE(Pretrained):
     """Variational autoencoder for 28x28 grey images (Kingma & Welling 2014; Rezende et al. 2014).
 
     The only path from an image to its reconstruction is the latent z (and the label, where
-    `config.num_classes` is set). The prior is N(0, I). A global latent passes through `couplings`
-    on its way to the decoder, and through their inverse on its way from the encoder.
+    `config.num_classes` is set). The prior is N(0, I). Before the decoder, a global latent passes
+    through `couplings`, and behind the encoder through their inverse.
     """
 
     config_type = VAEConfig
@@ -148,15 +133,13 @@ class VAE(Pretrained):
         self.encoder, self.decoder = Encoder(config), Decoder(config)
         if config.num_classes:
             self.class_embedding = nn.Embedding(config.num_classes, config.channels[-1])
-        shaped = config.latent_grid == 1 and config.latent_size > 1 and config.variational
         sizes = config.latent_size, config.channels[-1] if config.num_classes else 0
-        count = config.couplings if shaped else 0
-        self.couplings = Couplings(Coupling(*sizes) for _ in range(count))
+        self.couplings = Couplings(Coupling(*sizes) for _ in range(config.coupling_count))
         self.to(memory_format=torch.channels_last)
 
     def forward(
         self, x: Tensor, labels: Labels = None, noise: Tensor | None = None
-    ) -> tuple[Tensor, DiagonalGaussian]:
+    ) -> tuple[Tensor, Posterior]:
         """Reconstruction through one sample of q(z|x), and the posterior, for training.
 
         `x`: (B, 1, 28, 28) in [-1, 1]; `noise`: (B, C, G, G), drawn if None. Raises `ValueError` as
@@ -165,9 +148,10 @@ class VAE(Pretrained):
         check_images(x, "x", values=self._looks_at(x))
         token = self.class_token(labels, len(x))
         posterior = self._posterior(x, token)
-        return self._decode(posterior.sample(noise), token), posterior
+        u = self.decoder_input(posterior.gaussian.sample(noise), token)
+        return self._decode(u, token), posterior
 
-    def encode(self, x: Tensor, labels: Labels = None) -> DiagonalGaussian:
+    def encode(self, x: Tensor, labels: Labels = None) -> Posterior:
         """The posterior q(z|x) for `x`: (B, 1, 28, 28) in [-1, 1], of any floating-point type.
 
         `labels`, of a conditional model: whole numbers (B,), or one for all. Raises `ValueError`
@@ -180,7 +164,7 @@ class VAE(Pretrained):
         """Images (B, 1, 28, 28) in [-1, 1] for latents `z`: (B, C, G, G). Raises `ValueError`."""
         check_floats(z, "z", ("B", *self.config.latent_shape))
         token = self.class_token(labels, len(z))
-        return self._decode(z.to(self.device), token)
+        return self._decode(self.couplings(z.to(self.device), token), token)
 
     @torch.no_grad()
     def sample(self, n: int, labels: Labels = None, generator: torch.Generator | None = None,
@@ -203,27 +187,27 @@ class VAE(Pretrained):
             raise ValueError(f"prior draws latents {tuple(z.shape[1:])}; {shape[1:]} is expected")
         return torch.cat([self.decode(*part) for part in batches(BATCH, z, given)])
 
-    def marginal_nll(self, z: Tensor, labels: Labels = None) -> Tensor:
-        """`Couplings.marginal_nll` of latents `z`: (B, C, G, G), in nats: (B,)."""
-        check_floats(z, "z", ("B", *self.config.latent_shape), values=not self.training)
-        token = self.class_token(labels, len(z))
-        return self.couplings.marginal_nll(z.to(self.device), token)
-
     @property
     def device(self) -> torch.device:
         """Where the weights are. Images, latents and labels are moved there."""
         return self.decoder.position.device
 
-    def _posterior(self, x: Tensor, token: Tensor | None) -> DiagonalGaussian:
+    def _posterior(self, x: Tensor, token: Tensor | None) -> Posterior:
         x = x.to(self.decoder.position)  # the weights' type, where they are
         mean, logvar = at_least_float32(self.encoder(x, token)).chunk(2, dim=1)
-        mean = self.couplings.inverse(mean, token)
         if not self.config.variational:  # a point: no width, and an infinite rate
             return DiagonalGaussian(mean, torch.full_like(mean, -torch.inf))
-        return DiagonalGaussian(mean, LOGVAR_BOUND * torch.tanh(logvar / LOGVAR_BOUND))
+        logvar = LOGVAR_BOUND * torch.tanh(logvar / LOGVAR_BOUND)
+        if self.couplings and self.config.posterior == "coupled":
+            return CoupledGaussian(DiagonalGaussian(mean, logvar), self.couplings, token)
+        return DiagonalGaussian(self.couplings.inverse(mean, token)[0], logvar)
 
-    def _decode(self, z: Tensor, token: Tensor | None) -> Tensor:
-        return self.decoder(self.couplings(z, token).to(self.decoder.position), token)
+    def decoder_input(self, drawn: Tensor, token: Tensor | None) -> Tensor:
+        """What the decoder sees of a draw of a posterior's `gaussian`, (B, C, G, G)."""
+        return drawn if self.config.posterior == "coupled" else self.couplings(drawn, token)
+
+    def _decode(self, u: Tensor, token: Tensor | None) -> Tensor:
+        return self.decoder(u.to(self.decoder.position), token)
 
     def _looks_at(self, given: object) -> bool:
         """Whether values are checked: always, but that in training a GPU is not waited for."""
@@ -243,8 +227,3 @@ class VAE(Pretrained):
         """The embedded labels, (B, 1, channels[-1]), or None. Raises as `_labels`."""
         labels = self._labels(labels, batch)
         return None if labels is None else self.class_embedding(labels).unsqueeze(1)
-
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """The tensor in float32, or as it is in float64."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from .blocks import NORM_GROUPS, MidBlock, zero
 from .checks import as_count, as_labels, check_floats, check_generator, gaussian
 from .data import BATCH, batches
-from .model import MAP_SIZE, Labels, at_least_float32
+from .model import MAP_SIZE, Labels
+from .posterior import at_least_float32
 from .store.checkpoint import PRIOR_CHECKPOINT_NAME
 from .store.modules import Pretrained
 from .store.settings import check_options, option

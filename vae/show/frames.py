@@ -69,14 +69,17 @@ class Frames:
         codes = [model.encode(scale_images(x), given) for x, given in parts]
         asked = None if labels is None else labels[chosen]
         posterior = model.encode(scale_images(images[chosen]), asked)
-        noise = gaussian(*posterior.mean.shape, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        noise = gaussian(len(chosen), *model.config.latent_shape, generator=generator)
         y = model.decode(posterior.sample(noise), asked)[:, 0].float().cpu()
-        kl = torch.cat([code.kl() for code in codes]).mean().item()
+        noise = gaussian(n, *model.config.latent_shape, generator=generator).split(BATCH)
+        rates = [code.kl(part) for code, part in zip(codes, noise, strict=True)]
         means = torch.cat([code.mean.flatten(1).float().cpu() for code in codes])
         self._keep("latents" if means.shape[1] > 2 else "points", components(means))
         self._keep("reconstructions", y)
         self._keep("epochs", torch.tensor(epoch, dtype=torch.float64))
-        self._keep("kl", torch.tensor(kl if model.config.variational else math.nan))
+        kl = torch.cat(rates).mean().item() if model.config.variational else math.nan
+        self._keep("kl", torch.tensor(kl))
 
     def _keep(self, name: str, of_a_frame: Tensor) -> None:
         before, row = getattr(self, name), of_a_frame.numpy()[None]

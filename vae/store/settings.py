@@ -12,15 +12,16 @@ REMEDY = "name another folder, or delete it"  # where a folder has other setting
 
 
 def option(default, help: str, low=None, high=None, choices: tuple = (), kind: type | None = None,
-           decides: bool = True):  # fmt: skip
+           decides: bool = True, before=None):  # fmt: skip
     """A dataclass field: what it is, its lowest and highest value, or the values it can have.
 
     Its type is that of `default`, or of what a tuple holds; `kind`, where the default is None.
-    `decides`: whether the result depends on it, so that two values are two settings.
+    `decides`: whether the result depends on it, so that two values are two settings. `before`: its
+    value in files that were written before there was this option, if that is not the default.
     """
     of = type(default[0] if isinstance(default, tuple) else default)
     limits = {"help": help, "low": low, "high": high, "choices": choices, "kind": kind or of}
-    limits["decides"] = decides
+    limits |= {"decides": decides, "before": before}
     return field(default=default, metadata=limits)
 
 
@@ -70,23 +71,30 @@ def _as(kind: type, value: object) -> object:
 
 def from_saved(config: type, saved: dict):
     """The config that was saved as a dict. Raises `TypeError` or `ValueError` for a wrong one."""
+    saved = {k: v for k, v in saved.items() if k not in getattr(config, "gone", ())}
     if unknown := set(saved) - {one.name for one in fields(config)}:
         raise ValueError(f"unknown settings {sorted(unknown)}")
-    return config(**saved)
+    older = {one.name: one.metadata["before"] for one in options_of(config)}
+    return config(**{k: v for k, v in older.items() if v is not None} | saved)
 
 
 def config_differences(saved: dict, config) -> list[str]:
-    """Where a saved dict differs from `config`, in words; what it lacks counts as the default."""
+    """Where a saved dict differs from `config`, in words, once it is read by `from_saved`.
 
-    def flat(settings: dict) -> dict:
-        settings = settings | settings.get("model", {})  # and lists, which JSON makes of tuples
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+    Settings that there are no more do not count.
+    """
 
-    wanted, saved = flat(asdict(config)), flat(asdict(type(config)())) | flat(saved)
+    def flat(one) -> dict:
+        settings = asdict(one)
+        return settings | settings.get("model", {})
+
+    known = {one.name for one in fields(config)}
+    there = from_saved(type(config), {k: v for k, v in saved.items() if k in known})
+    wanted, found = flat(config), flat(there)
     ignored = {one.name for one in options_of(type(config)) if not one.metadata["decides"]}
     names = [name for name in wanted if name not in ignored | {"model"}]
-    differ = [name for name in names if saved[name] != wanted[name]]
-    return [f"{name} {saved[name]!r} there, {wanted[name]!r} here" for name in differ]
+    differ = [name for name in names if found[name] != wanted[name]]
+    return [f"{name} {found[name]!r} there, {wanted[name]!r} here" for name in differ]
 
 
 def check_same_settings(saved: dict, config, place: str, remedy: str = REMEDY) -> None:

@@ -57,8 +57,8 @@ def digits_of(directory: Path, config) -> tuple[Digits, Digits, dict]:
 
 @torch.no_grad()
 def encode(vae: VAE, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and standard deviation of each image's posterior, (N, C, G, G), and its label."""
+    """Mean and deviation of each image's posterior's Gaussian, (N, C, G, G), and its label."""
     labels = labels.to(vae.device)
     parts = batches(BATCH, images, labels if vae.config.num_classes else None)
-    found = [vae.encode(scale_images(x.to(vae.device)), given) for x, given in parts]
+    found = [vae.encode(scale_images(x.to(vae.device)), given).gaussian for x, given in parts]
     return torch.cat([q.mean for q in found]), torch.cat([q.std for q in found]), labels

@@ -103,12 +103,12 @@ class SharpenTrainer(RunLoop):
         return torch.optim.Adam(module.parameters(), rate, BETAS)
 
     def select(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, 1, 28, 28) in [-1, 1], labels (B,), mean and std of q(z|x), (B, C, 1, 1)."""
+        """Images (B, 1, 28, 28) in [-1, 1], labels (B,), posteriors' mean and std (B, C, 1, 1)."""
         images = scale_images(self.images[index])
         return images, self.labels[index], self.mean[index], self.std[index]
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The noise of z = mean + std * noise, (n, C, 1, 1), and draws of N(0, I), (D, C, 1, 1)."""
+        """Noise of the posteriors, (n, C, 1, 1), and draws of N(0, I), (D, C, 1, 1)."""
         shape, drawn = self.result.config.latent_shape, round(self.config.drawn_share * n)
         both = gaussian(n + drawn, *shape, generator=generator)
         return both[:n], both[n:]
@@ -119,10 +119,11 @@ class SharpenTrainer(RunLoop):
         conditional = vae.config.num_classes > 0
         given = torch.cat([labels, asked]) if conditional else None
         told = asked if conditional else torch.full_like(asked, self.unknown)
-        z = torch.cat([mean + std * noise, drawn])
         with torch.no_grad():
-            token = vae.class_token(given, len(z))
-            u = vae.couplings(z, token)
+            token = vae.class_token(given, len(x) + len(drawn))
+            parts = (None, None) if token is None else token.split([len(x), len(drawn)])
+            coded = vae.decoder_input(mean + std * noise, parts[0])
+            u = torch.cat([coded, vae.couplings(drawn, parts[1])])
         return step.sharpening_step(self.networks, self.step, x, labels, told, u, token)
 
     def check_saved(self, metrics: dict) -> None:

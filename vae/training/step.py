@@ -39,9 +39,8 @@ def training_step(nets: Networks, step: int, adversarial: bool, x: Tensor, label
     """One step of the VAE, and if it is `adversarial`, one of the discriminator.
 
     loss = -log p(x|z) + beta * KL + w_adversarial * lambda * generator's loss, where the distortion
-    in p is w_mse * MSE + w_perceptual * LPIPS, and lambda is `losses.adaptive_weight`. The
-    couplings of a global latent, and they alone, get the gradient of beta * w_marginal * the
-    marginal KL as well: see `vae/couplings.py`. Returns each term's value.
+    in p is w_mse * MSE + w_perceptual * LPIPS, and lambda is `losses.adaptive_weight`. Returns each
+    term's value.
 
     `x`: (B, 1, 28, 28) in [-1, 1]; `labels`: int64 (B,) or None; `noise`: (B, C, G, G).
     """
@@ -60,11 +59,8 @@ def training_step(nets: Networks, step: int, adversarial: bool, x: Tensor, label
         loss = loss + config.w_adversarial * weight * terms["generator"]
         terms["adaptive_weight"] = weight
     if config.beta:
-        terms["kl"] = posterior.kl().mean()
+        terms["kl"] = posterior.kl(noise).mean()
         loss = loss + config.beta * terms["kl"]
-        if config.w_marginal and model.couplings:
-            terms["marginal"] = model.marginal_nll(posterior.sample(noise), labels).mean()
-            loss = loss + config.beta * config.w_marginal * terms["marginal"]
 
     machine.backward(loss / PIXELS)
     terms |= machine.descend(nets.model, nets.optimizer, config.clip_norm)
