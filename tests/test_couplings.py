@@ -79,6 +79,10 @@ def test_the_coupled_posterior_is_a_change_of_variables(classes, digits):
             lambda one, part=part: model.couplings(one[None, :, None, None], part).flatten(), z[i]
         )
         log_q_of_z = log_q_of_u[i] + torch.linalg.slogdet(jacobian).logabsdet
+        with torch.no_grad():
+            nll = model.couplings.marginal_nll(u[i : i + 1, :, None, None], part)
+        volume = torch.linalg.slogdet(jacobian).logabsdet
+        assert nll.item() == pytest.approx((z[i].square().sum() / 2 + volume).item(), rel=1e-5)
         expected = log_q_of_z - log_normal(z[i : i + 1])[0]
         assert q.log_ratio(noise)[i].item() == pytest.approx(expected.item(), rel=1e-5)
 

@@ -28,7 +28,7 @@ if grid == "7":
     small = vae.PriorConfig(channels=16, blocks=1, steps=1)
     vae.train_prior(f"{folder}/0", vae.PriorTrainConfig(small, epochs=1, max_train_images=256))
 """
-COMPARED = {"mse", "perceptual", "kl", "nll", "generator", "discriminator"}
+COMPARED = {"mse", "perceptual", "kl", "nll", "generator", "discriminator", "marginal"}
 
 
 def start(folder: Path, rank: int, processes: int, port: int, grid: int) -> subprocess.Popen:
@@ -61,6 +61,7 @@ def test_two_processes_train_as_one_and_one_of_them_writes(grid, close, tmp_path
     assert "discriminator" in rows[-1][0]
     for a, b in rows:
         assert set(a) == set(b)
+        assert ("marginal" in a) == (grid == 1)
         for name in set(a) & COMPARED:
             assert a[name] == pytest.approx(b[name], rel=close, abs=close), name
     assert both["test"]["sample"]["mse"] == pytest.approx(alone["test"]["sample"]["mse"], rel=1e-3)

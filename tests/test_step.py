@@ -42,7 +42,7 @@ def test_each_optimiser_moves_its_own_parameters_and_no_others(trainer, monkeypa
 def test_the_step_has_the_gradient_of_the_loss_written_out(
     number, shape, tiny, tmp_path, monkeypatch
 ):
-    weights = {"beta": 0.7, "w_perceptual": 0.05, "w_adversarial": 0.3}
+    weights = {"beta": 0.7, "w_perceptual": 0.05, "w_adversarial": 0.3, "w_marginal": 0.0}
     trainer = Trainer(tiny(shape, clip_norm=1e9, **weights), tmp_path / "run")
     for parameter in trainer.networks.model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
@@ -127,27 +127,48 @@ def test_the_kls_gradient_reaches_the_encoder(tiny, tmp_path, monkeypatch):
 TERMS = {  # weight: what it adds to the logged terms
     "w_mse": {"mse"},
     "w_perceptual": {"perceptual"},
-    "beta": {"kl"},
+    "beta": {"kl", "marginal"},
+    "w_marginal": {"marginal"},
     "w_adversarial": {"generator", "adaptive_weight", "discriminator", "accuracy_real"},
 }
 
 
-def test_the_couplings_learn_from_the_kl_alone(tiny, tmp_path, monkeypatch):
-    moved = {}
-    for beta in (0.0, 0.7):
-        trainer = Trainer(tiny({"latent_size": 3, "latent_grid": 1}, beta=beta), tmp_path)
-        for parameter in trainer.networks.model.parameters():
+@pytest.mark.parametrize("classes", [0, 10])
+def test_the_couplings_and_nothing_else_get_the_gradient_of_the_marginal_kl(
+    classes, tiny, tmp_path, monkeypatch
+):
+    got = {}
+    for weight in (0.0, 10.0):
+        shape = {"latent_size": 3, "latent_grid": 1, "num_classes": classes}
+        config = tiny(shape, w_marginal=weight, beta=0.7, clip_norm=1e9)
+        trainer = Trainer(config, tmp_path / str(weight))
+        nets = trainer.networks
+        torch.manual_seed(0)
+        for parameter in nets.model.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
 
-        def keep(model=trainer.networks.model, beta=beta):
-            found = {n: p.grad for n, p in model.named_parameters() if n.startswith("couplings.")}
-            moved[beta] = [g is not None and bool(g.any()) for g in found.values()]
+        def keep(model=nets.model, weight=weight):
+            got[weight] = {n: p.grad.clone() for n, p in model.named_parameters()}
 
-        monkeypatch.setattr(trainer.networks.optimizer, "step", keep)
-        step.training_step(trainer.networks, 0, False, *trainer.next_batch())
-    assert len(moved[0.0]) > 80
-    assert not any(moved[0.0])
-    assert all(moved[0.7])
+        monkeypatch.setattr(nets.optimizer, "step", keep)
+        codes, digits = [], []
+        for step_number in range(18):  # 18 * 32 codes, of which the last 512 count
+            trainer.step = step_number % 16
+            x, labels, noise = trainer.next_batch()
+            step.training_step(nets, 1, False, x, labels, noise)
+            codes.append(nets.model.encode(x, labels).gaussian.sample(noise).detach())
+            digits.append(labels)
+    u = torch.cat(codes[::-1])[:512]
+    labels = torch.cat(digits[::-1])[:512] if classes else None
+    token = nets.model.class_token(labels, len(u))
+    token = token if token is None else token.detach()
+    nll = nets.model.couplings.marginal_nll(u, token)
+    wanted = torch.autograd.grad(nll.mean() * 0.7 * 10 / 784, nets.model.couplings.parameters())
+    couplings = [f"couplings.{n}" for n, _ in nets.model.couplings.named_parameters()]
+    for name, gradient in zip(couplings, wanted, strict=True):
+        torch.testing.assert_close(got[10.0][name] - got[0.0][name], gradient, rtol=1e-3, atol=1e-6)
+    for name in got[0.0].keys() - set(couplings):
+        torch.testing.assert_close(got[10.0][name], got[0.0][name], rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("weight", TERMS)

@@ -11,6 +11,11 @@ it is the density of u, and learns from the KL alone, that of q(u|x) from it (a 
 et al., "Variational Lossy Autoencoder", 2017). It is made of affine couplings (Dinh, Sohl-Dickstein
 & Bengio, "Real NVP", 2017), whose inverse and volume are known exactly. A label, if there is one,
 enters the map, so that each class can lie where the prior lies, and z is free to hold the style.
+
+What a batch says of the density of all codes is noisy. So the couplings, and nothing else, get the
+same gradient from many remembered codes as well, `Couplings.marginal_nll`: that of the marginal
+KL(q(z) || p(z)), the part of the KL that tells nothing of an image (Hoffman & Johnson, "ELBO
+surgery", 2016).
 """
 
 from collections.abc import Callable
@@ -94,6 +99,14 @@ class Couplings(nn.ModuleList):
             z, one = coupling.inverse(z, context)
             log_det = log_det + one
         return z.view(u.shape), log_det
+
+    def marginal_nll(self, u: Tensor, class_token: Tensor | None = None) -> Tensor:
+        """-log p(u) in nats, less C/2 log(2 pi), of codes `u`: (B, C, 1, 1). Returns (B,).
+
+        By change of variables it is |z|^2 / 2 - log |det dz/du| (Dinh et al. 2017, eq. 2 and 3).
+        """
+        z, log_det = self.inverse(u, class_token)
+        return 0.5 * z.square().flatten(1).sum(1) - log_det
 
 
 def _vector(class_token: Tensor | None) -> Tensor | None:

@@ -31,6 +31,7 @@ TITLES = {  # of the curves, with units
     "lpips": "LPIPS, on the first test images",
     "perceptual": "LPIPS, on its share of the batch",
     "kl": "KL, the rate (nats per image)",
+    "marginal": "Marginal KL, less a constant (nats)",
     "nll": "Calibrated NLL of the distortion (nats)",
     "neg_elbo": "−ELBO, calibrated (nats per image)",
     "generator": "Generator: mean fake logit, negated",

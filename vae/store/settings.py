@@ -71,7 +71,6 @@ def _as(kind: type, value: object) -> object:
 
 def from_saved(config: type, saved: dict):
     """The config that was saved as a dict. Raises `TypeError` or `ValueError` for a wrong one."""
-    saved = {k: v for k, v in saved.items() if k not in getattr(config, "gone", ())}
     if unknown := set(saved) - {one.name for one in fields(config)}:
         raise ValueError(f"unknown settings {sorted(unknown)}")
     older = {one.name: one.metadata["before"] for one in options_of(config)}
@@ -81,7 +80,7 @@ def from_saved(config: type, saved: dict):
 def config_differences(saved: dict, config) -> list[str]:
     """Where a saved dict differs from `config`, in words, once it is read by `from_saved`.
 
-    Settings that there are no more do not count.
+    Settings that `config` does not know do not count.
     """
 
     def flat(one) -> dict:

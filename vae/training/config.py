@@ -49,7 +49,6 @@ class TrainConfig:
     """Everything that decides a run's result. A loss term whose weight is 0 is not computed."""
 
     budgets: ClassVar = BUDGETS
-    gone: ClassVar = ("w_marginal",)  # of older files
     model: VAEConfig = field(default_factory=VAEConfig)
     dataset: str = option("mnist", "the images", choices=DATASETS)
     data_root: str = option("data", "folder of what torchvision downloads", decides=False)
@@ -73,6 +72,9 @@ class TrainConfig:
     perceptual_share: float = option(0.125, "share of a batch that LPIPS sees", 1e-9, 1)
     lpips_variant: str = option("shift_tolerant", "weights of LPIPS", choices=VARIANTS)
     beta: float = option(1.0, "weight of the KL: 1 is the true ELBO; less is sharper, at a rate", 0)
+    w_marginal: float = option(
+        10.0, "of the marginal KL's gradient at the couplings, beside beta", 0
+    )
     w_adversarial: float | None = left_open(
         "of the generator's loss, beside its adaptive one; default: 0.1, on a 1x1 grid 0", 0, float
     )

@@ -17,6 +17,7 @@ from .config import PriorTrainConfig, SharpenConfig, TrainConfig
 from .machine import Machine
 
 PENALTY = (0.05, 1e-4, 1.0)  # weight of R1: at the start, least, most
+CODES = 512  # that are remembered for the marginal KL
 PENALTY_RATE = 0.1  # of its logarithm, for a step and an error in accuracy of 1
 
 
@@ -29,7 +30,7 @@ class Networks:
     optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
     lpips: LPIPS | None
-    memory: dict[str, Tensor]  # "perceptual": LPIPS as last measured; "penalty": weight of R1
+    memory: dict[str, Tensor]  # what a step leaves for the next, such as the weight of R1
     config: TrainConfig | SharpenConfig
     machine: Machine
 
@@ -39,8 +40,9 @@ def training_step(nets: Networks, step: int, adversarial: bool, x: Tensor, label
     """One step of the VAE, and if it is `adversarial`, one of the discriminator.
 
     loss = -log p(x|z) + beta * KL + w_adversarial * lambda * generator's loss, where the distortion
-    in p is w_mse * MSE + w_perceptual * LPIPS, and lambda is `losses.adaptive_weight`. Returns each
-    term's value.
+    in p is w_mse * MSE + w_perceptual * LPIPS, and lambda is `losses.adaptive_weight`. The
+    couplings of a global latent, and they alone, get the gradient of beta * w_marginal * the
+    marginal KL as well: see `vae/couplings.py`. Returns each term's value.
 
     `x`: (B, 1, 28, 28) in [-1, 1]; `labels`: int64 (B,) or None; `noise`: (B, C, G, G).
     """
@@ -61,6 +63,9 @@ def training_step(nets: Networks, step: int, adversarial: bool, x: Tensor, label
     if config.beta:
         terms["kl"] = posterior.kl(noise).mean()
         loss = loss + config.beta * terms["kl"]
+        if config.w_marginal and model.couplings:
+            terms["marginal"] = marginal_kl(nets, posterior.gaussian.sample(noise), labels)
+            loss = loss + config.beta * config.w_marginal * terms["marginal"]
 
     machine.backward(loss / PIXELS)
     terms |= machine.descend(nets.model, nets.optimizer, config.clip_norm)
@@ -120,6 +125,22 @@ def lazy_lpips(nets: Networks, step: int, x: Tensor, y: Tensor) -> Tensor:
         perceptual = nets.lpips(x[:share], y[:share]).mean()
     nets.memory["perceptual"] = perceptual.detach()
     return losses.amplify_gradient(perceptual, lazy)
+
+
+def marginal_kl(nets: Networks, drawn: Tensor, labels: Tensor | None) -> Tensor:
+    """The marginal KL of the last CODES codes, less a constant, the entropy of the codes.
+
+    The batch's are the first of them: `drawn`: (B, C, 1, 1), of the posteriors' `gaussian`. The
+    gradient reaches the couplings alone.
+    """
+    model, memory = nets.machine.unwrap(nets.model), nets.memory
+    with torch.no_grad():
+        u = model.decoder_input(drawn, model.class_token(labels, len(drawn)))
+        memory["codes"] = torch.cat([u, memory["codes"]])[:CODES]
+        if labels is not None:
+            memory["codes_of"] = labels = torch.cat([labels, memory["codes_of"]])[:CODES]
+        token = model.class_token(labels, len(memory["codes"]))
+    return model.couplings.marginal_nll(memory["codes"], token).mean()
 
 
 @contextmanager

@@ -75,6 +75,10 @@ class Trainer(RunLoop):
         for name, value in start.items():
             self.memory[name] = torch.tensor(value, dtype=torch.float32, device=self.device)
         self.result = self.ema
+        if config.model.coupling_count:
+            none = torch.zeros(0, *config.model.latent_shape, dtype=torch.float32)
+            codes = {"codes": none, "codes_of": torch.zeros(0, dtype=torch.int64)}
+            self.memory |= {name: tensor.to(self.device) for name, tensor in codes.items()}
         self.networks = step.Networks(*shared, lpips, self.memory, config, machine)
         self.frames = Frames(self.test_set, config.projected_images)
         self.noted = set(frame_steps(self.total_steps, config.frames))
