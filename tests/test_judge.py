@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from judges import load_judges
+from prdc import compute_prdc
+from train_judge import BLURRED, GHOSTS, blur, spoil_images
 
 import vae
 from vae.judge import Judge, JudgeConfig, frechet_distance, nearest_mse
 from vae.judge.classifier import FOLDER
+from vae.judge.scores import neighbourhood_scores
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +28,36 @@ def test_the_judge_reads_the_test_digits(test_set):
     assert (FOLDER / "model.safetensors").stat().st_size <= 1e6
 
 
+def test_the_strict_judges_read_digits_and_take_no_blurred_one_for_one(test_set):
+    for name, judge in load_judges().items():
+        whole = vae.scale_images(test_set.images[:1000])
+        scores = vae.judge_images(whole, test_set.labels[:1000], reference=whole, judge=judge)
+        assert scores["accuracy"] > 0.99, name
+        assert scores["recognised"] > 0.98, name
+        for size in (3, 5):
+            blurred = torch.nn.functional.avg_pool2d(whole + 1, size, 1, size // 2) - 1
+            found = vae.judge_images(blurred, reference=whole, judge=judge)
+            assert found["recognised"] < 0.02, (name, size)
+            assert found["grey"] > 1.5 * scores["grey"]
+
+
+def test_what_is_spoiled_is_less_sure_and_what_is_not_stays():
+    x, labels = torch.rand(64, 1, 28, 28) * 2 - 1, torch.arange(64) % 10
+    y, target = spoil_images(x, labels, torch.Generator().manual_seed(0))
+    rest = BLURRED + GHOSTS
+    assert torch.equal(y[rest:], x[rest:])
+    assert torch.equal(target[rest:].argmax(1), labels[rest:])
+    assert (target[rest:].max(1).values == 1).all()
+    assert target.sum(1).numpy() == pytest.approx(1, abs=1e-6)
+    assert (target[:BLURRED].max(1).values < 0.2).any()
+    one = torch.zeros(1, 1, 28, 28) - 1
+    one[0, 0, 14, 14] = 1  # a point becomes a Gaussian
+    spread = blur(one, torch.tensor([1.5]))[0, 0] + 1
+    place = torch.arange(28.0) - 14
+    assert spread.sum().item() == pytest.approx(2, rel=1e-3)
+    assert (spread.sum(0) * place**2).sum().item() / 2 == pytest.approx(1.5**2, rel=0.01)
+
+
 def test_the_frechet_distance_is_scipys():
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 300, 12, generator=generator, dtype=torch.float64)
@@ -36,6 +70,20 @@ def test_the_frechet_distance_is_scipys():
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
     assert frechet_distance(a.float(), a.float()) == pytest.approx(0, abs=1e-9)
     assert frechet_distance(a, a + 3) == pytest.approx(12 * 9, rel=1e-9)  # only the mean moved
+
+
+@pytest.mark.parametrize("k", [3, 5])
+def test_precision_recall_density_and_coverage_are_their_authors(k, capsys):
+    generator = torch.Generator().manual_seed(0)
+    real = torch.randn(700, 12, generator=generator)
+    fake = 0.8 * torch.randn(600, 12, generator=generator) + 0.2
+    for a, b in ((real, fake), (fake, real)):
+        expected = compute_prdc(a.numpy(), b.numpy(), nearest_k=k)
+        assert neighbourhood_scores(a, b, k) == pytest.approx(expected, abs=1e-9)
+    assert neighbourhood_scores(real, real)["recall"] == 1
+    assert neighbourhood_scores(real, real + 100) == dict.fromkeys(expected, 0)
+    with pytest.raises(ValueError, match="5 and 700 features; more than k=5"):
+        neighbourhood_scores(real[:5], real)
 
 
 def test_real_digits_score_well_and_what_is_no_digit_does_not(test_set):

@@ -19,7 +19,7 @@ from vae.store.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from vae.store.files import FileError, save_tensors
 from vae.training import loop
 from vae.training.machine import Machine, interrupts
-from vae.training.optimizer import one_cycle
+from vae.training.optimizer import one_cycle, plateau
 from vae.training.prior import PriorTrainer
 from vae.training.sharpen import SharpenTrainer
 from vae.training.vae import Trainer
@@ -89,6 +89,8 @@ def test_a_training_in_a_thread_or_beside_others_is_interrupted_as_ever():
 def test_each_step_is_taken_at_the_learning_rate_of_the_schedule(begin, monkeypatch):
     training = begin()
     share = one_cycle(training.config.warmup, 8)
+    if isinstance(training, SharpenTrainer):
+        share = plateau(training.config.warmup, training.config.fall, 8)
 
     def rates(training):
         seen, step = [], training.training_step
@@ -127,6 +129,15 @@ def test_learning_rate_rises_then_falls_to_zero():
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
     assert rates[100] == pytest.approx(0)
     assert one_cycle(0.01, 1)(0) == 1
+
+
+def test_learning_rate_rises_stays_and_falls():
+    share = plateau(0.1, 0.3, 100)
+    rates = [share(step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9:71] == [pytest.approx(1)] * 62
+    assert rates[85] == pytest.approx(0.5)
+    assert rates[100] == 0
 
 
 def test_the_average_of_the_weights_is_what_is_saved(begin):

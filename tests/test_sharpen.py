@@ -29,10 +29,12 @@ def folder(folder):
     return folder
 
 
-@pytest.fixture(params=[0, 10], ids=["plain", "conditional"])
+@pytest.fixture(params=[(0, "diagonal"), (0, "coupled"), (10, "coupled")])
 def sharpener(request, folder, tmp_path):
-    """A training on a model that is told the digit, and on one that is not."""
-    make(latent_size=3, latent_grid=1, num_classes=request.param).save_pretrained(folder)
+    """A training on models that are told the digit or not, with either kind of posterior."""
+    classes, posterior = request.param
+    shape = {"latent_size": 3, "latent_grid": 1, "num_classes": classes}
+    make(**shape, posterior=posterior).save_pretrained(folder)
     model = vae.VAE.from_pretrained(folder)
     return SharpenTrainer(model, folder, tmp_path / "sharp", few(clip_norm=1e9))
 
@@ -64,7 +66,9 @@ def test_the_step_has_the_gradient_of_the_loss_written_out(number, sharpener, mo
     model, (n, d) = sharpener.result, (len(x), len(drawn))
     conditional = model.config.num_classes > 0
     token = model.class_token(torch.cat([labels, labels[:d]]) if conditional else None, n + d)
-    u = model.couplings(torch.cat([mean + std * noise, drawn]), token).detach()
+    parts = (None, None) if token is None else token.split([n, d])
+    coded = model.decoder_input(mean + std * noise, parts[0])
+    u = torch.cat([coded, model.couplings(drawn, parts[1])]).detach()
     told = labels[:d] if conditional else torch.full((d,), 10)
     got = {}
 

@@ -37,7 +37,11 @@ def test_each_optimiser_moves_its_own_parameters_and_no_others(trainer, monkeypa
     assert not any(moved(trainer.networks.lpips, snapshot(vae.LPIPS())))
 
 
-@pytest.mark.parametrize("shape", [{}, {"latent_grid": 1, "latent_size": 3, "num_classes": 10}])
+@pytest.mark.parametrize(
+    "shape",
+    [{}, *({"latent_grid": 1, "latent_size": 3, "num_classes": 10, "posterior": kind}
+           for kind in ("diagonal", "coupled"))],
+)  # fmt: skip
 @pytest.mark.parametrize("number", [0, 1])  # LPIPS is measured at 0, and a constant at 1
 def test_the_step_has_the_gradient_of_the_loss_written_out(
     number, shape, tiny, tmp_path, monkeypatch
@@ -133,13 +137,15 @@ TERMS = {  # weight: what it adds to the logged terms
 }
 
 
+@pytest.mark.parametrize("posterior", ["diagonal", "coupled"])
 @pytest.mark.parametrize("classes", [0, 10])
 def test_the_couplings_and_nothing_else_get_the_gradient_of_the_marginal_kl(
-    classes, tiny, tmp_path, monkeypatch
+    classes, posterior, tiny, tmp_path, monkeypatch
 ):
     got = {}
     for weight in (0.0, 10.0):
         shape = {"latent_size": 3, "latent_grid": 1, "num_classes": classes}
+        shape |= {"posterior": posterior}
         config = tiny(shape, w_marginal=weight, beta=0.7, clip_norm=1e9)
         trainer = Trainer(config, tmp_path / str(weight))
         nets = trainer.networks
@@ -156,7 +162,9 @@ def test_the_couplings_and_nothing_else_get_the_gradient_of_the_marginal_kl(
             trainer.step = step_number % 16
             x, labels, noise = trainer.next_batch()
             step.training_step(nets, 1, False, x, labels, noise)
-            codes.append(nets.model.encode(x, labels).gaussian.sample(noise).detach())
+            token = nets.model.class_token(labels, len(x))
+            drawn = nets.model.encode(x, labels).gaussian.sample(noise)
+            codes.append(nets.model.decoder_input(drawn, token).detach())
             digits.append(labels)
     u = torch.cat(codes[::-1])[:512]
     labels = torch.cat(digits[::-1])[:512] if classes else None

@@ -24,7 +24,6 @@ from vae.store.settings import from_saved
 
 ROOT = Path(__file__).parent.parent
 ASSETS, RUNS = ROOT / "assets", ROOT / "runs" / "results"
-SECOND = ASSETS / "second_judge"
 PROBE, PROBE_STEPS = "latent_16", 20  # five rounds of the terms that count every fourth step
 FULL_SECONDS = 1500  # of a training in full of which there is no record
 
@@ -69,17 +68,12 @@ def training(name: str, flags: str, usual: float, keep: Callable | None = None,
     return Part(verb, name, record.get("seconds", {}).get("all", usual), done, make, command)
 
 
-def measurement(name: str, seconds: float, weights: list[Path], measure: Callable,
-                judged: bool = True) -> Part:  # fmt: skip
-    """A row of a table, which `measure()` gives; out of date when the weights are others.
-
-    `judged`: the judges' weights count as well.
-    """
-    shown = [folder / "model.safetensors" for folder in (JUDGE, SECOND) if judged] + weights
+def measurement(name: str, seconds: float, weights: list[Path], measure: Callable) -> Part:
+    """A row of a table, which `measure()` gives; out of date when the weights are others."""
     return Part(
         "measure", name, seconds,
-        done=lambda: bool(row(name)) and is_of(row(name).get("weights"), shown),
-        make=lambda: keep_row(name, measure() | {"weights": fingerprint(*shown)}),
+        done=lambda: bool(row(name)) and is_of(row(name).get("weights"), weights),
+        make=lambda: keep_row(name, measure() | {"weights": fingerprint(*weights)}),
     )  # fmt: skip
 
 
@@ -131,8 +125,9 @@ def keep_row(name: str, content: dict) -> None:
 
 
 def fingerprint(*files: Path) -> str:
-    """Of what was measured or drawn, and by what: where it differs, a part is out of date."""
-    return sha256(b"".join(path.read_bytes() for path in files))[:16]
+    """Of the judge and of what was measured: where it differs, a row is out of date."""
+    parts = [path.read_bytes() for path in (JUDGE / "model.safetensors", *files)]
+    return sha256(b"".join(parts))[:16]
 
 
 def is_of(mark: str | None, files: list[Path]) -> bool:

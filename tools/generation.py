@@ -9,10 +9,9 @@ from pathlib import Path
 
 import torch
 from common import ASSETS, Part, measurement, picture
-from latents import CHUNK, DRAWS, decode, draw_panels, encode, seeded
+from latents import DRAWS, decode, draw_panels, encode, seeded
 from matplotlib.figure import Figure
 from models import CONDITIONAL
-from second_judge import SecondJudge
 from torch import Tensor
 
 import vae
@@ -21,43 +20,32 @@ from vae.show.showcase import REFERENCE
 from vae.store.folder import read_metrics
 
 SIZES = sorted(REFERENCE)
-BOTH = ("reconstructions", "N(0, I)")
-SOURCES = {"latent": (*BOTH, "prior, unguided", "prior"), "global": BOTH, "sharp": BOTH}
+SOURCES = {"latent": ("reconstructions", "N(0, I)", "prior, unguided", "prior"),
+           "global": ("reconstructions", "N(0, I)")}  # fmt: skip
 SCORED = ["training digits", "test digits"]
 SCORED += [f"{k}_{size}, {source}" for k in SOURCES for size in SIZES for source in SOURCES[k]]
-SCORED += [f"{name}, N(0, I)" for name in (CONDITIONAL, f"sharp_{CONDITIONAL}")]
+SCORED += [f"{CONDITIONAL}, N(0, I)"]
 BOUNDED = [*(f"global_{size}" for size in SIZES), CONDITIONAL]
 BOUND_IMAGES, BOUND_SAMPLES = 1000, 500
-SCORE_SECONDS, PRIOR_SCORE_SECONDS, BOUND_SECONDS = 70, 215, 370  # prior: 10,000 draws of it
-LPIPS_IMAGES = 1000
-BY_SECOND = ("fid", "recognised", "accuracy", "precision", "recall", "density", "coverage")
+SCORE_SECONDS, PRIOR_SCORE_SECONDS, BOUND_SECONDS = 45, 190, 370  # prior: 10,000 draws of it
 BALANCED = torch.arange(DRAWS) % 10  # every digit as often
 
 
 def images_of(row: str) -> tuple[Tensor, Tensor | None]:
-    """The images that a row scores, (DRAWS, 1, 28, 28) in [-1, 1], and the digits they should be.
-
-    That is those that were asked for, or, of reconstructions, the originals'.
-    """
+    """The images that a row scores, (DRAWS, 1, 28, 28) in [-1, 1], and the digits asked for."""
     name, _, source = row.partition(", ")
     if not source:
         images, labels = load_digits("train" if name == "training digits" else "test")
         return vae.scale_images(images[:DRAWS]), labels[:DRAWS]
     model = VAE.from_pretrained(ASSETS / name)
-    if source in BOTH:
-        return made_by(model, source)
+    if source == "reconstructions":
+        return decode(model, encode(model, load_digits("test").images, seeded())), None
+    if source == "N(0, I)":
+        labels = BALANCED if model.config.num_classes else None
+        return model.sample(DRAWS, labels, seeded()), labels
     prior, guidance = LatentPrior.from_pretrained(ASSETS / name), 1.0 if "un" in source else None
     z = prior.sample(DRAWS, BALANCED, seeded(), guidance=guidance)
     return decode(model, z), BALANCED
-
-
-def made_by(model: VAE, source: str) -> tuple[Tensor, Tensor | None]:
-    """As `images_of`, for a model's reconstructions or its draws from N(0, I)."""
-    if source == "reconstructions":
-        images, labels = load_digits("test")
-        return decode(model, encode(model, images, seeded())), labels
-    labels = BALANCED if model.config.num_classes else None
-    return model.sample(DRAWS, labels, seeded()), labels
 
 
 def weights(row: str) -> list[Path]:
@@ -70,26 +58,9 @@ def weights(row: str) -> list[Path]:
 
 
 def score(row: str) -> dict:
-    """What the two judges make of a row's images. Each training digit is its own neighbour."""
+    """What the judge makes of a row's images. Each training digit is its own neighbour."""
     neighbours = None if row == "training digits" else load_digits("train").images
-    images, labels = images_of(row)
-    compared = row.endswith("reconstructions")
-    return judged(images, labels, neighbours) | (lpips_of(images) if compared else {})
-
-
-def judged(images: Tensor, labels: Tensor | None, neighbours: Tensor | None = None) -> dict:
-    """The first judge's scores, and those of the second that stand beside them."""
-    scores = vae.judge_images(images, labels, neighbours=neighbours)
-    second = vae.judge_images(images, labels, judge=SecondJudge.from_pretrained())
-    return scores | {"second": {name: second[name] for name in BY_SECOND if name in second}}
-
-
-@torch.no_grad()
-def lpips_of(images: Tensor) -> dict:
-    """LPIPS of the first test digits' reconstructions."""
-    lpips, originals = vae.LPIPS(), vae.scale_images(load_digits("test").images[:LPIPS_IMAGES])
-    parts = zip(originals.split(CHUNK), images[:LPIPS_IMAGES].split(CHUNK), strict=True)
-    return {"lpips": torch.cat([lpips(*pair) for pair in parts]).mean().item()}
+    return vae.judge_images(*images_of(row), neighbours=neighbours)
 
 
 def bound(name: str) -> dict:
@@ -113,8 +84,7 @@ def parts() -> list[Part]:
         seconds = PRIOR_SCORE_SECONDS if "prior" in row else SCORE_SECONDS
         found.append(measurement(f"generation/{row}", seconds, weights(row), partial(score, row)))
     for row in BOUNDED:
-        made = weights(row), partial(bound, row), False
-        found.append(measurement(f"bounds/{row}", BOUND_SECONDS, *made))
+        found.append(measurement(f"bounds/{row}", BOUND_SECONDS, weights(row), partial(bound, row)))
     shown = [row for size in SIZES for row in (f"latent_{size}, prior", f"global_{size}")]
     return [*found, picture("generation", [file for row in shown for file in weights(row)], draw)]
 

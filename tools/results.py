@@ -14,9 +14,10 @@ import autoencoder
 import comparisons
 import generation
 import models
+import sharpness
 from common import Part, slowness
 
-MODULES = (models, comparisons, generation, autoencoder)
+MODULES = (models, comparisons, generation, sharpness, autoencoder)
 ORDER = ("train", "sharpen", "train a prior", "measure", "draw")
 
 

@@ -37,12 +37,9 @@ class VAEConfig:
         12, "invertible layers that shape a global latent of two values or more", 0, 64
     )
     posterior: str = option(
-        "coupled",
-        "side of the couplings on which q(z|x) is a Gaussian: the decoder's, or, as in"
-        " older models, the prior's (diagonal)",
-        choices=("coupled", "diagonal"),
-        before="diagonal",
-    )
+        "diagonal", "side of the couplings on which q(z|x) is a Gaussian: the prior's, or the "
+        "decoder's (coupled)", choices=("diagonal", "coupled")
+    )  # fmt: skip
     variational: bool = option(True, "or a plain autoencoder: no draw, z is the mean; beta 0")
 
     def __post_init__(self):
@@ -52,7 +49,7 @@ class VAEConfig:
             given = f"num_classes={self.num_classes}"
             raise ValueError(f"{given} needs cross_attention=True, by which labels enter")
         if not self.coupling_count:  # both are the same
-            object.__setattr__(self, "posterior", "coupled")
+            object.__setattr__(self, "posterior", "diagonal")
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

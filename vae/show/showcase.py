@@ -14,10 +14,8 @@ SHIPPED = {  # folder in assets/: what the model there is made of
     **{f"global_{size}": VAEConfig(size, 1) for size in REFERENCE},
     "conditional_16": VAEConfig(16, 1, num_classes=10),
 }
-SHARPENED = {  # folder of a model whose decoder was trained on: folder of the model before
-    **{f"sharp_{size}": f"global_{size}" for size in REFERENCE},
-    "sharp_conditional_16": "conditional_16",
-}
+# folder of a model whose decoder was trained on: folder of the model before
+SHARPENED = {f"sharp_{size}": f"global_{size}" for size in sorted(REFERENCE)}
 NO_ASSETS = "This needs `assets/` of the repository, here or one folder up: clone it to see this."
 
 

@@ -12,16 +12,15 @@ REMEDY = "name another folder, or delete it"  # where a folder has other setting
 
 
 def option(default, help: str, low=None, high=None, choices: tuple = (), kind: type | None = None,
-           decides: bool = True, before=None):  # fmt: skip
+           decides: bool = True):  # fmt: skip
     """A dataclass field: what it is, its lowest and highest value, or the values it can have.
 
     Its type is that of `default`, or of what a tuple holds; `kind`, where the default is None.
-    `decides`: whether the result depends on it, so that two values are two settings. `before`: its
-    value in files that were written before there was this option, if that is not the default.
+    `decides`: whether the result depends on it, so that two values are two settings.
     """
     of = type(default[0] if isinstance(default, tuple) else default)
     limits = {"help": help, "low": low, "high": high, "choices": choices, "kind": kind or of}
-    limits |= {"decides": decides, "before": before}
+    limits["decides"] = decides
     return field(default=default, metadata=limits)
 
 
@@ -73,12 +72,11 @@ def from_saved(config: type, saved: dict):
     """The config that was saved as a dict. Raises `TypeError` or `ValueError` for a wrong one."""
     if unknown := set(saved) - {one.name for one in fields(config)}:
         raise ValueError(f"unknown settings {sorted(unknown)}")
-    older = {one.name: one.metadata["before"] for one in options_of(config)}
-    return config(**{k: v for k, v in older.items() if v is not None} | saved)
+    return config(**saved)
 
 
 def config_differences(saved: dict, config) -> list[str]:
-    """Where a saved dict differs from `config`, in words, once it is read by `from_saved`.
+    """Where a saved dict differs from `config`, in words; what it lacks counts as the default.
 
     Settings that `config` does not know do not count.
     """

@@ -92,6 +92,17 @@ def one_cycle(warmup: float, total_steps: int) -> Callable[[int], float]:
     return share
 
 
+def plateau(warmup: float, fall: float, total_steps: int) -> Callable[[int], float]:
+    """As `one_cycle`, but constant until the last part, `fall` of all steps, and linear then."""
+
+    def share(step: int) -> float:
+        return min(
+            1, (step + 1) / (warmup * total_steps), (total_steps - step) / (fall * total_steps)
+        )
+
+    return share
+
+
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """Move the average of the weights towards the model's, faster while `step` is small."""

@@ -24,6 +24,7 @@ from .isolation import Seeded, apart
 from .latents import check_same_vae, digits_of, encode, finished_vae, vae_hash
 from .loop import complete
 from .machine import Machine
+from .optimizer import plateau
 from .run_loop import RunLoop
 
 BETAS = 0.0, 0.99  # Adam's: no momentum between two networks that chase each other
@@ -76,6 +77,7 @@ class SharpenTrainer(RunLoop):
     def __init__(self, vae: VAE, source: Path, run_dir: Path, config: SharpenConfig):
         train_set, test_set, before = digits_of(source, config)
         super().__init__(config, run_dir, Machine(config.mixed_precision), *train_set, *test_set)
+        self.schedule = plateau(config.warmup, config.fall, self.total_steps)
         self.source, self.result = source, vae.to(self.device).requires_grad_(False)
         self.images, self.labels = (part.to(self.device) for part in train_set)
         self.mean, self.std, _ = encode(vae, *train_set)

@@ -1,15 +1,22 @@
-"""A second judge of another architecture, so that no score hangs on one network's taste."""
+"""Two stricter judges, to whom a blurred digit is none, of two architectures.
+
+The package's judge reads blurred digits as well as sharp ones. These were trained not to, so that
+they can tell what sharpening is worth, and there are two, so that no score hangs on one network.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch.nn.functional as F
-from common import SECOND
+from common import ASSETS
 from torch import Tensor, nn
 
+from vae import Judge
 from vae.blocks import NORM_GROUPS, DownBlock, MidBlock
 from vae.store.modules import Pretrained
 from vae.store.settings import check_options, option
+
+FOLDERS = {"strict": ASSETS / "judges" / "strict", "second": ASSETS / "judges" / "second"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class SecondJudge(Pretrained):
         self.classify = nn.Linear(self.config.features, 10)
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path = SECOND) -> "SecondJudge":
+    def from_pretrained(cls, directory: str | Path = FOLDERS["second"]) -> "SecondJudge":
         return super().from_pretrained(directory)
 
     def features(self, x: Tensor) -> Tensor:
@@ -52,3 +59,9 @@ class SecondJudge(Pretrained):
     def forward(self, x: Tensor) -> Tensor:
         """Logits of the ten digits, (B, 10), for images `x`: (B, 1, 28, 28) in [-1, 1]."""
         return self.classify(self.features(x))
+
+
+def load_judges() -> dict[str, nn.Module]:
+    """Both of them, by their names."""
+    kinds = {"strict": Judge, "second": SecondJudge}
+    return {name: kind.from_pretrained(FOLDERS[name]) for name, kind in kinds.items()}

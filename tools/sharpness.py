@@ -1,0 +1,86 @@
+"""What sharpening a decoder is worth, by two judges that blur does not please.
+
+Reconstructions of the 10,000 test digits, and as many draws of N(0, I), of each sharp model and of
+the one before, are scored into `assets/sharpness.json`.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from common import ASSETS, Part, measurement
+from judges import FOLDERS, load_judges
+from latents import CHUNK, DRAWS, decode, encode, seeded
+from torch import Tensor
+
+import vae
+from vae import VAE, load_digits
+from vae.judge import nearest_mse
+from vae.show.showcase import SHARPENED
+
+REAL = "test digits"
+SOURCES = ("reconstructions", "N(0, I)")
+LPIPS_IMAGES = 1000
+SCORE_SECONDS = 90
+KEPT = ("fid", "recognised", "accuracy", "precision", "recall", "density", "coverage")
+
+
+def rows() -> list[str]:
+    """The real digits, then each model's "name, source", that of before and the sharp one."""
+    pairs = [(before, sharp) for sharp, before in SHARPENED.items()]
+    names = [f"{name}, {source}" for pair in pairs for source in SOURCES for name in pair]
+    return [REAL, *names]
+
+
+def weights(name: str) -> list[Path]:
+    """The files that a row is measured with."""
+    judges = [folder / "model.safetensors" for folder in FOLDERS.values()]
+    return judges + ([] if name == REAL else [ASSETS / name.split(", ")[0] / VAE.weights_name])
+
+
+def parts() -> list[Part]:
+    """The rows."""
+    return [
+        measurement(f"sharpness/{row}", SCORE_SECONDS, weights(row), partial(score, row))
+        for row in rows()
+    ]
+
+
+def score(row: str) -> dict:
+    """Both judges' scores of a row's images, grey pixels, LPIPS to the originals, and copies."""
+    test, train = load_digits("test"), load_digits("train").images
+    name, _, source = row.partition(", ")
+    images, labels = (
+        (vae.scale_images(test.images), test.labels)
+        if row == REAL
+        else made_by(VAE.from_pretrained(ASSETS / name), source)
+    )
+    scores = {judge: vae.judge_images(images, labels, judge=by)
+              for judge, by in load_judges().items()}  # fmt: skip
+    found = {judge: {k: scores[judge][k] for k in KEPT if k in scores[judge]} for judge in scores}
+    found["grey"] = scores["strict"]["grey"]
+    found["mse"] = vae.mse(vae.scale_images(test.images), images).mean().item()
+    nearest = nearest_mse(images, train)
+    found |= {"nearest": nearest.median().item(), "nearest_least": nearest.min().item()}
+    if source == SOURCES[0]:
+        found["lpips"] = lpips_of(images)
+    else:
+        del found["mse"]
+    return found
+
+
+def made_by(model: VAE, source: str) -> tuple[Tensor, Tensor | None]:
+    """A model's reconstructions or draws, (DRAWS, 1, 28, 28), and the digits they should be."""
+    if source == SOURCES[0]:
+        images, labels = load_digits("test")
+        return decode(model, encode(model, images, seeded())), labels
+    labels = torch.arange(DRAWS) % 10 if model.config.num_classes else None
+    return model.sample(DRAWS, labels, seeded()), labels
+
+
+@torch.no_grad()
+def lpips_of(images: Tensor) -> float:
+    """LPIPS of the first test digits' reconstructions."""
+    lpips, originals = vae.LPIPS(), vae.scale_images(load_digits("test").images[:LPIPS_IMAGES])
+    pairs = zip(originals.split(CHUNK), images[:LPIPS_IMAGES].split(CHUNK), strict=True)
+    return torch.cat([lpips(*pair) for pair in pairs]).mean().item()
