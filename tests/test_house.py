@@ -13,7 +13,17 @@ PACKAGE = Path(vae.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 TEXTS = {path.relative_to(PACKAGE).as_posix(): path.read_text("utf-8") for path in FILES}
 TREES = {name: ast.parse(text) for name, text in TEXTS.items()}
-METHOD = ["checks", "data", "blocks", "couplings", "model", "discriminator", "perceptual", "losses"]
+METHOD = [
+    "checks",
+    "data",
+    "blocks",
+    "couplings",
+    "posterior",
+    "model",
+    "discriminator",
+    "perceptual",
+    "losses",
+]
 METHOD += ["prior", "metrics"]
 LIGHT = """
 import sys, vae
@@ -78,7 +88,7 @@ def test_the_step_knows_neither_files_nor_processes():
 def test_nothing_is_too_long_to_be_read():
     lines = {name: len(text.splitlines()) for name, text in TEXTS.items()}
     assert max(lines.values()) <= 300
-    assert sum(lines[f"{name}.py"] for name in METHOD) <= 1450
+    assert sum(lines[f"{name}.py"] for name in METHOD) <= 1500
     for name, tree in TREES.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.ClassDef):

@@ -11,6 +11,7 @@ from pathlib import Path
 from address import branch, stamped
 from common import ASSETS, ROOT, read_json
 from comparisons import BETAS, curve_points
+from judges import FOLDERS
 from models import time_to_reference as passed_reference
 
 from vae.show.showcase import REFERENCE
@@ -18,6 +19,9 @@ from vae.store.folder import read_metrics
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 GALLERY = (2, 4, 16)
+APART = 0.03  # from which on a table says that the judges disagree
+MEANT = {f"global_{size}": f"{size} numbers, MSE + KL" for size in GALLERY}
+MEANT |= {f"sharp_{size}": f"{size} numbers, sharpened" for size in GALLERY}
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -116,6 +120,7 @@ def sizes() -> str:
 def knobs() -> str:
     """What to turn, on the command line and in a notebook, and what it was measured to do."""
     points, drawn = curve_points(), read_json(ASSETS / "generation.json")
+    sharp = read_json(ASSETS / "sharpness.json")
     runs = {name: read_metrics(ASSETS / name)["test"] for name in
             ("latent_2", "latent_4", "latent_16", "global_16", "conditional_16")}  # fmt: skip
     terms = {
@@ -149,6 +154,10 @@ def knobs() -> str:
         ["`--w-perceptual 0`<br>`--w-adversarial 0`", "leave out LPIPS, the PatchGAN",
          f"size 4: LPIPS {full['lpips']:.4f} with both, {plain['lpips']:.4f} without; "
          f"{full['psnr']:.1f} and {plain['psnr']:.1f} dB"],
+        ["`sharpen`", "a sharper decoder for the same numbers, on 1×1",
+         "4 numbers: grey pixels "
+         + " without, ".join(f"{sharp[f'{name}_4, reconstructions']['grey']:.0%}"
+                             for name in ("global", "sharp")) + " with"],
         ["`train-prior`", "a learned prior: new digits on 7×7",
          f"size 4: draws recognised {recognised('latent_4, N(0, I)')} without, "
          f"{recognised('latent_4, prior')} with"],
@@ -196,6 +205,34 @@ def generation() -> str:
     return table(header, rows)
 
 
+def sharpness() -> str:
+    """What two strict judges make of the models on 1x1, before and after sharpening."""
+    rows = []
+    for name, row in read_json(ASSETS / "sharpness.json").items():
+        pair = [row[judge] for judge in FOLDERS]
+
+        def both(key: str, form: str, pair: list[dict] = pair) -> str:
+            if key not in pair[0]:
+                return "–"
+            first, second = (scores[key] for scores in pair)
+            apart = form.endswith("%") and abs(first - second) > APART
+            return f"{first:{form}} ({second:{form}})" + "&nbsp;†" * apart
+
+        model, _, source = name.partition(", ")
+        rows.append(
+            [", ".join([MEANT.get(model, model.replace("_", " ")), source]).strip(", "),
+             f"{row['mse']:.4f}" if "mse" in row else "–",
+             f"{row['lpips']:.3f}" if "lpips" in row else "–", f"{row['grey']:.1%}",
+             both("fid", ".2f"), both("recognised", ".1%"), both("accuracy", ".1%"),
+             f"{pair[0]['precision']:.2f}, {pair[0]['recall']:.2f}",
+             f"{pair[0]['density']:.2f}, {pair[0]['coverage']:.2f}", f"{row['nearest']:.3f}"]
+        )  # fmt: skip
+    header = ["images", "MSE", "LPIPS", "grey pixels", "digit-FID", "recognised > 0.9",
+              "read as the original", "precision, recall", "density, coverage",
+              "MSE to the nearest training digit, median"]  # fmt: skip
+    return table(header, rows)
+
+
 def autoencoder() -> str:
     """Each plain autoencoder beside the variational one with the same network."""
     rows = []
@@ -217,7 +254,7 @@ def autoencoder() -> str:
 
 BLOCKS = (
     gallery, results, sizes, knobs, ablation, rates, time_to_reference, latent_sizes, generation,
-    autoencoder,
+    sharpness, autoencoder,
 )  # fmt: skip
 
 

@@ -7,16 +7,21 @@ the one before, are scored into `assets/sharpness.json`.
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
-from common import ASSETS, Part, measurement
+from common import ASSETS, Part, measurement, picture
 from judges import FOLDERS, load_judges
 from latents import CHUNK, DRAWS, decode, encode, seeded
+from matplotlib.figure import Figure
 from torch import Tensor
 
 import vae
 from vae import VAE, load_digits
 from vae.judge import nearest_mse
+from vae.show.figures import tile
+from vae.show.frames import Frames
 from vae.show.showcase import SHARPENED
+from vae.store.folder import FRAMES_NAME
 
 REAL = "test digits"
 SOURCES = ("reconstructions", "N(0, I)")
@@ -39,11 +44,13 @@ def weights(name: str) -> list[Path]:
 
 
 def parts() -> list[Part]:
-    """The rows."""
-    return [
+    """The rows, and the picture."""
+    found = [
         measurement(f"sharpness/{row}", SCORE_SECONDS, weights(row), partial(score, row))
         for row in rows()
     ]
+    frames = [ASSETS / sharp / FRAMES_NAME for sharp in SHARPENED]
+    return [*found, picture("sharpness", frames, draw)]
 
 
 def score(row: str) -> dict:
@@ -84,3 +91,23 @@ def lpips_of(images: Tensor) -> float:
     lpips, originals = vae.LPIPS(), vae.scale_images(load_digits("test").images[:LPIPS_IMAGES])
     pairs = zip(originals.split(CHUNK), images[:LPIPS_IMAGES].split(CHUNK), strict=True)
     return torch.cat([lpips(*pair) for pair in pairs]).mean().item()
+
+
+def draw() -> Figure:
+    """For each size: some test digits, and what the decoder made of them before and after."""
+    figure = Figure(figsize=(11, 1.75), dpi=110, layout="constrained")
+    for axis, sharp in zip(figure.subplots(1, len(SHARPENED)), SHARPENED, strict=True):
+        frames = Frames.load(ASSETS / sharp / FRAMES_NAME)
+        rows = {"original": frames.originals, "MSE + KL": frames.reconstructions[0],
+                "sharpened": frames.reconstructions[-1]}  # fmt: skip
+        digits = np.concatenate(list(rows.values()))
+        shown = tile(digits, len(frames.originals))
+        axis.imshow(shown, cmap="gray", vmin=-1, vmax=1)
+        axis.set_title(f"{VAE.from_pretrained(ASSETS / sharp).config.latent_size} numbers")
+        height, first = shown.shape[0] / len(rows), axis is figure.axes[0]
+        places = [height * (n + 0.5) - 0.5 for n in range(len(rows))]
+        axis.set_yticks(places, rows if first else [""] * len(rows), fontsize=11)
+        axis.set_xticks([])
+        axis.tick_params(length=0)
+        axis.set(frame_on=False)
+    return figure

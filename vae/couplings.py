@@ -1,21 +1,22 @@
-"""The couplings of a global latent, by which the prior gets the shape of the codes.
+"""The couplings of a global latent, and the gradient that shapes them.
 
 A VAE draws digits from N(0, I) only if its codes, of all images together, look like N(0, I). On a
 1x1 grid each class is a cluster of its own, with gaps in between, from which N(0, I) draws as well.
-So an invertible map stands between prior and decoder:
+The ELBO pays only a few nats for closing them, and the decoder has to learn a moved code anew.
 
-    z ~ N(0, I) -> map -> u -> decoder        encoder -> q(u|x) -> inverse map -> q(z|x)
+So an invertible map stands between prior and decoder, and its inverse behind the encoder:
 
-Encoder and decoder meet at u, where codes may lie as it suits them. The map carries N(0, I) there:
-it is the density of u, and learns from the KL alone, that of q(u|x) from it (a flow as prior: Chen
-et al., "Variational Lossy Autoencoder", 2017). It is made of affine couplings (Dinh, Sohl-Dickstein
-& Bengio, "Real NVP", 2017), whose inverse and volume are known exactly. A label, if there is one,
-enters the map, so that each class can lie where the prior lies, and z is free to hold the style.
+    encoder -> u -> inverse map -> z        z ~ N(0, I) -> map -> u -> decoder
 
-What a batch says of the density of all codes is noisy. So the couplings, and nothing else, get the
-same gradient from many remembered codes as well, `Couplings.marginal_nll`: that of the marginal
-KL(q(z) || p(z)), the part of the KL that tells nothing of an image (Hoffman & Johnson, "ELBO
-surgery", 2016).
+The two cancel: the map can carry codes to where the prior lies while the decoder sees the same u.
+It is made of affine couplings (Dinh, Sohl-Dickstein & Bengio, "Real NVP", 2017), whose inverse and
+volume are known exactly. A label, if there is one, enters the map, so that each class can lie where
+the prior lies, and z is free to hold the style. The noise of q(z|x) is a Gaussian's on either side
+of the map: see `vae/posterior.py`.
+
+Within the ELBO the couplings hardly move. They alone get one more gradient, that of the marginal
+KL(q(z) || p(z)), the part of the ELBO's KL that tells nothing of an image (Hoffman & Johnson, "ELBO
+surgery", 2016). It is the likelihood of codes u under the map, `Couplings.marginal_nll`.
 """
 
 from collections.abc import Callable
