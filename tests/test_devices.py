@@ -6,30 +6,35 @@ from dataclasses import replace
 import pytest
 import torch
 from elsewhere import DEVICE, Elsewhere, present
-from helpers import HalfPrecision, small_prior
+from helpers import HalfPrecision, make, small_prior
 
 import vae
 from vae.training import loop
 from vae.training.machine import Machine
 from vae.training.prior import PriorTrainer
+from vae.training.sharpen import SharpenTrainer
 from vae.training.vae import Trainer
 
-TRAININGS = ("7x7, all four terms", "1x1, conditional", "prior")
+TRAININGS = ("7x7, all four terms", "1x1, conditional", "prior", "sharpen")
 
 
 def begin(name, folder, precision=Machine):
     """One of the trainings, that can take ten steps and more."""
     few = {"epochs": 3, "max_train_images": 128}
     with pytest.MonkeyPatch.context() as patched:
-        for module in ("vae", "prior"):
+        for module in ("vae", "prior", "sharpen"):
             patched.setattr(f"vae.training.{module}.Machine", precision)
         if name == "prior":
             return PriorTrainer(vae.VAE.from_pretrained(folder), folder, small_prior(**few))
+        if name == "sharpen":
+            plain = make(latent_size=3, latent_grid=1, posterior="coupled").eval()
+            config = vae.SharpenConfig(**few, batch_size=32, lpips_images=4, frames=4)
+            return SharpenTrainer(plain, folder, folder / "run", config)
         model = vae.VAEConfig(2, channels=(8, 16, 16))
         config = vae.TrainConfig(
             model, beta=0.1, max_test_images=20, projected_images=20, adversarial_start=0.25,
-            perceptual_share=0.05, lpips_images=4, early_evaluations=0, frames=4, **few,
-            mixed_precision="no",
+            perceptual_share=0.05, w_perceptual=0.05, w_adversarial=0.1, lpips_images=4,
+            early_evaluations=0, frames=4, mixed_precision="no", **few,
         )  # fmt: skip
         if name.startswith("1x1"):
             config = replace(config, model=replace(model, latent_grid=1, num_classes=10))
@@ -124,12 +129,13 @@ def test_no_tensor_is_left_on_the_cpu(name, folder):
             prior, model = training.ema, training.vae
             assert type(model.sample(2, [3, 4], prior=prior)) is Elsewhere
         else:
-            assert len(training.frames.epochs) == 2  # of the steps from the fourth on
-            labels = 7 if name.startswith("1x1") else None
-            assert type(training.ema.sample(2, labels)) is Elsewhere
+            if name != "sharpen":  # whose first frame is of step 0
+                assert len(training.frames.epochs) == 2  # of the steps from the fourth on
+            labels, model = 7 if name.startswith("1x1") else None, training.result
+            assert type(model.sample(2, labels)) is Elsewhere
             images, digits = (part[:10] for part in training.test_set)
-            found = vae.evaluate(training.ema.train(), images, digits, lpips_images=2)
-            bound = vae.importance_weighted_bound(training.ema, images, 0.1, digits, samples=4)
+            found = vae.evaluate(model.train(), images, digits, lpips_images=2)
+            bound = vae.importance_weighted_bound(model, images, 0.1, digits, samples=4)
             assert found["images"] == len(bound) == 10
 
 

@@ -9,13 +9,15 @@ import generation
 import models
 import pytest
 import results
+import sharpness
 import torch
 from common import ROOT, Part, fingerprint, read_json
+from judges import FOLDERS
 from matplotlib.figure import Figure
 
 import vae
 from vae.cli import from_flags, parser
-from vae.show.showcase import REFERENCE
+from vae.show.showcase import REFERENCE, SHARPENED
 from vae.store.folder import read_metrics
 from vae.store.settings import config_differences
 
@@ -147,11 +149,35 @@ def test_what_is_generated_reaches_its_targets():
     assert rows[f"{models.CONDITIONAL}, N(0, I)"]["accuracy"] >= 0.97
 
 
+@pytest.mark.parametrize("sharp", SHARPENED)
+def test_a_sharp_decoder_draws_digits_from_the_same_latents(sharp):
+    rows, names = read_json(ROOT / "assets" / "sharpness.json"), (SHARPENED[sharp], sharp)
+    real = rows["test digits"]
+    for source in sharpness.SOURCES:
+        before, after = (rows[f"{name}, {source}"] for name in names)
+        assert after["grey"] == pytest.approx(real["grey"], rel=0.15)
+        assert before["grey"] > 1.15 * real["grey"]
+        for judge in FOLDERS:
+            assert after[judge]["fid"] < before[judge]["fid"]
+            for name in ("recall", "coverage"):
+                assert after[judge][name] > before[judge][name] - 0.02, (judge, name)
+        assert after["nearest"] > 0.5 * real["nearest"]  # no copies
+        assert after["nearest_least"] > 0
+    runs = [read_metrics(ROOT / "assets" / name)["test"] for name in names]
+    assert runs[1]["kl"] == pytest.approx(runs[0]["kl"], rel=1e-4)
+    assert runs[0]["sample"]["mse"] < runs[1]["sample"]["mse"] < 1.8 * runs[0]["sample"]["mse"]
+    weights = [vae.VAE.from_pretrained(ROOT / "assets" / name).state_dict() for name in names]
+    for name, tensor in weights[0].items():
+        assert name.startswith("decoder.") or torch.equal(tensor, weights[1][name]), name
+
+
 def test_what_was_scored_are_the_weights_that_are_shipped():
     for file in ("generation", "bounds"):
         rows = read_json(ROOT / "assets" / f"{file}.json")
         for name, row in rows.items():
             assert row["weights"] == fingerprint(*generation.weights(name)), name
+    for name, row in read_json(ROOT / "assets" / "sharpness.json").items():
+        assert row["weights"] == fingerprint(*sharpness.weights(name)), name
     pairs = read_json(ROOT / "assets" / "autoencoder.json")
     for name, (_, folder) in autoencoder.folders().items():
         of = fingerprint(folder / "model.safetensors")
