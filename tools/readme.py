@@ -32,17 +32,22 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 def gallery() -> str:
     """The badges that open the notebooks in Colab, and the GIFs: as many in a row as fit."""
     site = "https://colab.research.google.com"
-    badges, gifs = [], {"latent": [], "reconstruction": []}
+    gifs = {"latent": [], "reconstruction": []}
+    lines = []
+    for grid, end in (("7×7", ""), ("1×1", "_on_1x1")):
+        names = [(f"{size} on {grid}", f"vae_latent_{size}{end}") for size in GALLERY]
+        lines.append("latent size " + " · ".join(
+            f"{shown} [![Open latent size {shown} in Colab]({site}/assets/colab-badge.svg)]"
+            f"({site}/github/{stamped()}/blob/{branch()}/notebooks/{name}.ipynb)"
+            for shown, name in names
+        ))  # fmt: skip
     for size in GALLERY:
-        badge = f"[![Open latent size {size} in Colab]({site}/assets/colab-badge.svg)]"
-        path = f"{stamped()}/blob/{branch()}/notebooks/vae_latent_{size}.ipynb"
-        badges.append(f"latent size {size} {badge}({site}/github/{path})")
         for kind, shown in gifs.items():
             source = f"assets/latent_{size}/{kind}.gif"
             shown.append(
                 f'<img width="270" alt="{kind}s of size {size} as they form" src="{source}">'
             )
-    return "\n\n".join([" · ".join(badges), *("\n".join(shown) for shown in gifs.values())])
+    return "\n\n".join([*lines, *("\n".join(shown) for shown in gifs.values())])
 
 
 def results() -> str:
