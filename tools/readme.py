@@ -13,6 +13,7 @@ from common import ASSETS, ROOT, read_json
 from comparisons import BETAS, curve_points
 from judges import FOLDERS
 from models import time_to_reference as passed_reference
+from sharpness import rows as in_order
 
 from vae.show.showcase import REFERENCE
 from vae.store.folder import read_metrics
@@ -212,8 +213,9 @@ def generation() -> str:
 
 def sharpness() -> str:
     """What two strict judges make of the models on 1x1, before and after sharpening."""
-    rows = []
-    for name, row in read_json(ASSETS / "sharpness.json").items():
+    rows, scored = [], read_json(ASSETS / "sharpness.json")
+    for name in in_order():
+        row = scored[name]
         pair = [row[judge] for judge in FOLDERS]
 
         def both(key: str, form: str, pair: list[dict] = pair) -> str:

@@ -95,7 +95,7 @@ def lpips_of(images: Tensor) -> float:
 
 def draw() -> Figure:
     """For each size: some test digits, and what the decoder made of them before and after."""
-    figure = Figure(figsize=(11, 1.75), dpi=110, layout="constrained")
+    figure = Figure(figsize=(11, 1.5), dpi=110, layout="constrained")
     for axis, sharp in zip(figure.subplots(1, len(SHARPENED)), SHARPENED, strict=True):
         frames = Frames.load(ASSETS / sharp / FRAMES_NAME)
         rows = {"original": frames.originals, "MSE + KL": frames.reconstructions[0],
