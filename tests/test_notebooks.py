@@ -90,7 +90,7 @@ def test_a_committed_notebook_ran_from_top_to_bottom_with_the_recipe_of_the_resu
     shipped = ASSETS / (f"latent_{size}" if grid == 7 else f"global_{size}")
     sample = read_metrics(shipped)["test"]["sample"]
     (shown,) = (
-        o.data["text/markdown"] for o in outputs if "| the mean of q(z|x) |" in str(o.get("data"))
+        o.data["text/markdown"] for o in outputs if "| reconstruction from |" in str(o.get("data"))
     )
     assert f"| {sample['mse']:.5f} | {sample['ssim']:.4f} |" in shown
     assert ("| the reference |" in shown) == (grid == 7)

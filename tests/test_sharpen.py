@@ -112,6 +112,16 @@ def test_a_term_is_computed_if_its_weight_is_above_zero(folder, tmp_path):
             assert {n in training.log.recent[0] for n in names} == {value > 0}
     with pytest.raises(ValueError, match="w_mse=0 and w_perceptual=0"):
         few(w_mse=0, w_perceptual=0)
+    with pytest.raises(ValueError, match=r"drawn_share=1\.5 is not allowed"):
+        few(drawn_share=1.5)
+
+
+def test_draws_of_the_prior_join_a_batch_as_often_as_asked(folder, tmp_path):
+    for share, count in ((0.0, 0), (0.25, 8), (1.0, 32)):
+        model = vae.VAE.from_pretrained(folder)
+        training = SharpenTrainer(model, folder, tmp_path, few(drawn_share=share))
+        assert len(training.next_batch()[-1]) == count
+        training.optimize()
 
 
 def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(folder, monkeypatch):

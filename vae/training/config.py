@@ -145,7 +145,7 @@ class SharpenConfig:
     lpips_variant: str = option("shift_tolerant", "weights of LPIPS", choices=VARIANTS)
     lazy: int = option(4, "LPIPS counts every so many-th step, so many times", 1)
     w_adversarial: float = option(0.7, "weight of the generator's loss: more is sharper", 0)
-    drawn_share: float = option(0.5, "draws of N(0, I) that join a batch, as a share of it", 0, 4)
+    drawn_share: float = option(0.5, "draws of N(0, I) that join a batch, as a share of it", 0, 1)
     mixed_precision: str = option("no", "of the decoder", choices=PRECISIONS)
     lpips_images: int = option(1000, "test images on which LPIPS is measured", 0)
     frames: int = option(24, "of the GIF, close together at the start", 1, 200)
