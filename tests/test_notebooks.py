@@ -205,7 +205,7 @@ FORK = "https://github.com/some-body/their.vae/blob/{}/notebooks/vae_latent_2.ip
 
 
 def setup_source():
-    source = notebooks.generate(2).cells[1].source
+    source = notebooks.generate("vae_latent_2").cells[1].source
     return TransformerManager().transform_cell(source)
 
 
