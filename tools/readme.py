@@ -227,7 +227,7 @@ def sharpness() -> str:
 
         model, _, source = name.partition(", ")
         rows.append(
-            [", ".join([MEANT.get(model, model.replace("_", " ")), source]).strip(", "),
+            [", ".join([MEANT.get(model, model), source]).strip(", "),
              f"{row['mse']:.4f}" if "mse" in row else "–",
              f"{row['lpips']:.3f}" if "lpips" in row else "–", f"{row['grey']:.1%}",
              both("fid", ".2f"), both("recognised", ".1%"), both("accuracy", ".1%"),

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import ASSETS, Part, measurement, picture
+from generation import images_of
 from judges import FOLDERS, load_judges
-from latents import CHUNK, DRAWS, decode, encode, seeded
+from latents import CHUNK
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -55,34 +56,19 @@ def parts() -> list[Part]:
 
 def score(row: str) -> dict:
     """Both judges' scores of a row's images, grey pixels, LPIPS to the originals, and copies."""
-    test, train = load_digits("test"), load_digits("train").images
-    name, _, source = row.partition(", ")
-    images, labels = (
-        (vae.scale_images(test.images), test.labels)
-        if row == REAL
-        else made_by(VAE.from_pretrained(ASSETS / name), source)
-    )
+    test, (images, asked) = load_digits("test"), images_of(row)
+    compared = row.endswith(SOURCES[0])
+    labels = test.labels if compared else asked
     scores = {judge: vae.judge_images(images, labels, judge=by)
               for judge, by in load_judges().items()}  # fmt: skip
     found = {judge: {k: scores[judge][k] for k in KEPT if k in scores[judge]} for judge in scores}
     found["grey"] = scores["strict"]["grey"]
-    found["mse"] = vae.mse(vae.scale_images(test.images), images).mean().item()
-    nearest = nearest_mse(images, train)
+    nearest = nearest_mse(images, load_digits("train").images)
     found |= {"nearest": nearest.median().item(), "nearest_least": nearest.min().item()}
-    if source == SOURCES[0]:
+    if compared:
+        found["mse"] = vae.mse(test.images, images).mean().item()
         found["lpips"] = lpips_of(images)
-    else:
-        del found["mse"]
     return found
-
-
-def made_by(model: VAE, source: str) -> tuple[Tensor, Tensor | None]:
-    """A model's reconstructions or draws, (DRAWS, 1, 28, 28), and the digits they should be."""
-    if source == SOURCES[0]:
-        images, labels = load_digits("test")
-        return decode(model, encode(model, images, seeded())), labels
-    labels = torch.arange(DRAWS) % 10 if model.config.num_classes else None
-    return model.sample(DRAWS, labels, seeded()), labels
 
 
 @torch.no_grad()

@@ -195,7 +195,7 @@ class VAE(Pretrained):
         if not self.config.variational:  # a point: no width, and an infinite rate
             return DiagonalGaussian(mean, torch.full_like(mean, -torch.inf))
         logvar = LOGVAR_BOUND * torch.tanh(logvar / LOGVAR_BOUND)
-        if self.couplings and self.config.posterior == "coupled":
+        if self.config.posterior == "coupled":
             return CoupledGaussian(DiagonalGaussian(mean, logvar), self.couplings, token)
         return DiagonalGaussian(self.couplings.inverse(mean, token)[0], logvar)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..data import Digits
 from ..metrics import AGREEMENT, evaluate
 from ..model import VAE
+from ..perceptual import LPIPS
 from ..show.frames import Frames
 from ..show.run import Run, render
 from ..store.checkpoint import under
@@ -27,6 +28,12 @@ class RunLoop(Loop):
     test_set: Digits
     networks: Networks
     frames: Frames
+
+    def load_lpips(self) -> LPIPS | None:
+        """LPIPS, if the loss or a measurement asks for it."""
+        if not (self.config.w_perceptual or self.config.lpips_images):
+            return None
+        return LPIPS(self.config.lpips_variant).to(self.device)
 
     def note(self) -> None:
         """Record a frame of the GIFs."""

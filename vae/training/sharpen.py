@@ -11,7 +11,6 @@ from ..checks import gaussian
 from ..data import Digits, scale_images
 from ..discriminator import ImageDiscriminator
 from ..model import VAE
-from ..perceptual import LPIPS
 from ..show.frames import Frames, frame_steps
 from ..show.run import Run
 from ..store import folder
@@ -52,7 +51,8 @@ def sharpen(directory: str | Path, run_dir: str | Path | None = None,
         given = f"latent_grid={vae.config.latent_grid} leaves no blur to cure"
         raise ValueError(f"{given}: latent_grid=1 is expected")
     if folder.is_finished(run_dir) and not (run_dir / CHECKPOINT_NAME).is_file():
-        check_saved(folder.read_metrics(run_dir), directory, run_dir, config)
+        saved = sharpened_with(folder.read_metrics(run_dir), directory, run_dir)
+        check_same_settings(saved, config, f"run_dir={run_dir}, finished,")
         return Run.load(run_dir)
     folder.check_directory(run_dir)
     trainer = SharpenTrainer(vae, directory, run_dir, config)
@@ -60,13 +60,13 @@ def sharpen(directory: str | Path, run_dir: str | Path | None = None,
     return trainer.run
 
 
-def check_saved(metrics: dict, directory: Path, run_dir: Path, config: SharpenConfig) -> None:
-    """Raise `ValueError` unless `run_dir` holds what `config` makes of the VAE in `directory`."""
+def sharpened_with(metrics: dict, directory: Path, run_dir: Path) -> dict:
+    """The settings in `run_dir`'s metrics; `ValueError` unless of the VAE in `directory` now."""
     if not isinstance(saved := metrics.get("sharpen"), dict):
         held = f"run_dir={str(run_dir)!r} holds a run whose decoder was not sharpened"
         raise ValueError(f"{held}: {REMEDY}")
     check_same_vae(metrics, directory, WHAT, REMEDY)
-    check_same_settings(saved, config, f"run_dir={run_dir}")
+    return saved
 
 
 class SharpenTrainer(RunLoop):
@@ -90,10 +90,8 @@ class SharpenTrainer(RunLoop):
         rates = {"optimizer": config.learning_rate, "d_optimizer": config.discriminator_lr}
         shared = self.prepare({"decoder": decoder, "discriminator": discriminator}, rates)
         vae.decoder = self.ema  # by which results are measured
-        needs_lpips = config.w_perceptual or config.lpips_images
-        lpips = LPIPS(config.lpips_variant).to(self.device) if needs_lpips else None
         self.memory["perceptual"] = torch.zeros((), dtype=torch.float32, device=self.device)
-        self.networks = step.Networks(*shared, lpips, self.memory, config, self.machine)
+        self.networks = step.Networks(*shared, self.load_lpips(), self.memory, config, self.machine)
         self.metrics |= {"config": before["config"], "sharpen": asdict(config)}
         self.metrics["vae"] = vae_hash(source)
         self.keep(before["test"])
@@ -130,5 +128,5 @@ class SharpenTrainer(RunLoop):
 
     def check_saved(self, metrics: dict) -> None:
         """Raise `ValueError` for a checkpoint of another VAE or of other settings."""
-        check_saved(metrics, self.source, self.directory, self.config)
-        super().check_saved(metrics | {"config": metrics["sharpen"]})
+        saved = sharpened_with(metrics, self.source, self.directory)
+        super().check_saved(metrics | {"config": saved})

@@ -12,7 +12,6 @@ from ..checks import check_classes, gaussian
 from ..data import Digits, load_digits, scale_images
 from ..discriminator import PatchDiscriminator
 from ..model import VAE
-from ..perceptual import LPIPS
 from ..show.frames import Frames, frame_steps
 from ..show.run import Run
 from ..store.checkpoint import CHECKPOINT_NAME
@@ -69,8 +68,6 @@ class Trainer(RunLoop):
             networks = {"model": VAE(config.model), "discriminator": PatchDiscriminator()}
         rates = {"optimizer": config.learning_rate, "d_optimizer": config.discriminator_lr}
         shared = self.prepare({k: m.to(self.device) for k, m in networks.items()}, rates)
-        needs_lpips = config.w_perceptual or config.lpips_images
-        lpips = LPIPS(config.lpips_variant).to(self.device) if needs_lpips else None
         start = {"perceptual": 0.0, "penalty": step.PENALTY[0]}
         for name, value in start.items():
             self.memory[name] = torch.tensor(value, dtype=torch.float32, device=self.device)
@@ -79,7 +76,7 @@ class Trainer(RunLoop):
             none = torch.zeros(0, *config.model.latent_shape, dtype=torch.float32)
             codes = {"codes": none, "codes_of": torch.zeros(0, dtype=torch.int64)}
             self.memory |= {name: tensor.to(self.device) for name, tensor in codes.items()}
-        self.networks = step.Networks(*shared, lpips, self.memory, config, machine)
+        self.networks = step.Networks(*shared, self.load_lpips(), self.memory, config, machine)
         self.frames = Frames(self.test_set, config.projected_images)
         self.noted = set(frame_steps(self.total_steps, config.frames))
 
