@@ -145,3 +145,11 @@ def test_a_row_is_a_digit_and_a_column_a_draw(learned):
     assert torch.allclose(images[24:27], expected, atol=1e-4)
     with pytest.raises(ValueError, match="must know digits"):
         figures.plot_digits(make(), "name")
+
+
+def test_a_rate_that_stays_is_drawn_as_one_that_stays():
+    rows = [{"epoch": n, "kl": 16 + n * 1e-7, "mse": 0.1 + 0.01 * n} for n in range(3)]
+    mse, kl = figures.plot_curves(rows, "title").axes
+    assert kl.get_ylim() == pytest.approx((14.4, 17.6), rel=1e-6)
+    low, high = mse.get_ylim()
+    assert low < 0.1 < 0.12 < high < 0.15

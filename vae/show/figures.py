@@ -24,6 +24,7 @@ from ..store.files import write_atomically
 
 DPI = 100
 CELL = 30  # pixels of an image and the line around it
+ROUNDING = 1e-4  # of a value: less is no change, as of a rate that stays
 TITLES = {  # of the curves, with units
     "mse": "MSE, images in [-1, 1]",
     "ssim": "SSIM",
@@ -79,8 +80,11 @@ def plot_curves(rows: list[dict], title: str, columns: int = 3) -> Figure:
         axes.set(xlabel="epoch", yscale="log" if name in LOGARITHMIC else "linear")
         axes.set_title(TITLES[name], fontsize=10)
         axes.grid(alpha=0.3)
+        first, values = points[0][1], [value for _, value in points]
         if name.startswith("accuracy"):
             axes.set_ylim(0, 1)
+        elif max(values) - min(values) < ROUNDING * abs(first):  # no scale shows what is none
+            axes.set_ylim(first - 0.1 * abs(first), first + 0.1 * abs(first))
     return figure
 
 
