@@ -6,6 +6,9 @@ from helpers import make
 
 import vae
 from vae.couplings import Couplings
+from vae.data import Digits
+from vae.training import vae as training
+from vae.training.couplings import fit_couplings
 
 
 @pytest.mark.parametrize("classes", [0, 10])
@@ -149,3 +152,62 @@ def test_a_diagonal_posterior_is_a_gaussian_on_the_priors_side(digits):
         torch.testing.assert_close(model.decode(q.mean + q.std * noise), images)
     on_a_grid = vae.VAEConfig(4, posterior="coupled")  # where there are no couplings
     assert on_a_grid == vae.VAEConfig(4)
+
+
+@pytest.mark.parametrize("classes", [0, 10])
+def test_the_fit_at_the_end_is_by_likelihood_and_moves_the_couplings_alone(classes, tiny):
+    shape = {"latent_size": 4, "latent_grid": 1, "num_classes": classes}
+    model, train = make(**shape, posterior="coupled").eval(), vae.load_digits("train")
+    seen = Digits(*(part[:600] for part in train))
+    labels = seen.labels if classes else None
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    @torch.no_grad()
+    def measured():
+        noise = torch.randn(600, 4, 1, 1, generator=torch.Generator().manual_seed(0))
+        q = model.encode(vae.scale_images(seen.images), labels)
+        return q.kl(noise).mean().item(), model(vae.scale_images(seen.images), labels, noise)[0]
+
+    kl, images = measured()
+    config = tiny(shape, learning_rate=3e-3)
+    fit_couplings(model, seen, config, 200)
+    for name, tensor in model.state_dict().items():
+        moved = name.startswith("couplings.") and "rotation" not in name
+        assert torch.equal(tensor, before[name]) != moved, name
+    assert not any(parameter.requires_grad for parameter in model.couplings.parameters())
+    fitted, same = measured()
+    assert fitted < 0.7 * kl
+    assert torch.equal(images, same)
+    with torch.no_grad():
+        q = model.encode(vae.scale_images(seen.images), labels)
+        z = q.sample(torch.randn(600, 4, 1, 1)).flatten(1)
+    assert torch.allclose(torch.cov(z.T), torch.eye(4), atol=0.3)
+    assert torch.allclose(z.mean(0), torch.zeros(4), atol=0.3)
+
+
+@pytest.mark.parametrize("posterior", ["diagonal", "coupled"])
+def test_a_training_ends_with_the_fit_and_one_cut_off_there_ends_the_same(
+    posterior, tiny, tmp_path, monkeypatch
+):
+    shape = {"latent_size": 2, "latent_grid": 1, "posterior": posterior}
+    config = tiny(shape, max_train_images=64, w_perceptual=0.0, w_adversarial=0.0, lpips_images=0,
+                  frames=2, coupling_steps=3)  # fmt: skip
+    fit, asked = training.fit_couplings, []
+
+    def interrupted(*given):
+        asked.append(given[-1])
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return fit(*given)
+
+    whole = vae.train(config, tmp_path / "whole")
+    monkeypatch.setattr(training, "fit_couplings", interrupted)
+    if posterior == "coupled":
+        with pytest.raises(KeyboardInterrupt):
+            vae.train(config, tmp_path / "cut")
+    cut = vae.train(config, tmp_path / "cut")
+    assert asked == [6, 6] * (posterior == "coupled")  # of two steps of training
+    last = cut.metrics["history"]["test"][-1]
+    assert (cut.metrics["test"]["kl"] == pytest.approx(last["kl"])) == (posterior == "diagonal")
+    for ours, theirs in zip(cut.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from .store.settings import check_options, option
 MAP_SIZE = 7  # the smallest feature map, after two halvings of 28
 Labels = Tensor | Sequence[int] | int | None  # or a NumPy array
 Posterior = DiagonalGaussian | CoupledGaussian
+COUPLED_ABOVE = 4  # values of a global latent: fewer gain nothing by it (docs/generation.md)
 LOGVAR_BOUND = 15.0  # keeps exp(logvar / 2) between 5.5e-4 and 1.8e3: representable in fp16
 
 
@@ -25,6 +27,7 @@ LOGVAR_BOUND = 15.0  # keeps exp(logvar / 2) between 5.5e-4 and 1.8e3: represent
 class VAEConfig:
     """What a VAE is made of. An image's latent is (latent_size, latent_grid, latent_grid)."""
 
+    before: ClassVar = {"posterior": "diagonal"}  # what a file that does not say so was made of
     latent_size: int = option(2, "channels of the latent", 1, 64)
     latent_grid: int = option(7, "height and width of the latent; 1 is a global latent",
                               choices=(1, MAP_SIZE))  # fmt: skip
@@ -36,9 +39,9 @@ class VAEConfig:
     couplings: int = option(
         12, "invertible layers that shape a global latent of two values or more", 0, 64
     )
-    posterior: str = option(
-        "diagonal", "side of the couplings on which q(z|x) is a Gaussian: the prior's, or the "
-        "decoder's (coupled)", choices=("diagonal", "coupled")
+    posterior: str | None = option(
+        None, "side of the couplings on which q(z|x) is a Gaussian: the prior's, or the decoder's "
+        "(coupled); default: the latter above 4 values", choices=("diagonal", "coupled"), kind=str
     )  # fmt: skip
     variational: bool = option(True, "or a plain autoencoder: no draw, z is the mean; beta 0")
 
@@ -50,6 +53,9 @@ class VAEConfig:
             raise ValueError(f"{given} needs cross_attention=True, by which labels enter")
         if not self.coupling_count:  # both are the same
             object.__setattr__(self, "posterior", "diagonal")
+        if self.posterior is None:
+            chosen = "coupled" if self.latent_size > COUPLED_ABOVE else "diagonal"
+            object.__setattr__(self, "posterior", chosen)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

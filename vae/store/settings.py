@@ -69,10 +69,13 @@ def _as(kind: type, value: object) -> object:
 
 
 def from_saved(config: type, saved: dict):
-    """The config that was saved as a dict. Raises `TypeError` or `ValueError` for a wrong one."""
+    """The config that was saved as a dict. Raises `TypeError` or `ValueError` for a wrong one.
+
+    What it lacks is as in the class's `before`, where it has that, or the default.
+    """
     if unknown := set(saved) - {one.name for one in fields(config)}:
         raise ValueError(f"unknown settings {sorted(unknown)}")
-    return config(**saved)
+    return config(**getattr(config, "before", {}) | saved)
 
 
 def config_differences(saved: dict, config) -> list[str]:

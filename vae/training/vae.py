@@ -20,6 +20,7 @@ from ..store.folder import check_directory, is_finished
 from ..store.settings import check_kind, check_same_settings
 from . import step
 from .config import TrainConfig, with_budget
+from .couplings import fit_couplings
 from .isolation import Seeded, apart
 from .loop import complete
 from .machine import Machine
@@ -98,6 +99,13 @@ class Trainer(RunLoop):
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor]:
         """The noise of z = mean + std * noise: (n, C, G, G)."""
         return (gaussian(n, *self.config.model.latent_shape, generator=generator),)
+
+    def finish(self, started: float) -> None:
+        """Fit the couplings to the codes as they are now; then as every run."""
+        if self.config.model.posterior == "coupled":
+            steps = round(self.config.coupling_steps * self.total_steps)
+            self.log.seconds += fit_couplings(self.result, self.train_set, self.config, steps)
+        super().finish(started)
 
     def training_step(self, x: Tensor, labels: Tensor | None, noise: Tensor) -> dict[str, Tensor]:
         adversarial = self.config.w_adversarial > 0 and self.step >= self.adversarial_from
