@@ -1,4 +1,4 @@
-"""What follows the training of a VAE: its couplings alone, fitted to the codes that it ends with."""
+"""The end of a training of a VAE: its couplings alone, fitted to the codes as they are then."""
 
 import time
 

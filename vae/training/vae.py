@@ -101,10 +101,11 @@ class Trainer(RunLoop):
         return (gaussian(n, *self.config.model.latent_shape, generator=generator),)
 
     def finish(self, started: float) -> None:
-        """Fit the couplings to the codes as they are now; then as every run."""
-        if self.config.model.posterior == "coupled":
-            steps = round(self.config.coupling_steps * self.total_steps)
+        """Fit the couplings to the codes as they are now, and measure again; then as every run."""
+        steps = round(self.config.coupling_steps * self.total_steps)
+        if steps and self.config.model.posterior == "coupled":
             self.log.seconds += fit_couplings(self.result, self.train_set, self.config, steps)
+            self.measure()
         super().finish(started)
 
     def training_step(self, x: Tensor, labels: Tensor | None, noise: Tensor) -> dict[str, Tensor]:
