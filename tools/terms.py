@@ -7,12 +7,11 @@ is measured into `assets/terms.json` by the strict judge.
 
 import shlex
 import statistics
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from common import ASSETS, RUNS, Part, measurement, picture, row, training
-from judges import FOLDERS, load_judges
+from common import ASSETS, RUNS, Part, keep_row, picture, row, training
+from judges import load_judges
 from latents import decode, encode, seeded
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -32,7 +31,7 @@ TERMS = {BLURRED: "--w-perceptual 0 --w-adversarial 0", NONE: "--w-adversarial 0
 WEIGHTS = (0.2, 2)  # of the adversarial term on the curve, beside none and the default
 CURVE = {BLURRED: "no LPIPS", NONE: "0", "w = 0.2": "0.2", ALL: "0.7", "w = 2": "2"}
 SOURCES = ("reconstructions", "N(0, I)")
-SHORT_SECONDS, MEASURE_SECONDS = 200, 60
+SHORT_SECONDS = 260
 SHOWN = 8  # digits in a row of the picture
 ALONG = (4, 8)  # of the ten digits, those that are shown along each curve
 
@@ -55,20 +54,18 @@ def name_of(size: int, variant: str, seed: int = SEEDS[0]) -> str:
 
 
 def parts() -> list[Part]:
-    """The trainings, what is measured of each, and the pictures."""
-    judge, found = FOLDERS["strict"] / VAE.weights_name, []
-    for name, flags in runs().items():
-        found.append(training(name, flags, SHORT_SECONDS, verb="sharpen"))
-        made = [judge, RUNS / name / VAE.weights_name], partial(measure, name)
-        found.append(measurement(name, MEASURE_SECONDS, *made))
+    """The trainings, each of which becomes a row, and the pictures."""
+    found = [
+        training(name, flags, SHORT_SECONDS, keep, "sharpen") for name, flags in runs().items()
+    ]
     frames = [frames_path(size, variant) for size in SIZES for variant in {**TERMS, **CURVE}]
     found.append(picture("terms", frames, draw_terms))
     curves = [ASSETS / "terms.json", *frames]
     return [*found, picture("perception_distortion", curves, draw_curves)]
 
 
-def measure(name: str) -> dict:
-    """What became of reconstructions and draws, and of the discriminator."""
+def keep(name: str) -> None:
+    """Write a run's row: what became of reconstructions, of draws and of the discriminator."""
     model, metrics, test = VAE.from_pretrained(RUNS / name), read_metrics(RUNS / name), {}
     digits, strict = load_digits("test"), load_judges()["strict"]
     made = {"reconstructions": decode(model, encode(model, digits.images, seeded())),
@@ -82,7 +79,8 @@ def measure(name: str) -> dict:
     command = f"python -m vae sharpen {runs()[name]} --run-dir {shlex.quote('runs/' + name)}"
     about = {key: metrics["environment"][key] for key in ("commit", "hardware", "torch")}
     rate = {"sample": metrics["test"]["sample"], "kl": metrics["test"]["kl"]}
-    return {"command": command} | rate | test | {key: last[key] for key in watched} | about
+    watched = {key: last[key] for key in watched}
+    keep_row(name, {"command": command} | rate | test | watched | about)
 
 
 def spread(variant: str, value) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from .store.settings import check_options, option
 MAP_SIZE = 7  # the smallest feature map, after two halvings of 28
 Labels = Tensor | Sequence[int] | int | None  # or a NumPy array
 Posterior = DiagonalGaussian | CoupledGaussian
-COUPLED_ABOVE = 4  # values; with fewer it is worth 1 % of the ELBO, for or against (docs/generation.md)
+COUPLED_ABOVE = 4  # values; of fewer it is worth 1 % of the ELBO, for or against
 LOGVAR_BOUND = 15.0  # keeps exp(logvar / 2) between 5.5e-4 and 1.8e3: representable in fp16
 
 
