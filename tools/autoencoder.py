@@ -10,7 +10,7 @@ from pathlib import Path
 
 import models
 import torch
-from common import ASSETS, FULL_SECONDS, RUNS, Part, measurement, picture, row, training
+from common import ASSETS, FULL_SECONDS, JUDGE, RUNS, Part, measurement, picture, row, training
 from latents import DRAWS, decode, draw_panels, encode, seeded
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -46,7 +46,7 @@ def parts() -> list[Part]:
     found = [training(name, flags, FULL_SECONDS) for name, flags in runs().items()]
     for pair, both in folders().items():
         for kind, folder in zip(KINDS, both, strict=True):
-            name, weights = f"autoencoder/{pair}/{kind}", [folder / VAE.weights_name]
+            name, weights = f"autoencoder/{pair}/{kind}", [JUDGE, folder / VAE.weights_name]
             found.append(measurement(name, MEASURE_SECONDS, weights, partial(measure, folder)))
     shown = [folder / VAE.weights_name for folder in folders()[DRAWN_PAIR]]
     return [*found, picture("autoencoder", [ASSETS / "autoencoder.json", *shown], draw)]

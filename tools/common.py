@@ -17,13 +17,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vae import TrainConfig, Trainer
-from vae.judge.classifier import FOLDER as JUDGE
+from vae.judge.classifier import FOLDER
 from vae.store.files import sha256, write_atomically, write_json
 from vae.store.folder import METRICS_NAME, is_finished, read_metrics
 from vae.store.settings import from_saved
 
 ROOT = Path(__file__).parent.parent
 ASSETS, RUNS = ROOT / "assets", ROOT / "runs" / "results"
+JUDGE = FOLDER / "model.safetensors"
 PROBE, PROBE_STEPS = "latent_16", 20  # five rounds of the terms that count every fourth step
 FULL_SECONDS = 1500  # of a training in full of which there is no record
 
@@ -69,7 +70,10 @@ def training(name: str, flags: str, usual: float, keep: Callable | None = None,
 
 
 def measurement(name: str, seconds: float, weights: list[Path], measure: Callable) -> Part:
-    """A row of a table, which `measure()` gives; out of date when the weights are others."""
+    """A row of a table, which `measure()` gives; out of date when the weights are others.
+
+    `weights`: of what is measured, after those of the judge, if it is judged.
+    """
     return Part(
         "measure", name, seconds,
         done=lambda: bool(row(name)) and is_of(row(name).get("weights"), weights),
@@ -125,9 +129,8 @@ def keep_row(name: str, content: dict) -> None:
 
 
 def fingerprint(*files: Path) -> str:
-    """Of the judge and of what was measured: where it differs, a row is out of date."""
-    parts = [path.read_bytes() for path in (JUDGE / "model.safetensors", *files)]
-    return sha256(b"".join(parts))[:16]
+    """Of what was measured with and drawn from: where it differs, a row is out of date."""
+    return sha256(b"".join(path.read_bytes() for path in files))[:16]
 
 
 def is_of(mark: str | None, files: list[Path]) -> bool:

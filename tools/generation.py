@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from common import ASSETS, Part, measurement, picture
+from common import ASSETS, JUDGE, Part, measurement, picture
 from latents import DRAWS, decode, draw_panels, encode, seeded
 from matplotlib.figure import Figure
 from models import CONDITIONAL
@@ -39,7 +39,9 @@ def images_of(row: str) -> tuple[Tensor, Tensor | None]:
         return vae.scale_images(images[:DRAWS]), labels[:DRAWS]
     model = VAE.from_pretrained(ASSETS / name)
     if source == "reconstructions":
-        return decode(model, encode(model, load_digits("test").images, seeded())), None
+        images, labels = load_digits("test")
+        given = labels if model.config.num_classes else None
+        return decode(model, encode(model, images, seeded(), given), given), None
     if source == "N(0, I)":
         labels = BALANCED if model.config.num_classes else None
         return model.sample(DRAWS, labels, seeded()), labels
@@ -49,12 +51,17 @@ def images_of(row: str) -> tuple[Tensor, Tensor | None]:
 
 
 def weights(row: str) -> list[Path]:
-    """The files of weights that a row of either table is measured with, beside the judge's."""
+    """The files of weights that a row of either table tells of."""
     if row.endswith(" digits"):
         return []
     name, _, source = row.partition(", ")
     files = [VAE.weights_name] + [LatentPrior.weights_name] * source.startswith("prior")
     return [ASSETS / name / file for file in files]
+
+
+def judged(row: str) -> list[Path]:
+    """Those, after the judge's."""
+    return [JUDGE, *weights(row)]
 
 
 def score(row: str) -> dict:
@@ -82,7 +89,7 @@ def parts() -> list[Part]:
     found = []
     for row in SCORED:
         seconds = PRIOR_SCORE_SECONDS if "prior" in row else SCORE_SECONDS
-        found.append(measurement(f"generation/{row}", seconds, weights(row), partial(score, row)))
+        found.append(measurement(f"generation/{row}", seconds, judged(row), partial(score, row)))
     for row in BOUNDED:
         found.append(measurement(f"bounds/{row}", BOUND_SECONDS, weights(row), partial(bound, row)))
     shown = [row for size in SIZES for row in (f"latent_{size}, prior", f"global_{size}")]

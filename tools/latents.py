@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from vae import VAE, scale_images
+from vae.data import batches
 from vae.show.figures import tile
 
 DRAWS = 10_000  # generated digits that are scored
@@ -19,19 +20,21 @@ def seeded() -> torch.Generator:
 
 
 @torch.no_grad()
-def encode(model: VAE, images: Tensor, generator: torch.Generator) -> Tensor:
+def encode(
+    model: VAE, images: Tensor, generator: torch.Generator, labels: Tensor | None = None
+) -> Tensor:
     """z ~ q(z|x) for images (N, 1, 28, 28), uint8; the point itself for a plain autoencoder."""
     codes = []
-    for part in images.split(CHUNK):
-        posterior = model.encode(scale_images(part))
+    for part, given in batches(CHUNK, images, labels):
+        posterior = model.encode(scale_images(part), given)
         codes.append(posterior.sample(torch.randn(posterior.mean.shape, generator=generator)))
     return torch.cat(codes)
 
 
 @torch.no_grad()
-def decode(model: VAE, z: Tensor) -> Tensor:
+def decode(model: VAE, z: Tensor, labels: Tensor | None = None) -> Tensor:
     """Images (N, 1, 28, 28) in [-1, 1] of latents (N, C, G, G)."""
-    return torch.cat([model.decode(part) for part in z.split(CHUNK)])
+    return torch.cat([model.decode(*part) for part in batches(CHUNK, z, labels)])
 
 
 def draw_panels(axes: Iterable[Axes], panels: dict[str, Tensor], columns: int) -> None:

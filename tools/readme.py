@@ -23,6 +23,8 @@ GALLERY = (2, 4, 16)
 APART = 0.03  # from which on a table says that the judges disagree
 MEANT = {f"global_{size}": f"{size} numbers, MSE + KL" for size in GALLERY}
 MEANT |= {f"sharp_{size}": f"{size} numbers, sharpened" for size in GALLERY}
+MEANT |= {"conditional_16": "16 numbers and the label, MSE + KL"}
+MEANT |= {"sharp_conditional_16": "16 numbers and the label, sharpened"}
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -235,7 +237,7 @@ def sharpness() -> str:
              f"{pair[0]['density']:.2f}, {pair[0]['coverage']:.2f}", f"{row['nearest']:.3f}"]
         )  # fmt: skip
     header = ["images", "MSE", "LPIPS", "grey pixels", "digit-FID", "recognised > 0.9",
-              "read as the original", "precision, recall", "density, coverage",
+              "read as the original, or as asked for", "precision, recall", "density, coverage",
               "MSE to the nearest training digit, median"]  # fmt: skip
     return table(header, rows)
 

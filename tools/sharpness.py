@@ -21,13 +21,14 @@ from vae import VAE, load_digits
 from vae.judge import nearest_mse
 from vae.show.figures import tile
 from vae.show.frames import Frames
-from vae.show.showcase import SHARPENED
+from vae.show.showcase import REFERENCE, SHARPENED
 from vae.store.folder import FRAMES_NAME
 
 REAL = "test digits"
 SOURCES = ("reconstructions", "N(0, I)")
 LPIPS_IMAGES = 1000
 SCORE_SECONDS = 90
+DRAWN = [f"sharp_{size}" for size in sorted(REFERENCE)]  # in the picture
 KEPT = ("fid", "recognised", "accuracy", "precision", "recall", "density", "coverage")
 
 
@@ -50,7 +51,7 @@ def parts() -> list[Part]:
         measurement(f"sharpness/{row}", SCORE_SECONDS, weights(row), partial(score, row))
         for row in rows()
     ]
-    frames = [ASSETS / sharp / FRAMES_NAME for sharp in SHARPENED]
+    frames = [ASSETS / sharp / FRAMES_NAME for sharp in DRAWN]
     return [*found, picture("sharpness", frames, draw)]
 
 
@@ -82,7 +83,7 @@ def lpips_of(images: Tensor) -> float:
 def draw() -> Figure:
     """For each size: some test digits, and what the decoder made of them before and after."""
     figure = Figure(figsize=(11, 1.5), dpi=110, layout="constrained")
-    for axis, sharp in zip(figure.subplots(1, len(SHARPENED)), SHARPENED, strict=True):
+    for axis, sharp in zip(figure.subplots(1, len(DRAWN)), DRAWN, strict=True):
         frames = Frames.load(ASSETS / sharp / FRAMES_NAME)
         rows = {"original": frames.originals, "MSE + KL": frames.reconstructions[0],
                 "sharpened": frames.reconstructions[-1]}  # fmt: skip

@@ -16,6 +16,7 @@ SHIPPED = {  # folder in assets/: what the model there is made of
 }
 # folder of a model whose decoder was trained on: folder of the model before
 SHARPENED = {f"sharp_{size}": f"global_{size}" for size in sorted(REFERENCE)}
+SHARPENED["sharp_conditional_16"] = "conditional_16"
 NO_ASSETS = "This needs `assets/` of the repository, here or one folder up: clone it to see this."
 
 
