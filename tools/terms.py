@@ -30,7 +30,8 @@ TERMS = {BLURRED: "--w-perceptual 0 --w-adversarial 0", NONE: "--w-adversarial 0
          "+ adversarial": "--w-perceptual 0", ALL: ""}  # fmt: skip
 WEIGHTS = (0.2, 2)  # of the adversarial term on the curve, beside none and the default
 CURVE = {BLURRED: "no LPIPS", NONE: "0", "w = 0.2": "0.2", ALL: "0.7", "w = 2": "2"}
-SOURCES = ("reconstructions", "N(0, I)")
+SEEN = {  # what a person sees in assets/terms.png at four numbers (look again!)
+    BLURRED: "?", NONE: "?", "+ adversarial": "?", ALL: "?"}  # fmt: skip
 SHORT_SECONDS = 260
 SHOWN = 8  # digits in a row of the picture
 ALONG = (4, 8)  # of the ten digits, those that are shown along each curve
