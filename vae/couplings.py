@@ -16,8 +16,7 @@ of the map: see `vae/posterior.py`.
 
 Within the ELBO the couplings hardly move. They alone get one more gradient, that of the marginal
 KL(q(z) || p(z)), the part of the ELBO's KL that tells nothing of an image (Hoffman & Johnson, "ELBO
-surgery", 2016). It is the likelihood of codes u under the map, `Couplings.marginal_nll`. Of a
-coupled posterior, a training ends with that alone: see `vae/training/couplings.py`.
+surgery", 2016): the likelihood of codes, `marginal_nll`. See also `vae/training/couplings.py`.
 """
 
 from collections.abc import Callable

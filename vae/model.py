@@ -27,7 +27,7 @@ LOGVAR_BOUND = 15.0  # keeps exp(logvar / 2) between 5.5e-4 and 1.8e3: represent
 class VAEConfig:
     """What a VAE is made of. An image's latent is (latent_size, latent_grid, latent_grid)."""
 
-    before: ClassVar = {"posterior": "diagonal"}  # what a file that does not say so was made of
+    before: ClassVar = {"posterior": "diagonal"}  # of a file that does not say
     latent_size: int = option(2, "channels of the latent", 1, 64)
     latent_grid: int = option(7, "height and width of the latent; 1 is a global latent",
                               choices=(1, MAP_SIZE))  # fmt: skip
@@ -40,9 +40,8 @@ class VAEConfig:
         12, "invertible layers that shape a global latent of two values or more", 0, 64
     )
     posterior: str | None = option(
-        None, "side of the couplings on which q(z|x) is a Gaussian: the prior's, or the decoder's "
-        "(coupled); default: the latter above 4 values", choices=("diagonal", "coupled"), kind=str
-    )  # fmt: skip
+        None, "whether q(z|x) is a Gaussian of z (diagonal) or of what the decoder sees (coupled); "
+        "default: coupled above 4 values", choices=("diagonal", "coupled"), kind=str)  # fmt: skip
     variational: bool = option(True, "or a plain autoencoder: no draw, z is the mean; beta 0")
 
     def __post_init__(self):
@@ -51,11 +50,8 @@ class VAEConfig:
         if self.num_classes and not self.cross_attention:
             given = f"num_classes={self.num_classes}"
             raise ValueError(f"{given} needs cross_attention=True, by which labels enter")
-        if not self.coupling_count:  # both are the same
-            object.__setattr__(self, "posterior", "diagonal")
-        if self.posterior is None:
-            chosen = "coupled" if self.latent_size > COUPLED_ABOVE else "diagonal"
-            object.__setattr__(self, "posterior", chosen)
+        chosen = self.posterior or ("coupled" if self.latent_size > COUPLED_ABOVE else "diagonal")
+        object.__setattr__(self, "posterior", chosen if self.coupling_count else "diagonal")
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
