@@ -15,10 +15,9 @@ import comparisons
 import generation
 import models
 import sharpness
-import terms
 from common import Part, slowness
 
-MODULES = (models, comparisons, generation, sharpness, terms, autoencoder)
+MODULES = (models, comparisons, generation, sharpness, autoencoder)
 ORDER = ("train", "sharpen", "train a prior", "measure", "draw")
 
 

@@ -16,6 +16,7 @@ from .optimizer import Muon, one_cycle
 from .step import CODES
 
 WARMUP = 0.05  # share of the steps in which the learning rate rises
+WEIGHT_DECAY = 0.1  # ten times that of before: they would learn these codes by heart
 
 
 def fit_couplings(vae: VAE, digits: Digits, config: TrainConfig, steps: int) -> float:
@@ -29,7 +30,7 @@ def fit_couplings(vae: VAE, digits: Digits, config: TrainConfig, steps: int) -> 
     """
     started, couplings = time.perf_counter(), vae.couplings.requires_grad_(True)
     mean, std, labels = encode(vae, *digits)
-    optimizer = Muon(couplings, config.learning_rate, config.weight_decay)
+    optimizer = Muon(couplings, config.learning_rate, WEIGHT_DECAY)
     peaks = [group["lr"] for group in optimizer.param_groups]
     share, nll = one_cycle(WARMUP, steps), torch.zeros(())
     for step in Bar(range(steps), desc="couplings", unit="step"):
