@@ -76,7 +76,10 @@ class TrainConfig:
         10.0, "of the marginal KL's gradient at the couplings, beside beta", 0
     )
     coupling_steps: float = option(
-        3.0, "steps at the end, times those before, that fit couplings (of coupled) alone", 0, 100
+        3.0,
+        "steps at the end that fit a coupled posterior's couplings alone, times the others",
+        0,
+        100,
     )
     w_adversarial: float | None = left_open(
         "of the generator's loss, beside its adaptive one; default: 0.1, on a 1x1 grid 0", 0, float

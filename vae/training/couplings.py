@@ -16,7 +16,7 @@ from .optimizer import Muon, one_cycle
 from .step import CODES
 
 WARMUP = 0.05  # share of the steps in which the learning rate rises
-WEIGHT_DECAY = 0.1  # ten times that of before: they would learn these codes by heart
+WEIGHT_DECAY = 0.2  # more than before: they would learn these codes by heart
 
 
 def fit_couplings(vae: VAE, digits: Digits, config: TrainConfig, steps: int) -> float:
