@@ -342,6 +342,8 @@ def test_only_shipped_models_are_loaded(tmp_path, monkeypatch):
             notebook.load_pretrained(vae.TrainConfig(vae.VAEConfig(**options)))
     for name, shipped in notebook.SHIPPED.items():
         assert vae.VAE.from_pretrained(ASSETS / name).config == shipped
+        sharp = notebook.load_pretrained(vae.TrainConfig(shipped), sharpened=True)
+        assert (sharp is None) != (name in notebook.SHARPENED.values())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(showcase, "PACKAGE", tmp_path / "site-packages" / "vae")
     with pytest.raises(ValueError, match="needs assets/latent_2"):

@@ -207,10 +207,10 @@ def latent_sliders(model: VAE | None):
     return ipywidgets.HBox([picture, *columns])
 
 
-def load_pretrained(config: TrainConfig, sharpened: bool = False) -> Run:
+def load_pretrained(config: TrainConfig, sharpened: bool = False) -> Run | None:
     """The shipped run of a model; `ValueError` if there is none, or `assets/` is not found.
 
-    `sharpened`: that of the 1x1 model whose decoder was trained on.
+    `sharpened`: that of the 1x1 model whose decoder was trained on, or None if there is none.
     """
     model, names = config.model, {shipped: name for name, shipped in SHIPPED.items()}
     if config.dataset != "mnist" or model not in names:
@@ -222,7 +222,9 @@ def load_pretrained(config: TrainConfig, sharpened: bool = False) -> Run:
         )
     name = names[model]
     if sharpened:
-        (name,) = (sharp for sharp, before in SHARPENED.items() if before == name)
+        name = next((sharp for sharp, before in SHARPENED.items() if before == name), None)
+        if name is None:
+            return None
     if (folder := asset(name)) is None:
         raise ValueError(
             f"USE_PRETRAINED=True needs assets/{name} of the repository, here, one folder "
@@ -234,7 +236,7 @@ def load_pretrained(config: TrainConfig, sharpened: bool = False) -> Run:
 def show_sharpening(before: Run, after: Run | None, n: int = 1000) -> Markdown:
     """What sharpening did to reconstructions of `n` test images, and to as many draws."""
     if after is None:
-        return Markdown("On a 7 × 7 grid there is no blur to cure, and nothing was sharpened.")
+        return Markdown("Nothing was sharpened. (On a 7 × 7 grid there is no blur to cure.)")
     of = before.metrics["config"]
     images, labels = (part[:n] for part in load_digits("test", of["dataset"], of["data_root"]))
     rows = [("real images", "0", "0", f"{grey_share(scale_images(images)):.1%}", "")]
