@@ -7,6 +7,7 @@ from helpers import make
 import vae
 from vae.couplings import Couplings
 from vae.data import Digits
+from vae.store.settings import from_saved
 from vae.training import vae as training
 from vae.training.couplings import fit_couplings
 
@@ -150,6 +151,9 @@ def test_a_diagonal_posterior_is_a_gaussian_on_the_priors_side(digits):
         assert isinstance(q, vae.DiagonalGaussian)
         images, _ = model(digits, noise=noise)
         torch.testing.assert_close(model.decode(q.mean + q.std * noise), images)
+    assert vae.VAEConfig(5, 1).posterior == "coupled"  # by default, above four values
+    of_before = from_saved(vae.VAEConfig, {"latent_size": 5, "latent_grid": 1})
+    assert of_before.posterior == "diagonal"  # as every model was that does not say so
     on_a_grid = vae.VAEConfig(4, posterior="coupled")  # where there are no couplings
     assert on_a_grid == vae.VAEConfig(4)
 
