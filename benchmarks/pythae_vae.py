@@ -1,4 +1,4 @@
-"""Train pythae's VAE for as long as ours was trained, on this machine, and have our judge score it.
+"""Train pythae's VAE for as long as ours was trained, on this machine; our judges score its draws.
 
     python benchmarks/pythae_vae.py
 
@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 import time
 import venv
 from pathlib import Path
@@ -86,7 +87,10 @@ def main() -> None:
 
     import torch
 
-    from vae import judge_images, load_digits
+    sys.path.append(str(ROOT / "tools"))
+    from generation import judged_twice
+
+    from vae import load_digits
     from vae.store.files import write_json
     from vae.store.folder import read_metrics
     from vae.training.machine import Machine, describe_environment
@@ -97,13 +101,12 @@ def main() -> None:
     if not python.is_file():
         venv.create(FOLDER / "venv", with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
-    train = load_digits("train").images
-    np.save(FOLDER / "train.npy", train.numpy())
+    np.save(FOLDER / "train.npy", load_digits("train").images.numpy())
     worker = [python, __file__, "--worker", "--seconds", str(seconds)]
     threads = {"OMP_NUM_THREADS": str(ours["environment"]["threads"])}
     subprocess.run(list(map(str, worker)), check=True, env=os.environ | threads)
     drawn = torch.from_numpy(np.load(FOLDER / "draws.npy"))
-    scores = judge_images(drawn.clamp(0, 1) * 2 - 1, neighbours=train)
+    scores = judged_twice(drawn.clamp(0, 1) * 2 - 1)
     report = json.loads((FOLDER / "report.json").read_text("utf-8"))
     here = describe_environment(Machine("no"))
     report |= {"hardware": here["hardware"], "scores": scores}

@@ -144,14 +144,14 @@ def test_without_couplings_the_map_is_the_identity():
 
 
 def test_a_diagonal_posterior_is_a_gaussian_on_the_priors_side(digits):
-    model = make(latent_size=4, latent_grid=1).eval()
+    model = make(latent_size=4, latent_grid=1, posterior="diagonal").eval()
     noise = torch.randn(len(digits), 4, 1, 1)
     with torch.no_grad():
         q = model.encode(digits)
         assert isinstance(q, vae.DiagonalGaussian)
         images, _ = model(digits, noise=noise)
         torch.testing.assert_close(model.decode(q.mean + q.std * noise), images)
-    assert vae.VAEConfig(5, 1).posterior == "coupled"  # by default, above four values
+    assert vae.VAEConfig(3, 1).posterior == "coupled"  # by default, above two values
     of_before = from_saved(vae.VAEConfig, {"latent_size": 5, "latent_grid": 1})
     assert of_before.posterior == "diagonal"  # as every model was that does not say so
     on_a_grid = vae.VAEConfig(4, posterior="coupled")  # where there are no couplings

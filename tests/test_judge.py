@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from judges import load_judges
+from judges import SecondJudge
 from prdc import compute_prdc
 from train_judge import BLURRED, GHOSTS, blur, spoil_images
 
@@ -28,8 +28,9 @@ def test_the_judge_reads_the_test_digits(test_set):
     assert (FOLDER / "model.safetensors").stat().st_size <= 1e6
 
 
-def test_the_strict_judges_read_digits_and_take_no_blurred_one_for_one(test_set):
-    for name, judge in load_judges().items():
+def test_both_judges_read_digits_and_take_no_blurred_one_for_one(test_set):
+    for name, judge in {"first": Judge, "second": SecondJudge}.items():
+        judge = judge.from_pretrained()
         whole = vae.scale_images(test_set.images[:1000])
         scores = vae.judge_images(whole, test_set.labels[:1000], reference=whole, judge=judge)
         assert scores["accuracy"] > 0.99, name

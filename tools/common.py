@@ -50,7 +50,7 @@ def training(name: str, flags: str, usual: float, keep: Callable | None = None,
              verb: str = "train") -> Part:  # fmt: skip
     """A training in `runs/results`, unless it is finished there, and `keep(name)` to ship it.
 
-    `usual`: its seconds, where there is no record of it. `verb`: the command, or "sharpen".
+    `usual`: its seconds, where there is no record of a CPU's. `verb`: the command, or "sharpen".
     """
     folder, place = RUNS / name, shlex.quote(str(RUNS.relative_to(ROOT) / name))
     command = f"python -m vae {verb} {flags} --resume --run-dir {place}"
@@ -66,6 +66,8 @@ def training(name: str, flags: str, usual: float, keep: Callable | None = None,
             keep(name)
 
     record = read_json(ASSETS / name / METRICS_NAME) or row(name)
+    if record.get("environment", {}).get("device") == "cuda":  # of another kind of machine
+        record = {}
     return Part(verb, name, record.get("seconds", {}).get("all", usual), done, make, command)
 
 

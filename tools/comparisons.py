@@ -3,21 +3,18 @@
 import contextlib
 import itertools
 
-import numpy as np
-import torch
 from common import ASSETS, RUNS, Part, keep_row, picture, read_json, row, training
 from matplotlib.figure import Figure
 from models import PLAIN
 
-from vae import LPIPS, VAE, FileError, Run, evaluate, load_digits
-from vae.show.figures import plot_grid
+from vae import LPIPS, VAE, FileError, evaluate, load_digits
 from vae.show.showcase import REFERENCE
-from vae.store.folder import FRAMES_NAME, METRICS_NAME, read_metrics
+from vae.store.folder import METRICS_NAME, read_metrics
 
 # One pass over 24,000 digits, the same for each comparison; nothing is measured on the way.
 SHORT = "--epochs 1 --max-train-images 24000 --early-evaluations 0 --projected-images 10"
 COMMON_BETA = 0.1  # in the ablation
-ABLATION = {  # variant: flags, and what a person sees in assets/ablation.png (look again!)
+ABLATION = {  # on 7x7; variant: flags, and what a person sees of it beside the first
     "MSE + KL": (PLAIN, "the digit, whole; nothing to tell it from the original"),
     "+ perceptual": ("--w-adversarial 0", "no difference from MSE + KL"),
     "+ adversarial": ("--w-perceptual 0", "no difference from MSE + KL"),
@@ -41,13 +38,11 @@ def runs() -> dict[str, str]:
 
 
 def parts() -> list[Part]:
-    """The short trainings, each of which becomes a row of its table; the pictures of both."""
-    frames = [RUNS / "ablation" / variant / FRAMES_NAME for variant in ABLATION]
+    """The short trainings, each of which becomes a row of its table; the curve."""
     shown = [ASSETS / f"{table}.json" for table in ("ablation", "rate_distortion")]
     shown += [ASSETS / f"latent_{size}" / METRICS_NAME for size in REFERENCE]
     return [
         *(training(name, flags, SHORT_SECONDS, keep) for name, flags in runs().items()),
-        picture("ablation", frames, draw_ablation),
         picture("rate_distortion", shown, draw_rate_distortion),
     ]
 
@@ -81,15 +76,6 @@ def curve_points() -> dict[str, dict]:
     points = read_json(ASSETS / "rate_distortion.json")
     shared = row("ablation/MSE + KL")
     return points | ({f"4, beta {COMMON_BETA}": shared} if shared else {})
-
-
-def draw_ablation() -> Figure:
-    """A row of digits for the originals and for each variant."""
-    frames = {variant: Run.load(RUNS / "ablation" / variant).frames for variant in ABLATION}
-    rows = [frames["MSE + KL"].originals, *(own.reconstructions[-1] for own in frames.values())]
-    images = torch.from_numpy(np.concatenate(rows))[:, None]
-    title = "Latent size 4, 24,000 training digits: z ~ q(z|x)"
-    return plot_grid(images, len(rows[0]), title, 10, down=dict(enumerate(["original", *frames])))
 
 
 def draw_rate_distortion() -> Figure:

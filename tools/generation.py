@@ -1,6 +1,6 @@
-"""What every shipped model generates: the judge's scores, bounds of log p(x), and a picture.
+"""What every shipped model generates: two judges' scores, bounds of log p(x), and a picture.
 
-10,000 draws of each, and reconstructions and real digits as floors, are scored into
+10,000 draws of each, and reconstructions of the 10,000 test digits, are scored into
 `assets/generation.json`. The bounds of the global models go into `assets/bounds.json`.
 """
 
@@ -9,30 +9,38 @@ from pathlib import Path
 
 import torch
 from common import ASSETS, JUDGE, Part, measurement, picture
-from latents import DRAWS, decode, draw_panels, encode, seeded
+from judges import FOLDER, SecondJudge
+from latents import CHUNK, DRAWS, decode, draw_panels, encode, seeded
 from matplotlib.figure import Figure
 from models import CONDITIONAL
 from torch import Tensor
 
 import vae
 from vae import VAE, LatentPrior, load_digits
-from vae.show.showcase import REFERENCE
+from vae.show.showcase import REFERENCE, SHARPENED
 from vae.store.folder import read_metrics
 
 SIZES = sorted(REFERENCE)
-SOURCES = {"latent": ("reconstructions", "N(0, I)", "prior, unguided", "prior"),
-           "global": ("reconstructions", "N(0, I)")}  # fmt: skip
+SECOND = FOLDER / SecondJudge.weights_name
+BOTH = ("reconstructions", "N(0, I)")
 SCORED = ["training digits", "test digits"]
-SCORED += [f"{k}_{size}, {source}" for k in SOURCES for size in SIZES for source in SOURCES[k]]
-SCORED += [f"{CONDITIONAL}, N(0, I)"]
+SCORED += [f"latent_{size}, {source}" for size in SIZES
+           for source in (*BOTH, "prior, unguided", "prior")]  # fmt: skip
+BEFORE_AND_AFTER = [name for pair in SHARPENED.items() for name in reversed(pair)]
+SCORED += [f"{name}, {source}" for name in BEFORE_AND_AFTER for source in BOTH]
 BOUNDED = [*(f"global_{size}" for size in SIZES), CONDITIONAL]
 BOUND_IMAGES, BOUND_SAMPLES = 1000, 500
-SCORE_SECONDS, PRIOR_SCORE_SECONDS, BOUND_SECONDS = 45, 190, 370  # prior: 10,000 draws of it
+SCORE_SECONDS, PRIOR_SCORE_SECONDS, BOUND_SECONDS = 90, 230, 370  # prior: 10,000 draws of it
+OF_SECOND = ("fid", "recognised", "accuracy", "precision", "recall", "density", "coverage")
+LPIPS_IMAGES = 1000
 BALANCED = torch.arange(DRAWS) % 10  # every digit as often
 
 
 def images_of(row: str) -> tuple[Tensor, Tensor | None]:
-    """The images that a row scores, (DRAWS, 1, 28, 28) in [-1, 1], and the digits asked for."""
+    """The images that a row scores, (DRAWS, 1, 28, 28) in [-1, 1], and the digits they should be.
+
+    Those are the originals' or what was asked for, or None.
+    """
     name, _, source = row.partition(", ")
     if not source:
         images, labels = load_digits("train" if name == "training digits" else "test")
@@ -41,7 +49,7 @@ def images_of(row: str) -> tuple[Tensor, Tensor | None]:
     if source == "reconstructions":
         images, labels = load_digits("test")
         given = labels if model.config.num_classes else None
-        return decode(model, encode(model, images, seeded(), given), given), None
+        return decode(model, encode(model, images, seeded(), given), given), labels
     if source == "N(0, I)":
         labels = BALANCED if model.config.num_classes else None
         return model.sample(DRAWS, labels, seeded()), labels
@@ -60,14 +68,37 @@ def weights(row: str) -> list[Path]:
 
 
 def judged(row: str) -> list[Path]:
-    """Those, after the judge's."""
-    return [JUDGE, *weights(row)]
+    """Those, after the judges'."""
+    return [JUDGE, SECOND, *weights(row)]
 
 
 def score(row: str) -> dict:
-    """What the judge makes of a row's images. Each training digit is its own neighbour."""
-    neighbours = None if row == "training digits" else load_digits("train").images
-    return vae.judge_images(*images_of(row), neighbours=neighbours)
+    """What the judges make of a row's images, and how far reconstructions are from the originals.
+
+    Each training digit would be its own neighbour.
+    """
+    images, labels = images_of(row)
+    scores = judged_twice(images, labels, copies=row != "training digits")
+    if row.endswith(BOTH[0]):
+        originals = vae.scale_images(load_digits("test").images)
+        scores["mse"] = vae.mse(originals, images).mean().item()
+        scores["lpips"] = lpips_of(originals[:LPIPS_IMAGES], images[:LPIPS_IMAGES])
+    return scores
+
+
+def judged_twice(images: Tensor, labels: Tensor | None = None, copies: bool = True) -> dict:
+    """The judge's scores and, as "second", those of another; `copies`: look for them."""
+    neighbours = load_digits("train").images if copies else None
+    second = vae.judge_images(images, labels, judge=SecondJudge.from_pretrained())
+    own = {key: second[key] for key in OF_SECOND if key in second}
+    return vae.judge_images(images, labels, neighbours=neighbours) | {"second": own}
+
+
+@torch.no_grad()
+def lpips_of(x: Tensor, y: Tensor) -> float:
+    """The mean LPIPS of pairs."""
+    lpips, pairs = vae.LPIPS(), zip(x.split(CHUNK), y.split(CHUNK), strict=True)
+    return torch.cat([lpips(*pair) for pair in pairs]).mean().item()
 
 
 def bound(name: str) -> dict:

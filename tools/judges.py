@@ -1,8 +1,4 @@
-"""Two stricter judges, to whom a blurred digit is none, of two architectures.
-
-The package's judge reads blurred digits as well as sharp ones. These were trained not to, so that
-they can tell what sharpening is worth, and there are two, so that no score hangs on one network.
-"""
+"""A second judge, of another architecture, so that no score hangs on one network."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +7,11 @@ import torch.nn.functional as F
 from common import ASSETS
 from torch import Tensor, nn
 
-from vae import Judge
 from vae.blocks import NORM_GROUPS, DownBlock, MidBlock
 from vae.store.modules import Pretrained
 from vae.store.settings import check_options, option
 
-FOLDERS = {"strict": ASSETS / "judges" / "strict", "second": ASSETS / "judges" / "second"}
+FOLDER = ASSETS / "second_judge"
 
 
 @dataclass(frozen=True)
@@ -33,7 +28,8 @@ class SecondJudgeConfig:
 class SecondJudge(Pretrained):
     """A residual network that halves maps by strides and ends in a mean over all places.
 
-    The first judge has neither: it is plain convolutions, maxima and a layer over the whole map.
+    The package's judge has neither: it is plain convolutions, maxima and a layer over the whole
+    map.
     """
 
     config_type = SecondJudgeConfig
@@ -49,7 +45,7 @@ class SecondJudge(Pretrained):
         self.classify = nn.Linear(self.config.features, 10)
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path = FOLDERS["second"]) -> "SecondJudge":
+    def from_pretrained(cls, directory: str | Path = FOLDER) -> "SecondJudge":
         return super().from_pretrained(directory)
 
     def features(self, x: Tensor) -> Tensor:
@@ -59,9 +55,3 @@ class SecondJudge(Pretrained):
     def forward(self, x: Tensor) -> Tensor:
         """Logits of the ten digits, (B, 10), for images `x`: (B, 1, 28, 28) in [-1, 1]."""
         return self.classify(self.features(x))
-
-
-def load_judges() -> dict[str, nn.Module]:
-    """Both of them, by their names."""
-    kinds = {"strict": Judge, "second": SecondJudge}
-    return {name: kind.from_pretrained(FOLDERS[name]) for name, kind in kinds.items()}

@@ -11,9 +11,9 @@ from pathlib import Path
 from address import branch, stamped
 from common import ASSETS, ROOT, read_json
 from comparisons import BETAS, curve_points
-from judges import FOLDERS
+from generation import BEFORE_AND_AFTER, BOTH
 from models import time_to_reference as passed_reference
-from sharpness import rows as in_order
+from terms import SEEN, spread
 
 from vae.show.showcase import REFERENCE
 from vae.store.folder import read_metrics
@@ -70,23 +70,25 @@ def results() -> str:
 
 
 def ablation() -> str:
-    """What each loss term does."""
+    """What each loss term does to digits of four numbers, over three seeds."""
+    columns = {  # form, and the value in a row
+        "MSE": (".4f", lambda row: row["sample"]["mse"]),
+        "LPIPS": (".3f", lambda row: row["sample"]["lpips"]),
+        "grey pixels, %": (".1f", lambda row: 100 * row["reconstructions"]["grey"]),
+        "digit-FID": (".1f", lambda row: row["reconstructions"]["fid"]),
+        "recognised, %": (".1f", lambda row: 100 * row["reconstructions"]["recognised"]),
+        "read as the original, %": (".1f", lambda row: 100 * row["reconstructions"]["accuracy"]),
+        "digit-FID of draws": (".1f", lambda row: row["N(0, I)"]["fid"]),
+        "draws recognised, %": (".1f", lambda row: 100 * row["N(0, I)"]["recognised"]),
+    }
     rows = []
-    for variant, row in read_json(ASSETS / "ablation.json").items():
-        test, sample, d = row["test"], row["test"]["sample"], row["discriminator"]
-        alive = (
-            f"{d['discriminator']:.2f}, {d['accuracy_real']:.0%}, {d['accuracy_fake']:.0%}"
-            if d
-            else "–"
-        )
-        rows.append(
-            [variant.replace(" ", "&nbsp;"), f"{sample['mse']:.5f}", f"{sample['ssim']:.4f}",
-             f"{sample['psnr']:.2f}", f"{sample['lpips']:.5f}", f"{test['kl']:.0f}", alive,
-             row["seen"]]
-        )  # fmt: skip
-    header = ["loss", "MSE", "SSIM", "PSNR, dB", "LPIPS", "KL, nats",
-              "discriminator: hinge, right on real, on fake", "what is seen"]  # fmt: skip
-    return table(header, rows)
+    for variant, seen in SEEN.items():
+        cells = []
+        for form, value in columns.values():
+            mean, deviation = spread(variant, value)
+            cells.append(f"{mean:{form}} ± {deviation:{form}}")
+        rows.append([variant.replace(" ", "&nbsp;"), *cells, seen])
+    return table(["loss", *columns, "what is seen"], rows)
 
 
 def rates() -> str:
@@ -128,7 +130,6 @@ def sizes() -> str:
 def knobs() -> str:
     """What to turn, on the command line and in a notebook, and what it was measured to do."""
     points, drawn = curve_points(), read_json(ASSETS / "generation.json")
-    sharp = read_json(ASSETS / "sharpness.json")
     runs = {name: read_metrics(ASSETS / name)["test"] for name in
             ("latent_2", "latent_4", "latent_16", "global_16", "conditional_16")}  # fmt: skip
     terms = {
@@ -164,7 +165,7 @@ def knobs() -> str:
          f"{full['psnr']:.1f} and {plain['psnr']:.1f} dB"],
         ["`sharpen`", "a sharper decoder for the same numbers, on 1×1",
          "4 numbers: grey pixels "
-         + " without, ".join(f"{sharp[f'{name}_4, reconstructions']['grey']:.0%}"
+         + " without, ".join(f"{drawn[f'{name}_4, reconstructions']['grey']:.0%}"
                              for name in ("global", "sharp")) + " with"],
         ["`train-prior`", "a learned prior: new digits on 7×7",
          f"size 4: draws recognised {recognised('latent_4, N(0, I)')} without, "
@@ -197,44 +198,48 @@ def latent_sizes() -> str:
     return table(header, rows)
 
 
+def both(scores: dict, key: str, form: str) -> str:
+    """A score by the judge and, in brackets, by the second; a dagger where they disagree."""
+    if key not in scores:
+        return "–"
+    first, second = scores[key], scores["second"][key]
+    apart = form.endswith("%") and abs(first - second) > APART
+    return f"{first:{form}} ({second:{form}})" + "&nbsp;†" * apart
+
+
 def generation() -> str:
-    """What the judge makes of draws, reconstructions, real digits, and another project's draws."""
+    """What the judges make of draws, reconstructions, real digits, and another project's draws."""
     rows, scored = [], read_json(ASSETS / "generation.json")
     scored["pythae's VAE, 16 numbers, N(0, I)"] = read_json(ASSETS / "pythae.json")["scores"]
     for name, row in scored.items():
+        if name.startswith("sharp"):
+            continue
         rows.append(
-            [name.replace("_", " "), f"{row['fid']:.2f}", f"{row['recognised']:.1%}",
-             f"{row['accuracy']:.1%}" if "accuracy" in row else "–",
+            [name.replace("_", " "), both(row, "fid", ".2f"), both(row, "recognised", ".1%"),
+             both(row, "accuracy", ".1%"), f"{row['precision']:.2f}, {row['recall']:.2f}",
              f"{min(row['classes']):.1%} to {max(row['classes']):.1%}",
              f"{row['nearest']:.3f}" if "nearest" in row else "–"]
         )  # fmt: skip
-    header = ["images", "digit-FID", "recognised > 0.9", "read as asked for", "share of a digit",
+    header = ["images", "digit-FID", "recognised > 0.9", "read as the original, or as asked for",
+              "precision, recall", "share of a digit",
               "MSE to the nearest training digit, median"]  # fmt: skip
     return table(header, rows)
 
 
 def sharpness() -> str:
-    """What two strict judges make of the models on 1x1, before and after sharpening."""
-    rows, scored = [], read_json(ASSETS / "sharpness.json")
-    for name in in_order():
-        row = scored[name]
-        pair = [row[judge] for judge in FOLDERS]
-
-        def both(key: str, form: str, pair: list[dict] = pair) -> str:
-            if key not in pair[0]:
-                return "–"
-            first, second = (scores[key] for scores in pair)
-            apart = form.endswith("%") and abs(first - second) > APART
-            return f"{first:{form}} ({second:{form}})" + "&nbsp;†" * apart
-
-        model, _, source = name.partition(", ")
+    """The models on 1x1, before and after sharpening."""
+    rows, scored = [], read_json(ASSETS / "generation.json")
+    pairs = [BEFORE_AND_AFTER[n : n + 2] for n in range(0, len(BEFORE_AND_AFTER), 2)]
+    compared = [(name, source) for pair in pairs for source in BOTH for name in pair]
+    for model, source in [("test digits", ""), *compared]:
+        row = scored[f"{model}, {source}".strip(", ")]
         rows.append(
             [", ".join([MEANT.get(model, model), source]).strip(", "),
              f"{row['mse']:.4f}" if "mse" in row else "–",
              f"{row['lpips']:.3f}" if "lpips" in row else "–", f"{row['grey']:.1%}",
-             both("fid", ".2f"), both("recognised", ".1%"), both("accuracy", ".1%"),
-             f"{pair[0]['precision']:.2f}, {pair[0]['recall']:.2f}",
-             f"{pair[0]['density']:.2f}, {pair[0]['coverage']:.2f}", f"{row['nearest']:.3f}"]
+             both(row, "fid", ".2f"), both(row, "recognised", ".1%"), both(row, "accuracy", ".1%"),
+             f"{row['precision']:.2f}, {row['recall']:.2f}",
+             f"{row['density']:.2f}, {row['coverage']:.2f}", f"{row['nearest']:.3f}"]
         )  # fmt: skip
     header = ["images", "MSE", "LPIPS", "grey pixels", "digit-FID", "recognised > 0.9",
               "read as the original, or as asked for", "precision, recall", "density, coverage",

@@ -14,10 +14,10 @@ import autoencoder
 import comparisons
 import generation
 import models
-import sharpness
+import terms
 from common import Part, slowness
 
-MODULES = (models, comparisons, generation, sharpness, autoencoder)
+MODULES = (models, comparisons, generation, terms, autoencoder)
 ORDER = ("train", "sharpen", "train a prior", "measure", "draw")
 
 

@@ -1,12 +1,11 @@
 """Train a judge, measure it, and put it where it is read.
 
-    python tools/train_judge.py package --epochs 10  # vae/judge/weights, which the package reads
-    python tools/train_judge.py strict               # assets/judges/strict
-    python tools/train_judge.py second               # assets/judges/second, another architecture
+    python tools/train_judge.py first   # vae/judge/weights, which the package reads
+    python tools/train_judge.py second  # assets/second_judge, another architecture
 
 They learn from MNIST's 60,000 training digits, each turned, moved, scaled and slanted a little anew
-in every pass. For the last two, some are spoiled as bad generators spoil them: blurred, or with the
-ghost of another digit. The more of a digit is lost, the less sure of it a judge has to be.
+in every pass. Some are spoiled as bad generators spoil them: blurred, or with the ghost of another
+digit. The more of a digit is lost, the less sure of it a judge has to be.
 """
 
 import argparse
@@ -16,7 +15,8 @@ import time
 
 import torch
 import torch.nn.functional as F
-from judges import FOLDERS, SecondJudge
+from judges import FOLDER as SECOND
+from judges import SecondJudge
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -25,8 +25,7 @@ from vae.judge.classifier import FOLDER
 from vae.store.files import write_json
 from vae.training.optimizer import Muon, one_cycle
 
-JUDGES = {"package": (Judge, FOLDER, 0), "strict": (Judge, FOLDERS["strict"], 0),
-          "second": (SecondJudge, FOLDERS["second"], 1)}  # fmt: skip
+JUDGES = {"first": (Judge, FOLDER, 0), "second": (SecondJudge, SECOND, 1)}  # folder, seed
 BATCH = 64
 LEARNING_RATE, WEIGHT_DECAY, WARMUP = 5e-3, 0.05, 0.15
 TURN, MOVE, SCALE, SLANT = math.radians(12), 2 / 14, 0.12, 0.15  # at most; 14 pixels are 1
@@ -75,7 +74,7 @@ def spoil_images(x: Tensor, labels: Tensor, generator: torch.Generator) -> tuple
     return x, F.one_hot(labels, 10).float().lerp(torch.tensor(0.1), UNSURE * lost[:, None])
 
 
-def train(judge: nn.Module, epochs: int, seed: int, strict: bool) -> nn.Module:
+def train(judge: nn.Module, epochs: int, seed: int) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     images, labels = load_digits("train")
     optimizer = Muon(judge, LEARNING_RATE, WEIGHT_DECAY)
@@ -90,8 +89,7 @@ def train(judge: nn.Module, epochs: int, seed: int, strict: bool) -> nn.Module:
             group["lr"] = peak * schedule(step)
         index = order[position * BATCH :][:BATCH]
         x = move_images(scale_images(images[index]), generator)
-        target = labels[index]
-        x, target = spoil_images(x, target, generator) if strict else (x, target)
+        x, target = spoil_images(x, labels[index], generator)
         F.cross_entropy(judge(x), target).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -118,7 +116,7 @@ def main() -> None:
     kind, folder, seed = JUDGES[options.which]
     torch.manual_seed(seed)
     started = time.perf_counter()
-    judge = train(kind(), options.epochs, seed, options.which != "package")
+    judge = train(kind(), options.epochs, seed)
     measured = {"epochs": options.epochs, "seed": seed, "seconds": time.perf_counter() - started}
     measured |= measure(judge)
     judge.save_pretrained(folder)

@@ -19,7 +19,7 @@ from .store.settings import check_options, option
 MAP_SIZE = 7  # the smallest feature map, after two halvings of 28
 Labels = Tensor | Sequence[int] | int | None  # or a NumPy array
 Posterior = DiagonalGaussian | CoupledGaussian
-COUPLED_ABOVE = 4  # values; of fewer it is worth 1 % of the ELBO, for or against
+COUPLED_ABOVE = 2  # values; of two it costs 1 % of the ELBO
 LOGVAR_BOUND = 15.0  # keeps exp(logvar / 2) between 5.5e-4 and 1.8e3: representable in fp16
 
 
@@ -41,7 +41,7 @@ class VAEConfig:
     )
     posterior: str | None = option(
         None, "whether q(z|x) is a Gaussian of z (diagonal) or of what the decoder sees (coupled); "
-        "default: coupled above 4 values", choices=("diagonal", "coupled"), kind=str)  # fmt: skip
+        "default: coupled above 2 values", choices=("diagonal", "coupled"), kind=str)  # fmt: skip
     variational: bool = option(True, "or a plain autoencoder: no draw, z is the mean; beta 0")
 
     def __post_init__(self):

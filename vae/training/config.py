@@ -27,7 +27,7 @@ PRIOR_BUDGETS = {  # what PriorTrainConfig leaves open
     "tiny": {"epochs": 1, "max_train_images": 320},
 }
 SHARPEN_BUDGETS = {  # what SharpenConfig leaves open
-    "full": {"epochs": 2},  # 8 minutes; one on a GPU
+    "full": {"epochs": 3},  # 12 minutes; a few on a GPU
     "quick": {"epochs": 1, "max_train_images": 24_000},  # 2 minutes
     "tiny": {"epochs": 1, "max_train_images": 320},
 }
@@ -134,7 +134,7 @@ class SharpenConfig:
     """Everything that decides how a decoder is sharpened, beside the VAE."""
 
     budgets: ClassVar = SHARPEN_BUDGETS
-    epochs: int | None = left_open("default: 2; without a GPU 1, of 24,000 images (see --budget)")
+    epochs: int | None = left_open("default: 3; without a GPU 1, of 24,000 images (see --budget)")
     max_train_images: int | None = left_open("train on the first so many; default: all")
     data_root: str | None = option(None, "folder of the data; default: the VAE's", kind=str,
                                    decides=False)  # fmt: skip

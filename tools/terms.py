@@ -1,0 +1,148 @@
+"""What each loss term does to a digit that passes through a few numbers, and what that costs.
+
+The decoders of the shipped models on 1x1 are trained on for one pass over 24,000 digits, each time
+with other weights of the loss terms. Encoder, couplings and so the rate are the same in all. Each
+is measured into `assets/terms.json`.
+"""
+
+import shlex
+import statistics
+from pathlib import Path
+
+import numpy as np
+from common import ASSETS, RUNS, Part, keep_row, picture, row, training
+from latents import DRAWS, decode, encode, seeded
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vae import VAE, judge_images, load_digits
+from vae.show.figures import tile
+from vae.show.frames import Frames
+from vae.show.showcase import REFERENCE, SHARPENED
+from vae.store.folder import FRAMES_NAME, read_metrics
+
+SIZES = sorted(REFERENCE)
+ABLATED, SEEDS = 4, (0, 1, 2)  # numbers for an image, and seeds, of the ablation
+BLURRED, NONE, ALL = "MSE + KL", "+ perceptual", "all four"
+TERMS = {BLURRED: "--w-perceptual 0 --w-adversarial 0", NONE: "--w-adversarial 0",
+         "+ adversarial": "--w-perceptual 0", ALL: ""}  # fmt: skip
+WEIGHTS = (0.2, 2)  # of the adversarial term on the curve, beside none and the default
+CURVE = {BLURRED: "no LPIPS", NONE: "0", "w = 0.2": "0.2", ALL: "0.7", "w = 2": "2"}
+SEEN = {  # what a person sees in assets/terms.png at four numbers (look again!)
+    BLURRED: "?", NONE: "?", "+ adversarial": "?", ALL: "?"}  # fmt: skip
+KEPT = ("fid", "recognised", "accuracy", "grey", "precision", "recall", "density", "coverage")
+SHORT_SECONDS = 260
+SHOWN = 8  # digits in a row of the picture
+ALONG = (4, 8)  # of the ten digits, those that are shown along each curve
+
+
+def runs() -> dict[str, str]:
+    """Every short training, as "terms/size, seed/variant", and the flags of `sharpen`."""
+    weights = {f"w = {w:g}": f"--w-adversarial {w:g}" for w in WEIGHTS}
+    found = {}
+    for seed in SEEDS:
+        for size in SIZES if seed == SEEDS[0] else (ABLATED,):
+            for variant, flags in (TERMS | weights if seed == SEEDS[0] else TERMS).items():
+                before = f"assets/{SHARPENED[f'sharp_{size}']}"
+                given = f"{before} --budget quick --seed {seed} {flags}".strip()
+                found[name_of(size, variant, seed)] = given
+    return found
+
+
+def name_of(size: int, variant: str, seed: int = SEEDS[0]) -> str:
+    return f"terms/{size}, seed {seed}/{variant}"
+
+
+def parts() -> list[Part]:
+    """The trainings, each of which becomes a row, and the pictures."""
+    found = [
+        training(name, flags, SHORT_SECONDS, keep, "sharpen") for name, flags in runs().items()
+    ]
+    frames = [frames_path(size, variant) for size in SIZES for variant in {**TERMS, **CURVE}]
+    found.append(picture("terms", frames, draw_terms))
+    curves = [ASSETS / "terms.json", *frames]
+    return [*found, picture("perception_distortion", curves, draw_curves)]
+
+
+def keep(name: str) -> None:
+    """Write a run's row."""
+    keep_row(name, measure(name))
+
+
+def measure(name: str) -> dict:
+    """What became of a run's reconstructions, of its draws and of its discriminator."""
+    model, metrics, test = VAE.from_pretrained(RUNS / name), read_metrics(RUNS / name), {}
+    images, labels = load_digits("test")
+    made = {"reconstructions": (decode(model, encode(model, images, seeded())), labels),
+            "N(0, I)": (model.sample(DRAWS, None, seeded()), None)}  # fmt: skip
+    for source, scored in made.items():
+        scores = judge_images(*scored)
+        test[source] = {key: scores[key] for key in KEPT if key in scores}
+    last = metrics["history"]["train"][-1]
+    watched = [key for key in ("discriminator", "accuracy_real", "accuracy_fake") if key in last]
+    command = f"python -m vae sharpen {runs()[name]} --run-dir {shlex.quote('runs/' + name)}"
+    about = {key: metrics["environment"][key] for key in ("commit", "hardware", "torch")}
+    rate = {"sample": metrics["test"]["sample"], "kl": metrics["test"]["kl"]}
+    watched = {key: last[key] for key in watched}
+    return {"command": command} | rate | test | watched | about
+
+
+def spread(variant: str, value) -> tuple[float, float]:
+    """Mean and standard deviation over the ablation's seeds of `value(row)`."""
+    values = [value(row(name_of(ABLATED, variant, seed))) for seed in SEEDS]
+    return statistics.mean(values), statistics.stdev(values)
+
+
+def frames_path(size: int, variant: str) -> Path:
+    return RUNS / name_of(size, variant) / FRAMES_NAME
+
+
+def draw_terms() -> Figure:
+    """For each size: some test digits, and what each variant makes of them."""
+    figure = Figure(figsize=(11, 2.75), dpi=110, layout="constrained")
+    for axis, size in zip(figure.subplots(1, len(SIZES)), SIZES, strict=True):
+        frames = {variant: Frames.load(frames_path(size, variant)) for variant in TERMS}
+        rows = {"original": frames[ALL].originals}
+        rows |= {variant: own.reconstructions[-1] for variant, own in frames.items()}
+        axis.set_title(f"{size} numbers for an image")
+        names = rows if size == SIZES[0] else [""] * len(rows)
+        show(axis, np.concatenate([digits[:SHOWN] for digits in rows.values()]), SHOWN)
+        side = axis.get_images()[0].get_size()[0] / len(rows)
+        axis.set_yticks([side * (n + 0.5) - 0.5 for n in range(len(rows))], names, fontsize=11)
+        axis.set_xticks([])
+    return figure
+
+
+def show(axis: Axes, digits: np.ndarray, columns: int) -> None:
+    """Digits (N, 28, 28), so many in a row, without a frame."""
+    axis.imshow(tile(digits, columns), cmap="gray", vmin=-1, vmax=1)
+    axis.tick_params(length=0)
+    axis.set(frame_on=False)
+
+
+def draw_curves() -> Figure:
+    """MSE against digit-FID of the reconstructions, and two digits along each curve."""
+    figure = Figure(figsize=(11, 4.6), dpi=110, layout="constrained")
+    places = [["curve", f"{size}"] for size in SIZES]
+    axes = figure.subplot_mosaic(places, width_ratios=(1.25, 1))
+    for colour, size in zip(("C0", "C1", "C2"), SIZES, strict=True):
+        rows = [row(name_of(size, variant)) for variant in CURVE]
+        points = [(own["sample"]["mse"], own["reconstructions"]["fid"]) for own in rows]
+        label = f"{size} numbers, {rows[0]['kl']:.0f} nats"
+        axes["curve"].plot(*zip(*points, strict=True), "o-", color=colour, label=label)
+        for point, mark in zip(points, CURVE.values(), strict=True):
+            axes["curve"].annotate(mark, point, (5, 4), textcoords="offset points", fontsize=8,
+                                   color=colour)  # fmt: skip
+        frames = [Frames.load(frames_path(size, variant)) for variant in CURVE]
+        strip = [frames[0].originals, *(own.reconstructions[-1] for own in frames)]
+        show(axes[f"{size}"], np.stack([own[n] for n in ALONG for own in strip]), len(strip))
+        side = axes[f"{size}"].get_images()[0].get_size()[1] / len(strip)
+        middles = [side * (n + 0.5) - 0.5 for n in range(len(strip))]
+        axes[f"{size}"].set_xticks(middles, ["original", *CURVE.values()], fontsize=8)
+        axes[f"{size}"].set_yticks([])
+        axes[f"{size}"].set_title(f"{size} numbers", fontsize=10, color=colour)
+    axes["curve"].set(xscale="log", yscale="log", xlabel="MSE of reconstructions (distortion)",
+                      ylabel="digit-FID of reconstructions (perception)")  # fmt: skip
+    axes["curve"].grid(alpha=0.3, which="both")
+    axes["curve"].legend(fontsize=9)
+    return figure
