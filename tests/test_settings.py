@@ -23,6 +23,8 @@ def test_the_budget_decides_what_is_left_open(monkeypatch):
         assert decided(epochs=2) == (2, None, None)
         assert decided("full", epochs=2, max_train_images=99) == (2, 99, None)
         assert decided("tiny", max_test_images=50) == (1, 320, 50)
+        assert decided("full", model=vae.VAEConfig(4, 1)) == (6, None, None)
+        assert decided("quick", model=vae.VAEConfig(4, 1)) == (1, 24_000, None)
     with pytest.raises(ValueError, match="budget='long'"):
         decided("long")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import models
 import torch
 from common import ASSETS, FULL_SECONDS, JUDGE, RUNS, Part, measurement, picture, row, training
-from latents import DRAWS, decode, draw_panels, encode, seeded
+from latents import DEVICE, DRAWS, decode, draw_panels, encode, seeded
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -68,7 +68,7 @@ def measure(folder: Path) -> dict:
     """
     model, metrics, generator = VAE.from_pretrained(folder), read_metrics(folder), seeded()
     (images, labels), train = load_digits("test"), load_digits("train").images[:DRAWS]
-    x = scale_images(images)
+    model, x = model.to(DEVICE), scale_images(images).to(DEVICE)
     codes = encode(model, images, generator)
     known = encode(model, train, generator)
     std = known.std(0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from common import ASSETS, JUDGE, Part, measurement, picture
 from judges import FOLDER, SecondJudge
-from latents import CHUNK, DRAWS, decode, draw_panels, encode, seeded
+from latents import CHUNK, DEVICE, DRAWS, decode, draw_panels, encode, seeded
 from matplotlib.figure import Figure
 from models import CONDITIONAL
 from torch import Tensor
@@ -44,8 +44,8 @@ def images_of(row: str) -> tuple[Tensor, Tensor | None]:
     name, _, source = row.partition(", ")
     if not source:
         images, labels = load_digits("train" if name == "training digits" else "test")
-        return vae.scale_images(images[:DRAWS]), labels[:DRAWS]
-    model = VAE.from_pretrained(ASSETS / name)
+        return vae.scale_images(images[:DRAWS]).to(DEVICE), labels[:DRAWS]
+    model = VAE.from_pretrained(ASSETS / name).to(DEVICE)
     if source == "reconstructions":
         images, labels = load_digits("test")
         given = labels if model.config.num_classes else None
@@ -54,7 +54,7 @@ def images_of(row: str) -> tuple[Tensor, Tensor | None]:
         labels = BALANCED if model.config.num_classes else None
         return model.sample(DRAWS, labels, seeded()), labels
     prior, guidance = LatentPrior.from_pretrained(ASSETS / name), 1.0 if "un" in source else None
-    z = prior.sample(DRAWS, BALANCED, seeded(), guidance=guidance)
+    z = prior.to(DEVICE).sample(DRAWS, BALANCED, seeded(), guidance=guidance)
     return decode(model, z), BALANCED
 
 
@@ -80,7 +80,7 @@ def score(row: str) -> dict:
     images, labels = images_of(row)
     scores = judged_twice(images, labels, copies=row != "training digits")
     if row.endswith(BOTH[0]):
-        originals = vae.scale_images(load_digits("test").images)
+        originals = vae.scale_images(load_digits("test").images).to(DEVICE)
         scores["mse"] = vae.mse(originals, images).mean().item()
         scores["lpips"] = lpips_of(originals[:LPIPS_IMAGES], images[:LPIPS_IMAGES])
     return scores
@@ -88,8 +88,9 @@ def score(row: str) -> dict:
 
 def judged_twice(images: Tensor, labels: Tensor | None = None, copies: bool = True) -> dict:
     """The judge's scores and, as "second", those of another; `copies`: look for them."""
-    neighbours = load_digits("train").images if copies else None
-    second = vae.judge_images(images, labels, judge=SecondJudge.from_pretrained())
+    neighbours = load_digits("train").images.to(images.device) if copies else None
+    second = SecondJudge.from_pretrained().to(images.device)
+    second = vae.judge_images(images, labels, judge=second)
     own = {key: second[key] for key in OF_SECOND if key in second}
     return vae.judge_images(images, labels, neighbours=neighbours) | {"second": own}
 
@@ -97,13 +98,13 @@ def judged_twice(images: Tensor, labels: Tensor | None = None, copies: bool = Tr
 @torch.no_grad()
 def lpips_of(x: Tensor, y: Tensor) -> float:
     """The mean LPIPS of pairs."""
-    lpips, pairs = vae.LPIPS(), zip(x.split(CHUNK), y.split(CHUNK), strict=True)
+    lpips, pairs = vae.LPIPS().to(DEVICE), zip(x.split(CHUNK), y.split(CHUNK), strict=True)
     return torch.cat([lpips(*pair) for pair in pairs]).mean().item()
 
 
 def bound(name: str) -> dict:
     """The importance-weighted bound on some test digits, beside the ELBO on the same."""
-    model, metrics = VAE.from_pretrained(ASSETS / name), read_metrics(ASSETS / name)
+    model, metrics = VAE.from_pretrained(ASSETS / name).to(DEVICE), read_metrics(ASSETS / name)
     images, labels = load_digits("test")
     some = images[:BOUND_IMAGES], metrics["test"]["sample"]["mse"], labels[:BOUND_IMAGES]
     many, one = (
@@ -123,21 +124,21 @@ def parts() -> list[Part]:
         found.append(measurement(f"generation/{row}", seconds, judged(row), partial(score, row)))
     for row in BOUNDED:
         found.append(measurement(f"bounds/{row}", BOUND_SECONDS, weights(row), partial(bound, row)))
-    shown = [row for size in SIZES for row in (f"latent_{size}, prior", f"global_{size}")]
+    shown = [row for size in SIZES for row in (f"latent_{size}, prior", f"sharp_{size}")]
     return [*found, picture("generation", [file for row in shown for file in weights(row)], draw)]
 
 
 def draw(columns: int = 8, rows: int = 5) -> Figure:
-    """Draws of each size from N(0, I), from its learned prior, on 1x1."""
+    """Draws of each size from N(0, I), from its learned prior, by the sharp decoder on 1x1."""
     n = columns * rows
     figure = Figure(figsize=(11, 7.2), dpi=90, layout="constrained")
     for line, size in zip(figure.subplots(len(SIZES), 3), SIZES, strict=True):
-        grid, whole = (VAE.from_pretrained(ASSETS / f"{k}_{size}") for k in ("latent", "global"))
+        grid, whole = (VAE.from_pretrained(ASSETS / f"{k}_{size}") for k in ("latent", "sharp"))
         prior = LatentPrior.from_pretrained(ASSETS / f"latent_{size}")
         panels = {
             "7×7, N(0, I)": grid.sample(n, None, seeded()),
             "7×7, learned prior": grid.sample(n, BALANCED[:n], seeded(), prior),
-            "1×1, N(0, I)": whole.sample(n, None, seeded()),
+            "1×1, sharpened, N(0, I)": whole.sample(n, None, seeded()),
         }
         draw_panels(line, {f"latent size {size} on {k}": v for k, v in panels.items()}, columns)
     return figure

@@ -5,7 +5,6 @@ from functools import partial
 
 from common import ASSETS, FULL_SECONDS, RUNS, Part, read_json, run, training
 
-from vae.model import COUPLED_ABOVE
 from vae.show.showcase import REFERENCE, SHARPENED
 from vae.store.folder import PRIOR_METRICS_NAME as PRIOR_METRICS
 from vae.store.folder import read_metrics
@@ -14,7 +13,6 @@ from vae.store.folder import read_metrics
 SHIPPED_BETA = {16: 0.3, 4: 0.1, 2: 0.1}
 PLAIN = "--w-perceptual 0 --w-adversarial 0"  # MSE and KL alone
 GLOBAL = "--latent-grid 1 --budget full"  # one vector for an image; MSE and KL alone
-LONGER = "--epochs 6 --coupling-steps 1.5"  # where the posterior is coupled
 SHARPER = {"sharp_2": "--w-adversarial 1.4"}  # of two numbers there is most blur to cure
 CONDITIONAL = "conditional_16"  # the global model of size 16 that is told the digit
 SHARPEN_SECONDS = 900
@@ -27,11 +25,9 @@ def runs() -> dict[str, str]:
         f"latent_{size}": f"--latent-size {size} --beta {beta} --budget full"
         for size, beta in SHIPPED_BETA.items()
     }
-    for size in SHIPPED_BETA:
-        longer = f" {LONGER}" * (size > COUPLED_ABOVE)
-        commands[f"global_{size}"] = f"--latent-size {size} {GLOBAL}{longer}"
+    commands |= {f"global_{size}": f"--latent-size {size} {GLOBAL}" for size in SHIPPED_BETA}
     # of each class there are few codes to fit, which are learned by heart the sooner
-    told = f"--latent-size 16 {GLOBAL} --num-classes 10 --coupling-steps 1"
+    told = f"--latent-size 16 {GLOBAL} --epochs 3 --num-classes 10 --coupling-steps 1"
     return commands | {CONDITIONAL: told}
 
 

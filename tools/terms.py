@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from common import ASSETS, RUNS, Part, keep_row, picture, row, training
-from latents import DRAWS, decode, encode, seeded
+from latents import DEVICE, DRAWS, decode, encode, seeded
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -71,7 +71,8 @@ def keep(name: str) -> None:
 
 def measure(name: str) -> dict:
     """What became of a run's reconstructions, of its draws and of its discriminator."""
-    model, metrics, test = VAE.from_pretrained(RUNS / name), read_metrics(RUNS / name), {}
+    model = VAE.from_pretrained(RUNS / name).to(DEVICE)
+    metrics, test = read_metrics(RUNS / name), {}
     images, labels = load_digits("test")
     made = {"reconstructions": (decode(model, encode(model, images, seeded())), labels),
             "N(0, I)": (model.sample(DRAWS, None, seeded()), None)}  # fmt: skip

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from judges import FOLDER as SECOND
 from judges import SecondJudge
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from vae import Judge, judge_images, load_digits, scale_images
@@ -78,20 +79,18 @@ def train(judge: nn.Module, epochs: int, seed: int) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     images, labels = load_digits("train")
     optimizer = Muon(judge, LEARNING_RATE, WEIGHT_DECAY)
-    peaks = [group["lr"] for group in optimizer.param_groups]
     steps_per_epoch = len(images) // BATCH
-    schedule = one_cycle(WARMUP, steps_per_epoch * epochs)
+    schedule = LambdaLR(optimizer, one_cycle(WARMUP, steps_per_epoch * epochs))
     for step in tqdm(range(steps_per_epoch * epochs), mininterval=10):
         position = step % steps_per_epoch
         if position == 0:
             order = torch.randperm(len(images), generator=generator)
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * schedule(step)
         index = order[position * BATCH :][:BATCH]
         x = move_images(scale_images(images[index]), generator)
         x, target = spoil_images(x, labels[index], generator)
         F.cross_entropy(judge(x), target).backward()
         optimizer.step()
+        schedule.step()
         optimizer.zero_grad()
     return judge.eval()
 

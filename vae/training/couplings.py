@@ -4,6 +4,7 @@ import time
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from ..checks import gaussian
 from ..data import Digits
@@ -31,11 +32,8 @@ def fit_couplings(vae: VAE, digits: Digits, config: TrainConfig, steps: int) -> 
     started, couplings = time.perf_counter(), vae.couplings.requires_grad_(True)
     mean, std, labels = encode(vae, *digits)
     optimizer = Muon(couplings, config.learning_rate, WEIGHT_DECAY)
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    share, nll = one_cycle(WARMUP, steps), torch.zeros(())
+    schedule, nll = LambdaLR(optimizer, one_cycle(WARMUP, steps)), torch.zeros(())
     for step in Bar(range(steps), desc="couplings", unit="step"):
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * share(step)
         generator = seeded_generator(config.seed, 2, step)
         chosen = torch.randint(len(mean), (CODES,), generator=generator).to(vae.device)
         noise = gaussian(CODES, *mean.shape[1:], generator=generator).to(vae.device)
@@ -46,6 +44,7 @@ def fit_couplings(vae: VAE, digits: Digits, config: TrainConfig, steps: int) -> 
         nll.backward()
         nn.utils.clip_grad_norm_(couplings.parameters(), config.clip_norm)
         optimizer.step()
+        schedule.step()
         optimizer.zero_grad()
     couplings.requires_grad_(False)
     if not nll.isfinite():
