@@ -73,7 +73,7 @@ def ablation() -> str:
     """What each loss term does to digits of four numbers, over three seeds."""
     columns = {  # form, and the value in a row
         "MSE": (".4f", lambda row: row["sample"]["mse"]),
-        "LPIPS": (".3f", lambda row: row["sample"]["lpips"]),
+        "LPIPS": (".4f", lambda row: row["sample"]["lpips"]),
         "grey pixels, %": (".1f", lambda row: 100 * row["reconstructions"]["grey"]),
         "digit-FID": (".1f", lambda row: row["reconstructions"]["fid"]),
         "recognised, %": (".1f", lambda row: 100 * row["reconstructions"]["recognised"]),

@@ -28,8 +28,13 @@ TERMS = {BLURRED: "--w-perceptual 0 --w-adversarial 0", NONE: "--w-adversarial 0
          "+ adversarial": "--w-perceptual 0", ALL: ""}  # fmt: skip
 WEIGHTS = (0.2, 2)  # of the adversarial term on the curve, beside none and the default
 CURVE = {BLURRED: "no LPIPS", NONE: "0", "w = 0.2": "0.2", ALL: "0.7", "w = 2": "2"}
+PLACES = ((6, 6), (-14, -10), (-22, -12), (0, 8), (5, -11))  # of these marks beside their points
 SEEN = {  # what a person sees in assets/terms.png at four numbers (look again!)
-    BLURRED: "?", NONE: "?", "+ adversarial": "?", ALL: "?"}  # fmt: skip
+    BLURRED: "soft and grey, an average",
+    NONE: "edges a little harder, grey still, a fine pattern of dots",
+    "+ adversarial": "black and white, as if written",
+    ALL: "no difference from + adversarial",
+}
 KEPT = ("fid", "recognised", "accuracy", "grey", "precision", "recall", "density", "coverage")
 SHORT_SECONDS = 260
 SHOWN = 8  # digits in a row of the picture
@@ -122,28 +127,24 @@ def show(axis: Axes, digits: np.ndarray, columns: int) -> None:
 
 
 def draw_curves() -> Figure:
-    """MSE against digit-FID of the reconstructions, and two digits along each curve."""
+    """For each size: MSE against digit-FID of reconstructions, and two digits along the curve."""
     figure = Figure(figsize=(11, 4.6), dpi=110, layout="constrained")
-    places = [["curve", f"{size}"] for size in SIZES]
-    axes = figure.subplot_mosaic(places, width_ratios=(1.25, 1))
-    for colour, size in zip(("C0", "C1", "C2"), SIZES, strict=True):
+    curves, strips = figure.subplots(2, len(SIZES), height_ratios=(2, 1))
+    for curve, strip, size in zip(curves, strips, SIZES, strict=True):
         rows = [row(name_of(size, variant)) for variant in CURVE]
         points = [(own["sample"]["mse"], own["reconstructions"]["fid"]) for own in rows]
-        label = f"{size} numbers, {rows[0]['kl']:.0f} nats"
-        axes["curve"].plot(*zip(*points, strict=True), "o-", color=colour, label=label)
-        for point, mark in zip(points, CURVE.values(), strict=True):
-            axes["curve"].annotate(mark, point, (5, 4), textcoords="offset points", fontsize=8,
-                                   color=colour)  # fmt: skip
+        curve.plot(*zip(*points, strict=True), "o-")
+        for point, mark, place in zip(points, CURVE.values(), PLACES, strict=True):
+            curve.annotate(mark, point, place, textcoords="offset points", fontsize=9)
+        curve.set(xlabel="MSE (distortion)", yscale="log", xmargin=0.2, ymargin=0.15)
+        curve.set_title(f"{size} numbers for an image, {rows[0]['kl']:.0f} nats", fontsize=11)
+        curve.grid(alpha=0.3, which="both")
         frames = [Frames.load(frames_path(size, variant)) for variant in CURVE]
-        strip = [frames[0].originals, *(own.reconstructions[-1] for own in frames)]
-        show(axes[f"{size}"], np.stack([own[n] for n in ALONG for own in strip]), len(strip))
-        side = axes[f"{size}"].get_images()[0].get_size()[1] / len(strip)
-        middles = [side * (n + 0.5) - 0.5 for n in range(len(strip))]
-        axes[f"{size}"].set_xticks(middles, ["original", *CURVE.values()], fontsize=8)
-        axes[f"{size}"].set_yticks([])
-        axes[f"{size}"].set_title(f"{size} numbers", fontsize=10, color=colour)
-    axes["curve"].set(xscale="log", yscale="log", xlabel="MSE of reconstructions (distortion)",
-                      ylabel="digit-FID of reconstructions (perception)")  # fmt: skip
-    axes["curve"].grid(alpha=0.3, which="both")
-    axes["curve"].legend(fontsize=9)
+        columns = [frames[0].originals, *(own.reconstructions[-1] for own in frames)]
+        show(strip, np.stack([own[n] for n in ALONG for own in columns]), len(columns))
+        side = strip.get_images()[0].get_size()[1] / len(columns)
+        middles = [side * (n + 0.5) - 0.5 for n in range(len(columns))]
+        strip.set_xticks(middles, ["original", *CURVE.values()], fontsize=8)
+        strip.set_yticks([])
+    curves[0].set_ylabel("digit-FID (perception)")
     return figure
