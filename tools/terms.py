@@ -12,27 +12,26 @@ from pathlib import Path
 import numpy as np
 from common import ASSETS, RUNS, Part, keep_row, picture, row, training
 from latents import DEVICE, DRAWS, decode, encode, seeded
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vae import VAE, judge_images, load_digits
-from vae.show.figures import tile
+from vae.show.figures import draw_grid
 from vae.show.frames import Frames
 from vae.show.showcase import REFERENCE, SHARPENED
 from vae.store.folder import FRAMES_NAME, read_metrics
 
 SIZES = sorted(REFERENCE)
 ABLATED, SEEDS = 4, (0, 1, 2)  # numbers for an image, and seeds, of the ablation
-BLURRED, NONE, ALL = "MSE + KL", "+ perceptual", "all four"
-TERMS = {BLURRED: "--w-perceptual 0 --w-adversarial 0", NONE: "--w-adversarial 0",
+BLURRED, PERCEPTUAL, ALL = "MSE + KL", "+ perceptual", "all four"
+TERMS = {BLURRED: "--w-perceptual 0 --w-adversarial 0", PERCEPTUAL: "--w-adversarial 0",
          "+ adversarial": "--w-perceptual 0", ALL: ""}  # fmt: skip
 WEIGHTS = (0.03, 0.2, 2)  # of the adversarial term on the curve, beside none and the default
-CURVE = {BLURRED: "no LPIPS", NONE: "0", "w = 0.03": "0.03", "w = 0.2": "0.2", ALL: "0.7",
+CURVE = {BLURRED: "no LPIPS", PERCEPTUAL: "0", "w = 0.03": "0.03", "w = 0.2": "0.2", ALL: "0.7",
          "w = 2": "2"}  # fmt: skip
 PLACES = ((6, 6), (-14, -10), (-3, 9), (-22, -12), (7, 4), (5, -11))  # of its marks
 SEEN = {  # what a person sees in assets/terms.png at four numbers (look again!)
     BLURRED: "soft and grey, an average",
-    NONE: "edges a little harder, grey still, a fine pattern of dots",
+    PERCEPTUAL: "edges a little harder, grey still, a fine pattern of dots",
     "+ adversarial": "black and white, as if written",
     ALL: "no difference from + adversarial",
 }
@@ -86,11 +85,11 @@ def measure(name: str) -> dict:
         scores = judge_images(*scored)
         test[source] = {key: scores[key] for key in KEPT if key in scores}
     last = metrics["history"]["train"][-1]
-    watched = [key for key in ("discriminator", "accuracy_real", "accuracy_fake") if key in last]
+    watched = ("discriminator", "accuracy_real", "accuracy_fake")
+    watched = {key: last[key] for key in watched if key in last}
     command = f"python -m vae sharpen {runs()[name]} --run-dir {shlex.quote('runs/' + name)}"
     about = {key: metrics["environment"][key] for key in ("commit", "hardware", "torch")}
     rate = {"sample": metrics["test"]["sample"], "kl": metrics["test"]["kl"]}
-    watched = {key: last[key] for key in watched}
     return {"command": command} | rate | test | watched | about
 
 
@@ -112,19 +111,10 @@ def draw_terms() -> Figure:
         rows = {"original": frames[ALL].originals}
         rows |= {variant: own.reconstructions[-1] for variant, own in frames.items()}
         axis.set_title(f"{size} numbers for an image")
-        names = rows if size == SIZES[0] else [""] * len(rows)
-        show(axis, np.concatenate([digits[:SHOWN] for digits in rows.values()]), SHOWN)
-        side = axis.get_images()[0].get_size()[0] / len(rows)
-        axis.set_yticks([side * (n + 0.5) - 0.5 for n in range(len(rows))], names, fontsize=11)
-        axis.set_xticks([])
+        names = dict(enumerate(rows)) if size == SIZES[0] else {}
+        digits = np.concatenate([own[:SHOWN] for own in rows.values()])
+        draw_grid(axis, digits, SHOWN, {}, names, 11)
     return figure
-
-
-def show(axis: Axes, digits: np.ndarray, columns: int) -> None:
-    """Digits (N, 28, 28), so many in a row, without a frame."""
-    axis.imshow(tile(digits, columns), cmap="gray", vmin=-1, vmax=1)
-    axis.tick_params(length=0)
-    axis.set(frame_on=False)
 
 
 def draw_curves() -> Figure:
@@ -142,10 +132,8 @@ def draw_curves() -> Figure:
         curve.grid(alpha=0.3, which="both")
         frames = [Frames.load(frames_path(size, variant)) for variant in CURVE]
         columns = [frames[0].originals, *(own.reconstructions[-1] for own in frames)]
-        show(strip, np.stack([own[n] for n in ALONG for own in columns]), len(columns))
-        side = strip.get_images()[0].get_size()[1] / len(columns)
-        middles = [side * (n + 0.5) - 0.5 for n in range(len(columns))]
-        strip.set_xticks(middles, ["original", *CURVE.values()], fontsize=7)
-        strip.set_yticks([])
+        digits = np.stack([own[n] for n in ALONG for own in columns])
+        names = dict(enumerate(["original", *CURVE.values()]))
+        draw_grid(strip, digits, len(columns), names, {}, 7)
     curves[0].set_ylabel("digit-FID (perception)")
     return figure

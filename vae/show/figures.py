@@ -11,6 +11,7 @@ import matplotlib.style
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -164,21 +165,27 @@ def plot_grid(images: Tensor, columns: int, title: str, width: float = 6,
     if len(images) % columns:
         raise ValueError(f"columns={columns} is not allowed: {len(images)} images do not fill rows")
     images, across, down = in_unit_range(images), across or {}, down or {}
-    tiles = tile(images.detach().float().cpu().numpy()[:, 0], columns)
+    images = images.detach().float().cpu().numpy()[:, 0]
     longest = max((len(line) for name in down.values() for line in name.split("\n")), default=-2)
     left = 0.15 + 0.075 * longest
     foot = max((0.15 + 0.17 * len(name.split("\n")) for name in across.values()), default=0)
-    picture, head = width * tiles.shape[0] / tiles.shape[1], 0.25 + 0.25 * len(title.split("\n"))
+    picture, head = width * (len(images) // columns) / columns, 0.25 + 0.25 * len(title.split("\n"))
     wide, high = width + left + 0.1, picture + head + foot + 0.05
     figure = Figure(figsize=(wide, high), dpi=DPI)
     figure.suptitle(title, fontsize=13, y=1 - 0.12 / high, va="top")
     axes = figure.add_axes(((left + 0.05) / wide, foot / high, width / wide, picture / high))
-    axes.imshow(tiles, cmap="gray", vmin=-1, vmax=1)
+    draw_grid(axes, images, columns, across, down)
+    return figure
+
+
+def draw_grid(axes: Axes, images: np.ndarray, columns: int, across: dict[int, str],
+              down: dict[int, str], size: float = 9) -> None:  # fmt: skip
+    """As `plot_grid`, on axes that are there: images (N, 28, 28), names in letters of `size`."""
+    axes.imshow(tile(images, columns), cmap="gray", vmin=-1, vmax=1)
     axes.set(frame_on=False)
-    axes.tick_params(length=0, labelsize=9)
+    axes.tick_params(length=0, labelsize=size)
     for names, set_ticks in ((across, axes.set_xticks), (down, axes.set_yticks)):
         set_ticks([CELL * (k + 0.5) - 0.5 for k in names], list(names.values()))
-    return figure
 
 
 @torch.no_grad()
