@@ -88,6 +88,7 @@ def main() -> None:
     import torch
 
     sys.path.append(str(ROOT / "tools"))
+    from common import read_json
     from generation import judged_twice
 
     from vae import load_digits
@@ -96,6 +97,7 @@ def main() -> None:
     from vae.training.machine import Machine, describe_environment
 
     ours = read_metrics(ROOT / "assets" / "global_16")
+    drawn_by_ours = read_json(ROOT / "assets" / "generation.json")["global_16, N(0, I)"]
     seconds = options.seconds or ours["seconds"]["training"]
     python = FOLDER / "venv" / "bin" / "python"
     if not python.is_file():
@@ -110,6 +112,9 @@ def main() -> None:
     report = json.loads((FOLDER / "report.json").read_text("utf-8"))
     here = describe_environment(Machine("no"))
     report |= {"hardware": here["hardware"], "scores": scores}
+    report["ours"] = {"seconds": ours["seconds"]["training"], "fid": drawn_by_ours["fid"],
+                      "second_fid": drawn_by_ours["second"]["fid"],
+                      "commit": ours["environment"]["commit"]}  # fmt: skip
     write_json(ROOT / "assets" / "pythae.json", report)
     print(json.dumps(report, indent=1))
 
