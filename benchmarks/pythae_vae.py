@@ -92,9 +92,9 @@ def main() -> None:
     from generation import judged_twice
 
     from vae import load_digits
-    from vae.store.files import write_json
-    from vae.store.folder import read_metrics
     from vae.training.machine import Machine, describe_environment
+    from vae_store.files import write_json
+    from vae_store.folder import read_metrics
 
     ours = read_metrics(ROOT / "assets" / "global_16")
     drawn_by_ours = read_json(ROOT / "assets" / "generation.json")["global_16, N(0, I)"]

@@ -19,15 +19,15 @@ from helpers import interrupt_at, make, small_prior, without_clocks
 
 import vae
 from vae.cli import main
-from vae.show import animations, figures
-from vae.show.run import Run, render
-from vae.store import folder as folders
-from vae.store.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from vae.store.files import TEMPORARY, write_atomically
-from vae.store.folder import FILES, LOCK_NAME, PICTURES, lock, read_metrics
 from vae.training import loop
 from vae.training.machine import Machine
 from vae.training.vae import Trainer
+from vae_show import animations, figures
+from vae_show.run import Run, render
+from vae_store import folder as folders
+from vae_store.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from vae_store.files import TEMPORARY, write_atomically
+from vae_store.folder import FILES, LOCK_NAME, PICTURES, lock, read_metrics
 
 fcntl = pytest.importorskip("fcntl")
 pytestmark = pytest.mark.unix

@@ -8,9 +8,9 @@ import torch
 
 import vae
 from vae.prior import LatentPrior, PriorConfig
-from vae.show import animations, figures
-from vae.show import run as run_module
-from vae.show.frames import Frames
+from vae_show import animations, figures
+from vae_show import run as run_module
+from vae_show.frames import Frames
 
 
 def make(**options) -> vae.VAE:

@@ -20,12 +20,12 @@ from skimage.metrics import peak_signal_noise_ratio
 from sklearn.manifold import TSNE, trustworthiness
 
 import vae
-from vae.show import animations, figures
-from vae.show.animations import apart, latent_frames, reconstruction_frames, save_gif
-from vae.show.frames import ARRAYS, Frames, components, frame_steps, project_frames
-from vae.show.run import Run
 from vae.training import loop
 from vae.training.vae import Trainer
+from vae_show import animations, figures
+from vae_show.animations import apart, latent_frames, reconstruction_frames, save_gif
+from vae_show.frames import ARRAYS, Frames, components, frame_steps, project_frames
+from vae_show.run import Run
 
 SIZES = pytest.mark.parametrize("size", [2, 4, 16])
 MOVE = 0.1  # the most that half of the points move between two frames, in units of the cloud's size

@@ -15,7 +15,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import vae
 from vae.prior import LatentPrior, PriorConfig
-from vae.show import figures
+from vae_show import figures
 
 U, LABELS = (part[:8] for part in vae.load_digits("test"))
 X = vae.scale_images(U)

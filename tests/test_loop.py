@@ -15,14 +15,14 @@ import torch
 from helpers import TIMED, interrupt_at, snapshot
 
 import vae
-from vae.store.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from vae.store.files import FileError, save_tensors
 from vae.training import loop
 from vae.training.machine import Machine, interrupts
 from vae.training.optimizer import one_cycle, plateau
 from vae.training.prior import PriorTrainer
 from vae.training.sharpen import SharpenTrainer
 from vae.training.vae import Trainer
+from vae_store.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from vae_store.files import FileError, save_tensors
 
 
 def test_checkpoints_come_in_time(begin, monkeypatch):

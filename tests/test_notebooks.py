@@ -30,9 +30,9 @@ import notebooks
 import vae
 from vae import notebook
 from vae.prior import LatentPrior, PriorConfig
-from vae.show import figures, showcase
-from vae.store.folder import read_metrics
 from vae.training.vae import training_minutes
+from vae_show import figures, showcase
+from vae_store.folder import read_metrics
 
 KNOBS = [
     "LATENT_SIZE",
@@ -345,7 +345,7 @@ def test_only_shipped_models_are_loaded(tmp_path, monkeypatch):
         sharp = notebook.load_pretrained(vae.TrainConfig(shipped), sharpened=True)
         assert (sharp is None) != (name in notebook.SHARPENED.values())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(showcase, "PACKAGE", tmp_path / "site-packages" / "vae")
+    monkeypatch.setattr(showcase, "CHECKOUT", tmp_path / "site-packages")
     with pytest.raises(ValueError, match="needs assets/latent_2"):
         notebook.load_pretrained(vae.TrainConfig())
     run = SimpleNamespace(model=vae.VAE(vae.VAEConfig(4)))

@@ -11,9 +11,9 @@ from torch import nn
 import vae
 from vae.cli import main
 from vae.prior import LatentPrior, PriorConfig
-from vae.store.files import sha256
 from vae.training import loop, step
 from vae.training import prior as prior_training
+from vae_store.files import sha256
 
 MEAN, STD = 1.5, 0.4  # of standardised latents in the closed form
 

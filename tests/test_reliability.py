@@ -12,9 +12,9 @@ from helpers import interrupt_at, without_clocks
 import vae
 from vae import notebook
 from vae.cli import main
-from vae.store.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from vae.store.folder import LOCK_NAME, lock, read_metrics
 from vae.training import loop
+from vae_store.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from vae_store.folder import LOCK_NAME, lock, read_metrics
 
 resource = pytest.importorskip("resource")
 pytestmark = pytest.mark.unix

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 
 import vae
 from vae.cli import from_flags, parser
-from vae.show.showcase import REFERENCE, SHARPENED
-from vae.store.folder import read_metrics
-from vae.store.settings import config_differences
+from vae_show.showcase import REFERENCE, SHARPENED
+from vae_store.folder import read_metrics
+from vae_store.settings import config_differences
 
 RUNS = models.runs() | comparisons.runs() | autoencoder.runs()
 

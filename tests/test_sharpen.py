@@ -9,10 +9,10 @@ from helpers import make, snapshot
 
 import vae
 from vae.cli import main
-from vae.show.showcase import asset
-from vae.store.folder import read_metrics
 from vae.training import loop, step
 from vae.training.sharpen import SharpenTrainer
+from vae_show.showcase import asset
+from vae_store.folder import read_metrics
 
 FLAGS = ["--epochs", "1", "--max-train-images", "64", "--lpips-images", "0", "--w-perceptual", "0"]
 FEW = {"epochs": 1, "max_train_images": 128, "batch_size": 32, "lpips_images": 4}

@@ -7,7 +7,7 @@ from PIL import Image
 
 import vae
 from vae.cli import main
-from vae.show.frames import frame_steps
+from vae_show.frames import frame_steps
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vae import VAE, judge_images, load_digits, mse, scale_images
-from vae.store.folder import read_metrics
+from vae_store.folder import read_metrics
 
 # The variational one of each pair is shipped.
 PAIRS = {"2 on 1x1": "global_2", "4 on 1x1": "global_4", "16 on 1x1": "global_16",

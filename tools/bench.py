@@ -20,9 +20,9 @@ from torch.utils.flop_counter import flop_registry
 
 from vae import VAE, TrainConfig, Trainer, evaluate, scale_images
 from vae.notebook import latent_sliders
-from vae.store.folder import read_metrics
 from vae.training.machine import peak_memory_mb
 from vae.training.vae import RUNNING_LPIPS_IMAGES
+from vae_store.folder import read_metrics
 
 BASE, WHOLE = "MSE + KL", "all four terms"
 VARIANTS = {

@@ -18,9 +18,9 @@ from PIL import Image
 
 from vae import TrainConfig, Trainer
 from vae.judge.classifier import FOLDER
-from vae.store.files import sha256, write_atomically, write_json
-from vae.store.folder import METRICS_NAME, is_finished, read_metrics
-from vae.store.settings import from_saved
+from vae_store.files import sha256, write_atomically, write_json
+from vae_store.folder import METRICS_NAME, is_finished, read_metrics
+from vae_store.settings import from_saved
 
 ROOT = Path(__file__).parent.parent
 ASSETS, RUNS = ROOT / "assets", ROOT / "runs" / "results"

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from models import PLAIN
 
 from vae import LPIPS, VAE, FileError, evaluate, load_digits
-from vae.show.showcase import REFERENCE
-from vae.store.folder import METRICS_NAME, read_metrics
+from vae_show.showcase import REFERENCE
+from vae_store.folder import METRICS_NAME, read_metrics
 
 # One pass over 24,000 digits, the same for each comparison; nothing is measured on the way.
 SHORT = "--epochs 1 --max-train-images 24000 --early-evaluations 0 --projected-images 10"

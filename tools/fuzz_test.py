@@ -21,12 +21,12 @@ import torch
 
 import vae
 from vae.prior import LatentPrior, PriorConfig
-from vae.show.frames import Frames
-from vae.store.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from vae.store.files import FileError, save_tensors
-from vae.store.folder import read_metrics
 from vae.training import loop
 from vae.training.vae import Trainer
+from vae_show.frames import Frames
+from vae_store.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from vae_store.files import FileError, save_tensors
+from vae_store.folder import read_metrics
 
 
 class Bomb:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 import vae
 from vae import VAE, LatentPrior, load_digits
-from vae.show.showcase import REFERENCE, SHARPENED
-from vae.store.folder import read_metrics
+from vae_show.showcase import REFERENCE, SHARPENED
+from vae_store.folder import read_metrics
 
 SIZES = sorted(REFERENCE)
 SECOND = FOLDER / SecondJudge.weights_name

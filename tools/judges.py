@@ -8,8 +8,8 @@ from common import ASSETS
 from torch import Tensor, nn
 
 from vae.blocks import NORM_GROUPS, DownBlock, MidBlock
-from vae.store.modules import Pretrained
-from vae.store.settings import check_options, option
+from vae_store.modules import Pretrained
+from vae_store.settings import check_options, option
 
 FOLDER = ASSETS / "second_judge"
 

@@ -24,10 +24,10 @@ import torch
 from PIL import Image
 
 import vae
-from vae.show.frames import Frames
-from vae.store.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from vae.store.files import TEMPORARY
-from vae.store.folder import FRAMES_NAME, METRICS_NAME, is_finished, read_metrics
+from vae_show.frames import Frames
+from vae_store.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from vae_store.files import TEMPORARY
+from vae_store.folder import FRAMES_NAME, METRICS_NAME, is_finished, read_metrics
 
 FLAGS = (
     "train --latent-size 2 --channels 8 16 16 --epochs 2 --batch-size 32 --max-train-images 960 "

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vae import VAE, scale_images
 from vae.data import batches
-from vae.show.figures import tile
+from vae_show.figures import tile
 
 GPU = torch.accelerator.is_available()
 DEVICE = torch.accelerator.current_accelerator() if GPU else torch.device("cpu")

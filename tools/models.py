@@ -5,9 +5,9 @@ from functools import partial
 
 from common import ASSETS, FULL_SECONDS, RUNS, Part, read_json, run, training
 
-from vae.show.showcase import REFERENCE, SHARPENED
-from vae.store.folder import PRIOR_METRICS_NAME as PRIOR_METRICS
-from vae.store.folder import read_metrics
+from vae_show.showcase import REFERENCE, SHARPENED
+from vae_store.folder import PRIOR_METRICS_NAME as PRIOR_METRICS
+from vae_store.folder import read_metrics
 
 # At size 16 a smaller beta than 0.3 buys MSE that the eye does not see.
 SHIPPED_BETA = {16: 0.3, 4: 0.1, 2: 0.1}

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from vae.data import MNIST_FOLDER, MNIST_SHA256
-from vae.store.files import FileError, sha256
+from vae_store.files import FileError, sha256
 
 if __name__ == "__main__":
     source = Path(sys.argv[1])

@@ -15,8 +15,8 @@ from generation import BEFORE_AND_AFTER, BOTH
 from models import time_to_reference as passed_reference
 from terms import SEEN, spread
 
-from vae.show.showcase import REFERENCE
-from vae.store.folder import read_metrics
+from vae_show.showcase import REFERENCE
+from vae_store.folder import read_metrics
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 GALLERY = (2, 4, 16)

@@ -15,10 +15,10 @@ from latents import DEVICE, DRAWS, decode, encode, seeded
 from matplotlib.figure import Figure
 
 from vae import VAE, judge_images, load_digits
-from vae.show.figures import draw_grid
-from vae.show.frames import Frames
-from vae.show.showcase import REFERENCE, SHARPENED
-from vae.store.folder import FRAMES_NAME, read_metrics
+from vae_show.figures import draw_grid
+from vae_show.frames import Frames
+from vae_show.showcase import REFERENCE, SHARPENED
+from vae_store.folder import FRAMES_NAME, read_metrics
 
 SIZES = sorted(REFERENCE)
 ABLATED, SEEDS = 4, (0, 1, 2)  # numbers for an image, and seeds, of the ablation

@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from vae import Judge, judge_images, load_digits, scale_images
 from vae.judge.classifier import FOLDER
-from vae.store.files import write_json
 from vae.training.optimizer import Muon, one_cycle
+from vae_store.files import write_json
 
 JUDGES = {"first": (Judge, FOLDER, 0), "second": (SecondJudge, SECOND, 1)}  # folder, seed
 BATCH = 64

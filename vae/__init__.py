@@ -3,26 +3,26 @@
 from importlib import import_module
 
 _HOMES = {  # where each public name is defined
-    "data": ("DATASETS", "Digits", "load_digits", "scale_images"),
-    "model": ("VAE", "VAEConfig"),
-    "posterior": ("CoupledGaussian", "DiagonalGaussian"),
-    "discriminator": ("ImageDiscriminator", "PatchDiscriminator"),
-    "perceptual": ("LPIPS",),
-    "prior": ("LatentPrior", "PriorConfig"),
-    "metrics": ("active_units", "evaluate", "importance_weighted_bound", "mse", "psnr", "ssim"),
-    "judge": ("Judge", "judge_images"),
-    "store.files": ("FileError",),
-    "training.config": (
+    "vae.data": ("DATASETS", "Digits", "load_digits", "scale_images"),
+    "vae.model": ("VAE", "VAEConfig"),
+    "vae.posterior": ("CoupledGaussian", "DiagonalGaussian"),
+    "vae.discriminator": ("ImageDiscriminator", "PatchDiscriminator"),
+    "vae.perceptual": ("LPIPS",),
+    "vae.prior": ("LatentPrior", "PriorConfig"),
+    "vae.metrics": ("active_units", "evaluate", "importance_weighted_bound", "mse", "psnr", "ssim"),
+    "vae.judge": ("Judge", "judge_images"),
+    "vae_store.files": ("FileError",),
+    "vae.training.config": (
         "PriorTrainConfig",
         "SharpenConfig",
         "TrainConfig",
         "run_name",
         "with_budget",
     ),
-    "training.vae": ("Trainer", "train"),
-    "training.prior": ("train_prior",),
-    "training.sharpen": ("sharpen",),
-    "show.run": ("Run", "render"),
+    "vae.training.vae": ("Trainer", "train"),
+    "vae.training.prior": ("train_prior",),
+    "vae.training.sharpen": ("sharpen",),
+    "vae_show.run": ("Run", "render"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)
@@ -30,10 +30,10 @@ __all__ = sorted(_HOME_OF)
 
 def __getattr__(name: str) -> object:
     if name == "figures":  # where the notebooks look for pictures
-        return import_module(".show.figures", __name__)
+        return import_module("vae_show.figures")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    return getattr(import_module(_HOME_OF[name]), name)
 
 
 def __dir__() -> list[str]:

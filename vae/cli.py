@@ -9,14 +9,15 @@ from pathlib import Path
 
 import torch
 
+from vae_store.files import FileError, as_path
+from vae_store.folder import METRICS_NAME, check_directory, is_finished, read_metrics
+from vae_store.settings import from_saved, options_of
+
 from .data import load_digits
 from .metrics import evaluate
 from .model import VAE, VAEConfig
 from .perceptual import LPIPS
 from .prior import PriorConfig
-from .store.files import FileError, as_path
-from .store.folder import METRICS_NAME, check_directory, is_finished, read_metrics
-from .store.settings import from_saved, options_of
 from .training.config import (
     BUDGETS,
     PriorTrainConfig,
@@ -177,7 +178,7 @@ def run_evaluate(flags: argparse.Namespace) -> None:
 
 
 def run_render(flags: argparse.Namespace) -> None:
-    from .show.run import Run, render
+    from vae_show.run import Run, render
 
     run = Run.load(flags.directory)
     check_directory(flags.directory)

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vae_store.files import FileError, as_path, sha256
+
 from .checks import IMAGE_SIZE, check_type
-from .store.files import FileError, as_path, sha256
 
 PIXELS = IMAGE_SIZE * IMAGE_SIZE
 BATCH = 500  # images at once where nothing is learned

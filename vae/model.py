@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vae_store.modules import Pretrained
+from vae_store.settings import check_options, option
+
 from .blocks import NORM_GROUPS, DownBlock, MidBlock, UpBlock, check_widths, to_tokens
 from .checks import as_count, as_labels, check_floats, check_images, gaussian
 from .couplings import Coupling, Couplings
 from .data import BATCH, batches
 from .posterior import CoupledGaussian, DiagonalGaussian, at_least_float32
-from .store.modules import Pretrained
-from .store.settings import check_options, option
 
 MAP_SIZE = 7  # the smallest feature map, after two halvings of 28
 Labels = Tensor | Sequence[int] | int | None  # or a NumPy array

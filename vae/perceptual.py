@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from vae_store.files import FileError, sha256
+
 from .checks import IMAGE_SIZE, check_images, check_pair
-from .store.files import FileError, sha256
 
 VARIANTS = ("shift_tolerant", "v0.1")
 CHANNELS = (1, 3)

@@ -13,14 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vae_store.checkpoint import PRIOR_CHECKPOINT_NAME
+from vae_store.modules import Pretrained
+from vae_store.settings import check_options, option
+
 from .blocks import NORM_GROUPS, MidBlock, zero
 from .checks import as_count, as_labels, check_floats, check_generator, gaussian
 from .data import BATCH, batches
 from .model import MAP_SIZE, Labels
 from .posterior import at_least_float32
-from .store.checkpoint import PRIOR_CHECKPOINT_NAME
-from .store.modules import Pretrained
-from .store.settings import check_options, option
 
 FREQUENCIES = 32  # of the time's sines and cosines
 

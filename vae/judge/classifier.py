@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vae_store.modules import Pretrained
+from vae_store.settings import check_options, option
+
 from ..blocks import NORM_GROUPS, check_widths
 from ..checks import check_images
-from ..store.modules import Pretrained
-from ..store.settings import check_options, option
 
 FOLDER = Path(__file__).parent / "weights"
 

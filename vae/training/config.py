@@ -5,11 +5,12 @@ from typing import ClassVar
 
 import torch
 
+from vae_store.settings import check_kind, check_options, from_saved, option
+
 from ..data import DATASETS
 from ..model import VAEConfig
 from ..perceptual import VARIANTS
 from ..prior import PriorConfig
-from ..store.settings import check_kind, check_options, from_saved, option
 
 PRECISIONS = ("auto", "no", "bf16", "fp16")
 BUDGETS = {  # what TrainConfig leaves open; times are for two CPU cores

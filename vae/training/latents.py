@@ -5,10 +5,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vae_store import folder
+from vae_store.files import FileError, sha256
+
 from ..data import BATCH, Digits, batches, load_digits, scale_images
 from ..model import VAE
-from ..store import folder
-from ..store.files import FileError, sha256
 from .loop import checksum
 
 

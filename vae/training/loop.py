@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vae_store import checkpoint
+from vae_store.files import FileError
+from vae_store.folder import lock
+from vae_store.settings import REMEDY, check_same_settings
+
 from ..progress import Bar
-from ..store import checkpoint
-from ..store.files import FileError
-from ..store.folder import lock
-from ..store.settings import REMEDY, check_same_settings
 from .machine import Machine, describe_environment, interrupts, seeded_generator
 from .optimizer import Muon, one_cycle, update_average
 

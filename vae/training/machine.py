@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .isolation import shared_state
 
+PACKAGES = "vae", "vae_show", "vae_store"  # what a commit has to hold for a run to be repeated
 CHANGES_THE_METHOD = (  # of what `accelerate` reads in the environment
     "GRADIENT_ACCUMULATION_STEPS", "DYNAMO_BACKEND", "USE_DEEPSPEED", "USE_FSDP",
     "USE_MEGATRON_LM", "USE_PARALLELISM_CONFIG",
@@ -143,12 +144,13 @@ def _commit() -> str | None:
     """The commit of the checkout that holds this package, "-dirty" where the package differs."""
 
     def git(*command: str) -> str:
-        command = ("git", "-C", str(Path(__file__).parents[1]), *command)
+        command = ("git", "-C", str(Path(__file__).parents[2]), *command)
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     try:
         git("ls-files", "--error-unmatch", __file__)
-        return git("rev-parse", "HEAD").strip() + "-dirty" * bool(git("status", "--porcelain", "."))
+        changed = git("status", "--porcelain", *PACKAGES)
+        return git("rev-parse", "HEAD").strip() + "-dirty" * bool(changed)
     except (OSError, subprocess.CalledProcessError):  # no git, or an installed package
         return None
 

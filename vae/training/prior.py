@@ -7,16 +7,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vae_show import figures
+from vae_show.run import draw
+from vae_store import folder
+from vae_store.checkpoint import PRIOR_CHECKPOINT_NAME
+from vae_store.files import FileError, as_path, read_json, write_json
+from vae_store.settings import check_kind, check_same_settings
+
 from ..checks import check_classes, gaussian
 from ..data import BATCH, batches
 from ..model import MAP_SIZE, VAE
 from ..prior import LatentPrior
-from ..show import figures
-from ..show.run import draw
-from ..store import folder
-from ..store.checkpoint import PRIOR_CHECKPOINT_NAME
-from ..store.files import FileError, as_path, read_json, write_json
-from ..store.settings import check_kind, check_same_settings
 from . import step
 from .config import PriorTrainConfig, with_budget
 from .isolation import Seeded, apart

@@ -6,14 +6,15 @@ import warnings
 import torch
 from torch import Tensor
 
+from vae_show.frames import Frames
+from vae_show.run import Run, render
+from vae_store.checkpoint import under
+from vae_store.folder import FRAMES_NAME
+
 from ..data import Digits
 from ..metrics import AGREEMENT, evaluate
 from ..model import VAE
 from ..perceptual import LPIPS
-from ..show.frames import Frames
-from ..show.run import Run, render
-from ..store.checkpoint import under
-from ..store.folder import FRAMES_NAME
 from .loop import Loop
 from .machine import peak_memory_mb
 from .step import Networks

@@ -7,16 +7,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vae_show.frames import Frames, frame_steps
+from vae_show.run import Run
+from vae_store import folder
+from vae_store.checkpoint import CHECKPOINT_NAME
+from vae_store.files import as_path
+from vae_store.settings import REMEDY, check_kind, check_same_settings
+
 from ..checks import gaussian
 from ..data import Digits, scale_images
 from ..discriminator import ImageDiscriminator
 from ..model import VAE
-from ..show.frames import Frames, frame_steps
-from ..show.run import Run
-from ..store import folder
-from ..store.checkpoint import CHECKPOINT_NAME
-from ..store.files import as_path
-from ..store.settings import REMEDY, check_kind, check_same_settings
 from . import step
 from .config import SharpenConfig, with_budget
 from .isolation import Seeded, apart

@@ -8,16 +8,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vae_show.frames import Frames, frame_steps
+from vae_show.run import Run
+from vae_store.checkpoint import CHECKPOINT_NAME
+from vae_store.files import as_path
+from vae_store.folder import check_directory, is_finished
+from vae_store.settings import check_kind, check_same_settings
+
 from ..checks import check_classes, gaussian
 from ..data import Digits, load_digits, scale_images
 from ..discriminator import PatchDiscriminator
 from ..model import VAE
-from ..show.frames import Frames, frame_steps
-from ..show.run import Run
-from ..store.checkpoint import CHECKPOINT_NAME
-from ..store.files import as_path
-from ..store.folder import check_directory, is_finished
-from ..store.settings import check_kind, check_same_settings
 from . import step
 from .config import TrainConfig, with_budget
 from .couplings import fit_couplings

@@ -15,13 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..checks import check_images, gaussian
-from ..data import Digits, in_unit_range
-from ..metrics import mse
-from ..model import VAE, VAEConfig
-from ..perceptual import LPIPS
-from ..prior import LatentPrior
-from ..store.files import write_atomically
+from vae.checks import check_images, gaussian
+from vae.data import Digits, in_unit_range
+from vae.metrics import mse
+from vae.model import VAE, VAEConfig
+from vae.perceptual import LPIPS
+from vae.prior import LatentPrior
+from vae_store.files import write_atomically
 
 DPI = 100
 CELL = 30  # pixels of an image and the line around it

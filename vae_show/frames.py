@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import IMAGE_SIZE, gaussian
-from ..data import BATCH, Digits, batches, scale_images
-from ..model import VAE
-from ..store.files import LARGEST, FileError, check_size, write_atomically
+from vae.checks import IMAGE_SIZE, gaussian
+from vae.data import BATCH, Digits, batches, scale_images
+from vae.model import VAE
+from vae_store.files import LARGEST, FileError, check_size, write_atomically
 
 MOST_EXAMPLES = 10  # images whose reconstructions are shown
 COMPONENTS = 50  # that are kept of latents until they are projected

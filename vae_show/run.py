@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
-from ..data import Digits
-from ..model import VAE
-from ..prior import LatentPrior
-from ..store import folder
-from ..store.files import FileError, as_path, write_json
+from vae.data import Digits
+from vae.model import VAE
+from vae.prior import LatentPrior
+from vae_store import folder
+from vae_store.files import FileError, as_path, write_json
+
 from . import animations, figures
 from .frames import Frames
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from ..model import VAEConfig
-from ..store.folder import is_finished
+from vae.model import VAEConfig
+from vae_store.folder import is_finished
 
-PACKAGE = Path(__file__).parent.parent
+CHECKOUT = Path(__file__).parent.parent  # if the package is not installed elsewhere
 # Published MSE, SSIM and PSNR (dB) of the system to beat, on a 7x7 grid: see docs/evaluation.md.
 REFERENCE = {16: (0.0013, 0.9919, 35.5396), 4: (0.0025, 0.9847, 32.8133),
              2: (0.0040, 0.9803, 30.5386)}  # fmt: skip
@@ -22,6 +22,6 @@ NO_ASSETS = "This needs `assets/` of the repository, here or one folder up: clon
 
 def asset(name: str) -> Path | None:
     """The folder of a shipped run: from `assets/` here, above, in Colab's clone or the checkout."""
-    places = [Path(), Path(".."), Path("vae-mnist"), PACKAGE.parent]
+    places = [Path(), Path(".."), Path("vae-mnist"), CHECKOUT]
     folders = [place / "assets" / name for place in places]
     return next((folder for folder in folders if is_finished(folder)), None)

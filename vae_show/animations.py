@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
-from ..data import Digits
-from ..model import VAE
-from ..store.files import write_atomically
+from vae.data import Digits
+from vae.model import VAE
+from vae_store.files import write_atomically
+
 from .figures import CELL, DPI, decode_between, on_sphere, own_style, plot_grid, tile
 from .frames import Frames
 
