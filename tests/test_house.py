@@ -91,7 +91,7 @@ def test_the_step_knows_neither_files_nor_processes():
 def test_nothing_is_too_long_to_be_read():
     lines = {name: len(text.splitlines()) for name, text in TEXTS.items()}
     assert max(lines.values()) <= 300
-    assert sum(lines[name] for name in METHOD) <= 1500
+    assert sum(lines[name] for name in METHOD) <= 1600
     assert sum(n for name, n in lines.items() if name.startswith("vae/")) < 4000
     for name, tree in TREES.items():
         for node in ast.walk(tree):

@@ -28,10 +28,9 @@ from PIL import Image
 
 import notebooks
 import vae
-from vae import notebook
 from vae.prior import LatentPrior, PriorConfig
 from vae.training.vae import training_minutes
-from vae_show import figures, showcase
+from vae_show import figures, notebook, showcase
 from vae_store.folder import read_metrics
 
 KNOBS = [

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-IMAGE_SIZE = 28
+MNIST_SHAPE = (1, 28, 28)  # of an image: channels, height, width
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 MANY = 10  # so many images without a single value below 0 are hardly all dark ones
@@ -22,24 +22,24 @@ HINT = (
 
 
 def check_images(images: Tensor, name: str = "images", *, raw: bool = False,
-                 channels: tuple[int, ...] = (1,), smallest: int | None = None,
+                 shape: tuple[int, int, int] | None = None, smallest: int = 1,
                  most: float = 1, values: bool = True, hint: bool = False) -> None:  # fmt: skip
-    """Raise `ValueError` unless `images` is (N >= 1, 1, 28, 28) in [-1, 1], or uint8 if `raw`.
+    """Raise `ValueError` unless `images` is (N >= 1, *shape) in [-1, 1], or uint8 if `raw`.
 
-    `channels`: those that are allowed. `smallest`: least height and width, where they need not be
-    28. `most`: in place of 1. `values`: look at them, for which a GPU must be waited for. `hint`:
-    warn where a whole set seems to lie in [0, 1], which cannot be told for certain.
+    `shape`: channels, height and width; None: grey or RGB, height and width at least `smallest`.
+    `most`: in place of 1. `values`: look at them, for which a GPU must be waited for. `hint`: warn
+    where a whole set seems to lie in [0, 1], which cannot be told for certain.
     """
     expected = "a tensor, floating-point in [-1, 1]"
     if raw:
         check_type(images, name, (*FLOATS, torch.uint8), f"{expected}, or uint8")
     else:
         check_type(images, name, FLOATS, f"{expected} (vae.scale_images turns uint8 into that)")
-    high, wide = images.shape[2:] if images.ndim == 4 else (0, 0)
-    fits = min(high, wide) >= smallest if smallest else high == wide == IMAGE_SIZE
-    if not fits or images.shape[1] not in channels or not len(images):
-        size = f"H, W), H and W >= {smallest}," if smallest else f"{IMAGE_SIZE}, {IMAGE_SIZE})"
-        expected = f"(N >= 1, {' or '.join(map(str, channels))}, {size}"
+    channels, high, wide = images.shape[1:] if images.ndim == 4 else (0, 0, 0)
+    fits = channels in (1, 3) and min(high, wide) >= smallest
+    if not (fits if shape is None else (channels, high, wide) == shape) or not len(images):
+        free = f"1 or 3, H, W), H and W >= {smallest},"
+        expected = f"(N >= 1, {free if shape is None else ', '.join(map(str, shape)) + ')'}"
         raise ValueError(f"{name} has shape {tuple(images.shape)}; {expected} is expected")
     if not values:
         return

@@ -56,7 +56,9 @@ def say(text: str, status: int) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    root = argparse.ArgumentParser(prog="python -m vae", description="VAEs on 28x28 digits.")
+    root = argparse.ArgumentParser(
+        prog="python -m vae", description="VAEs on digits, and on pictures of your own."
+    )
     commands = root.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable, help: str) -> argparse.ArgumentParser:
@@ -68,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     train = command("train", run_train, "train a model")
     what = "folder of the run; default: runs/latent_N"
     train.add_argument("--run-dir", default=argparse.SUPPRESS, help=what)
-    prior = command("train-prior", run_train_prior, "train a prior on a model's 7x7 latents")
+    prior = command("train-prior", run_train_prior, "train a prior on a model's latents")
     prior.add_argument("directory", help="folder of a run; the prior is put there")
     sharper = command("sharpen", run_sharpen, "train a model's decoder to draw sharp digits")
     sharper.add_argument("directory", help="folder of a run, which stays as it is")
@@ -97,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
 def add_flags(group: argparse._ArgumentGroup, config: type) -> None:
     """A flag for each option of a config."""
     for one in options_of(config):
-        if (config, one.name) == (PriorConfig, "latent_size"):
+        if config is PriorConfig and one.name in ("latent_size", "latent_grid"):
             continue  # the VAE's
         kind, how = one.metadata["kind"], {"default": one.default, "help": one.metadata["help"]}
         how |= {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
@@ -128,7 +130,8 @@ def run_train(flags: argparse.Namespace) -> None:
 def run_sharpen(flags: argparse.Namespace) -> None:
     from .training.sharpen import SUBFOLDER, sharpen
 
-    config = with_budget(from_flags(SharpenConfig, flags), flags.budget)
+    images = read_metrics(flags.directory).get("train_images")
+    config = with_budget(from_flags(SharpenConfig, flags), flags.budget, images)
     directory = getattr(flags, "run_dir", flags.directory / SUBFOLDER)
     finished = is_finished(directory)
     report(sharpen(flags.directory, directory, config, resume=flags.resume), finished)
@@ -149,7 +152,8 @@ def run_train_prior(flags: argparse.Namespace) -> None:
     from .training.prior import train_prior
 
     config = from_flags(PriorTrainConfig, flags, model=from_flags(PriorConfig, flags))
-    train_prior(flags.directory, with_budget(config, flags.budget), resume=flags.resume)
+    config = with_budget(config, flags.budget, read_metrics(flags.directory).get("train_images"))
+    train_prior(flags.directory, config, resume=flags.resume)
     if in_main_process():
         print(f"The prior and its pictures are in {flags.directory}/")
 

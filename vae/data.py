@@ -1,4 +1,4 @@
-"""Digits as tensors. MNIST ships with the package; the others come through torchvision."""
+"""Images as tensors. MNIST ships with the package; torchvision has others; or they are yours."""
 
 import gzip
 import zlib
@@ -9,16 +9,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vae_store import pictures
 from vae_store.files import FileError, as_path, sha256
 
-from .checks import IMAGE_SIZE, check_type
+from .checks import MNIST_SHAPE, check_type
 
-PIXELS = IMAGE_SIZE * IMAGE_SIZE
 BATCH = 500  # images at once where nothing is learned
-DATASETS = ("mnist", "fashion_mnist", "kmnist", "emnist_digits")
+TORCHVISION = {  # name here: there, what else it is told, an image's shape
+    "fashion_mnist": ("FashionMNIST", {}, MNIST_SHAPE),
+    "kmnist": ("KMNIST", {}, MNIST_SHAPE),
+    "emnist_digits": ("EMNIST", {"split": "digits"}, MNIST_SHAPE),
+    "cifar10": ("CIFAR10", {}, (3, 32, 32)),
+}
+DATASETS, OWN = ("mnist", *TORCHVISION), "folder:PATH, or file:PATH.npz"
 SPLITS = {"train": "train", "test": "t10k"}
 MNIST_FOLDER = Path(__file__).parent / "mnist"
-LARGEST_IDX = 16 + 60_000 * PIXELS  # bytes
+LARGEST_IDX = 16 + 60_000 * 28 * 28  # bytes
 MNIST_SHA256 = {  # of the four uncompressed IDX files, as published
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -28,28 +34,51 @@ MNIST_SHA256 = {  # of the four uncompressed IDX files, as published
 
 
 class Digits(NamedTuple):
-    """`images`: uint8 (N, 1, 28, 28), 0 is background. `labels`: int64 (N,), from 0."""
+    """`images`: uint8 (N, C, H, W), of MNIST (N, 1, 28, 28). `labels`: int64 (N,), from 0."""
 
     images: Tensor
     labels: Tensor
 
 
-def load_digits(split: str, dataset: str = "mnist", root: str | Path = "data") -> Digits:
+def load_digits(split: str, dataset: str = "mnist", root: str | Path = "data", *,
+                size: int | None = None, channels: int | None = None) -> Digits:  # fmt: skip
     """Load one split of a data set, "train" (60,000 images of MNIST) or "test" (10,000).
 
-    `dataset`: one of `DATASETS`. `root`: the folder of those that torchvision downloads. Raises
-    `ValueError` for an unknown split or data set, and `FileError` (a `ValueError`) for an archive
-    that is missing or not the published one, or a download that cannot be done.
+    `dataset`: one of `DATASETS`, "folder:PATH" (pictures, or a folder of them for each class, or
+    train/ and test/ of that shape) or "file:PATH.npz" (uint8 `images`, and `labels`). `root`: the
+    folder of those that torchvision downloads, and where your own are looked for if nothing is at
+    PATH. `size`: height and width that images are cropped and resized to; None: as they are, or 32
+    for a folder. `channels`: 1 (grey), 3 (RGB), or None: as the images are.
+
+    Raises `ValueError` for an unknown split or data set, and `FileError` (a `ValueError`) for an
+    archive that is missing or not the published one, a download that cannot be done, or pictures
+    that cannot be read.
     """
     if split not in tuple(SPLITS):
         raise ValueError(f"split={split!r} is not one of {tuple(SPLITS)}")
-    if dataset not in DATASETS:
-        raise ValueError(f"dataset={dataset!r} is not one of {DATASETS}")
-    if dataset != "mnist":
-        return _load_from_torchvision(split, dataset, as_path(root, "root"))
-    images = _read_idx(MNIST_FOLDER / f"{SPLITS[split]}-images-idx3-ubyte.gz")
-    labels = _read_idx(MNIST_FOLDER / f"{SPLITS[split]}-labels-idx1-ubyte.gz")
-    return Digits(images.view(-1, 1, IMAGE_SIZE, IMAGE_SIZE), labels.long())
+    check_dataset(dataset)
+    if dataset == "mnist":
+        images = _read_idx(MNIST_FOLDER / f"{SPLITS[split]}-images-idx3-ubyte.gz")
+        labels = _read_idx(MNIST_FOLDER / f"{SPLITS[split]}-labels-idx1-ubyte.gz").long()
+        images = images.view(-1, *MNIST_SHAPE)
+    elif pictures.is_own(dataset):
+        images, labels = pictures.load_own(split, dataset, root, size, channels)
+    else:
+        images, labels = _load_from_torchvision(split, dataset, as_path(root, "root"))
+    if channels is not None:
+        images = pictures.of_channels(images, channels)
+    return Digits(images if size is None else pictures.of_size(images, size), labels)
+
+
+def check_dataset(dataset: str) -> None:
+    """Raise `ValueError` unless a data set can have this name."""
+    if dataset not in DATASETS and not pictures.is_own(dataset):
+        raise ValueError(f"dataset={dataset!r} is not allowed: one of {DATASETS}, or {OWN}")
+
+
+def dataset_name(dataset: str) -> str:
+    """A data set's name, for titles and folders; of your own pictures, the end of the path."""
+    return Path(dataset.partition(":")[2]).stem if pictures.is_own(dataset) else dataset
 
 
 def scale_images(images: Tensor) -> Tensor:
@@ -88,19 +117,20 @@ def _read_idx(path: Path) -> Tensor:
 def _load_from_torchvision(split: str, dataset: str, root: Path) -> Digits:
     from torchvision import datasets  # half a second that MNIST does not need
 
-    name = {"fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "emnist_digits": "EMNIST"}[dataset]
-    part = {"split": "digits"} if dataset == "emnist_digits" else {}
+    name, part, shape = TORCHVISION[dataset]
     try:
         loaded = getattr(datasets, name)(root, train=split == "train", download=True, **part)
-        images, labels = loaded.data.unsqueeze(1), loaded.targets.long()
-        if images.shape != (len(labels), 1, IMAGE_SIZE, IMAGE_SIZE):
+        images, labels = torch.as_tensor(loaded.data), torch.as_tensor(loaded.targets).long()
+        images = images.unsqueeze(1) if images.ndim == 3 else images.movedim(-1, 1).contiguous()
+        if images.shape != (len(labels), *shape):
             raise ValueError(f"images {tuple(images.shape)} for {len(labels)} labels")
     except Exception as error:  # torchvision raises what the damage happens to lead to
         reason = " ".join(f"{type(error).__name__}: {error}".split())
+        place = root if dataset == "cifar10" else root / name / "raw"
         raise FileError(
             f"dataset={dataset!r} could not be downloaded or read by torchvision ({reason}). Put "
-            f"its unpacked IDX files, under torchvision's names, into {root / name / 'raw'} (the "
-            "folder is root, or --data-root) and try again."
+            f"its unpacked files, under torchvision's names, into {place} (the folder is root, or "
+            "--data-root) and try again."
         ) from error
     if dataset == "emnist_digits":  # EMNIST stores its images transposed
         images = images.transpose(2, 3).contiguous()

@@ -1,10 +1,12 @@
 """Discriminators: one of patches for 7x7 latents (PatchGAN), one of whole images for 1x1."""
 
+from math import ceil
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .checks import as_count, check_images
+from .checks import MNIST_SHAPE, as_count, check_images
 
 STRETCH = 0.98  # artanh(0.98) = 2.3; tuned with the R1 penalty, which bounds what it gives
 
@@ -13,17 +15,17 @@ class PatchDiscriminator(nn.Module):
     """One logit for each of 7x7 overlapping patches of 18x18 pixels: a stroke and its surroundings.
 
     A PatchGAN (Isola et al., "pix2pix", 2017), whose own patches of 70x70 would each see the whole
-    digit. Without normalisation layers a logit
-    depends on its patch alone; the penalty keeps the discriminator in bounds. Brightness enters as
-    artanh(0.98 x), about what stands before the decoder's tanh: most pixels of a digit are exactly
-    black or white, reconstructions only nearly so.
+    digit. Larger images have more patches. Without normalisation layers a logit depends on its
+    patch alone; the penalty keeps the discriminator in bounds. Brightness enters as artanh(0.98 x),
+    about what stands before the decoder's tanh: most pixels of a digit are exactly black or white,
+    reconstructions only nearly so.
     """
 
-    def __init__(self, width: int = 32):
+    def __init__(self, width: int = 32, image_shape: tuple[int, int, int] = MNIST_SHAPE):
         super().__init__()
-        width = as_count(width, "width")
+        width, self.image_shape = as_count(width, "width"), image_shape
         self.layers = nn.Sequential(
-            nn.Conv2d(1, width, 4, stride=2, padding=1),  # 14x14, sees 4x4 pixels
+            nn.Conv2d(image_shape[0], width, 4, stride=2, padding=1),  # 14x14, sees 4x4 pixels
             nn.LeakyReLU(0.2),
             nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),  # 7x7, sees 10x10
             nn.LeakyReLU(0.2),
@@ -37,12 +39,12 @@ class PatchDiscriminator(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x`: (B, 1, 28, 28) in [-1, 1]. Returns logits (B, 1, 7, 7), above 0 for "real".
+        """`x`: (B, *image_shape) in [-1, 1]. Returns logits (B, 1, 7, 7), above 0 for "real".
 
         Computes in its weights' type under autocast too: its penalty is a second derivative. Raises
         `ValueError` for images of another shape or type, and outside of training of another range.
         """
-        check_images(x, "x", values=not self.training)
+        check_images(x, "x", shape=self.image_shape, values=not self.training)
         with torch.autocast(x.device.type, enabled=False):
             return self.layers(torch.atanh(STRETCH * x.float()).to(self.layers[0].weight))
 
@@ -57,12 +59,13 @@ class ImageDiscriminator(nn.Module):
     number after the last class, stands for none.
     """
 
-    def __init__(self, num_classes: int = 10, width: int = 64):
+    def __init__(self, num_classes: int = 10, width: int = 64,
+                 image_shape: tuple[int, int, int] = MNIST_SHAPE):  # fmt: skip
         super().__init__()
         self.unknown, width = as_count(num_classes, "num_classes"), as_count(width, "width")
-        features = 2 * width * 4 * 4
+        self.image_shape, features = image_shape, 2 * width * ceil(image_shape[1] / 8) ** 2
         self.layers = nn.Sequential(
-            spectral_norm(nn.Conv2d(1, width, 4, stride=2, padding=1)),  # 14x14
+            spectral_norm(nn.Conv2d(image_shape[0], width, 4, stride=2, padding=1)),  # 14x14
             nn.LeakyReLU(0.2),
             spectral_norm(nn.Conv2d(width, 2 * width, 4, stride=2, padding=1)),  # 7x7
             nn.LeakyReLU(0.2),
@@ -76,11 +79,11 @@ class ImageDiscriminator(nn.Module):
             self.of_class.weight.mul_(0.01)  # the last row is zero, and stays so
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """`x`: (B, 1, 28, 28) in [-1, 1]; `labels`: int64 (B,). Returns logits (B,).
+        """`x`: (B, *image_shape) in [-1, 1]; `labels`: int64 (B,). Returns logits (B,).
 
         Computes in float32 under autocast too. Raises `ValueError` as `PatchDiscriminator` does.
         """
-        check_images(x, "x", values=not self.training)
+        check_images(x, "x", shape=self.image_shape, values=not self.training)
         with torch.autocast(x.device.type, enabled=False):
             features = self.layers(x.to(self.of_class.weight))
             return self.real(features)[:, 0] + (features * self.of_class(labels)).sum(1)

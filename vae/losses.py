@@ -6,20 +6,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .data import PIXELS
+from .checks import MNIST_SHAPE
 
 
-def calibrated_nll(distortion: Tensor, variance: Tensor | None = None) -> Tensor:
+def calibrated_nll(distortion: Tensor, variance: Tensor | None = None,
+                   pixels: int = math.prod(MNIST_SHAPE)) -> Tensor:  # fmt: skip
     """-log p(x|z) in nats for an image, with the Gaussian's variance at its optimum.
 
-    For D = 784 pixels the likelihood is highest where the variance is the mean squared error itself
-    (Rybkin et al., "sigma-VAE", 2021, eq. 7); then -log p = D/2 (log(2 pi MSE) + 1). `distortion`:
-    scalar, the batch's MSE, or MSE + w LPIPS. `variance`: scalar, the distortion over all
+    For D = `pixels` numbers in an image the likelihood is highest where the variance is the mean
+    squared error itself (Rybkin et al., "sigma-VAE", 2021, eq. 7); then -log p = D/2 (log(2 pi MSE)
+    + 1). `distortion`: scalar, the batch's MSE, or MSE + w LPIPS. `variance`: scalar, that over all
     processes' batches; None: this batch's. Its own derivative, 0 at the optimum, is left out.
     """
     variance = distortion.detach() if variance is None else variance
     variance = variance.clamp_min(1e-12)  # a perfect reconstruction has no finite optimum
-    return PIXELS / 2 * (torch.log(2 * math.pi * variance) + distortion / variance)
+    return pixels / 2 * (torch.log(2 * math.pi * variance) + distortion / variance)
 
 
 def discriminator_loss(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
@@ -35,7 +36,7 @@ def generator_loss(logits_fake: Tensor) -> Tensor:
 def gradient_penalty(logits_real: Tensor, real: Tensor) -> Tensor:
     """R1: squared length of D's gradient at real images (Mescheder et al. 2018, eq. 9).
 
-    `real`: (B, 1, 28, 28) that requires gradient and led to `logits_real`.
+    `real`: (B, C, H, W) that requires gradient and led to `logits_real`.
     """
     (gradient,) = torch.autograd.grad(logits_real.mean((1, 2, 3)).sum(), real, create_graph=True)
     return gradient.square().flatten(1).sum(1).mean()

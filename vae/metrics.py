@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vae_store.progress import Bar
+
 from .checks import as_count, as_labels, check_images, check_pair, gaussian
-from .data import BATCH, PIXELS, batches, in_unit_range
+from .data import BATCH, batches, in_unit_range
 from .model import VAE, Labels
 from .perceptual import LPIPS
-from .progress import Bar
 
 DATA_RANGE = 2.0  # images lie in [-1, 1]
 SSIM_WINDOW = 7
@@ -24,7 +25,7 @@ AGREEMENT = 1e-4  # what our batched numbers may differ from scikit-image's own
 
 
 def mse(x: Tensor, y: Tensor) -> Tensor:
-    """Mean squared error, in [-1, 1], of each pair of images: (B, 1, H, W) twice to (B,).
+    """Mean squared error, in [-1, 1], of each pair of images: (B, 1 or 3, H, W) twice to (B,).
 
     `x`, `y`: uint8, or floating-point in [-1, 1], beyond which noise may reach, to 2. Raises
     `ValueError` for what is not, and for two shapes, as `psnr` and `ssim` do.
@@ -41,7 +42,8 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity, at most 1, data range 2, of each pair: (B,). H and W are 7 or more.
 
     Wang et al. 2004 with the settings of `skimage.metrics.structural_similarity`: a 7x7 uniform
-    window, unbiased covariances, K = 0.01 and 0.03, no window across the border.
+    window, unbiased covariances, K = 0.01 and 0.03, no window across the border; of RGB, the mean
+    over the channels.
     """
     return _ssim(*_pair(x, y, SSIM_WINDOW))
 
@@ -52,8 +54,8 @@ def _pair(x: Tensor, y: Tensor, smallest: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def _precise(x: Tensor) -> Tensor:
-    """float64, or float32 on Apple's GPUs, which have no float64."""
-    return x.float() if x.device.type == "mps" else x.double()
+    """float64, or float32 where that may be lacking, as on Apple's GPUs."""
+    return x.double() if x.device.type in ("cpu", "cuda") else x.float()
 
 
 def _mse(x: Tensor, y: Tensor) -> Tensor:
@@ -66,7 +68,7 @@ def _psnr(error: Tensor) -> Tensor:
 
 def _ssim(x: Tensor, y: Tensor) -> Tensor:
     moments = torch.cat([x, y, x * x, y * y, x * y], dim=1)
-    ux, uy, uxx, uyy, uxy = F.avg_pool2d(moments, SSIM_WINDOW, stride=1).unbind(1)
+    ux, uy, uxx, uyy, uxy = F.avg_pool2d(moments, SSIM_WINDOW, stride=1).chunk(5, dim=1)
     n = SSIM_WINDOW**2
     vx, vy, vxy = (n / (n - 1) * v for v in (uxx - ux * ux, uyy - uy * uy, uxy - ux * uy))
     c1, c2 = (0.01 * DATA_RANGE) ** 2, (0.03 * DATA_RANGE) ** 2
@@ -80,17 +82,19 @@ def grey_share(x: Tensor) -> float:
 
     MNIST's digits have 8.6 % between -0.8 and 0.8; what is blurred has more.
     """
-    return (in_unit_range(x).abs() < GREY).double().mean().item()
+    grey = in_unit_range(x).abs() < GREY
+    return grey.sum().item() / grey.numel()
 
 
 def skimage_metrics(x: Tensor, y: Tensor) -> dict[str, float]:
     """MSE, SSIM and PSNR of each pair by `skimage.metrics` itself, averaged over the pairs."""
     from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
-    pairs = list(zip(x[:, 0].cpu().double().numpy(), y[:, 0].cpu().double().numpy(), strict=True))
+    pairs = list(zip(x.cpu().double().numpy(), y.cpu().double().numpy(), strict=True))
+    of = {"data_range": 2, "channel_axis": 0}
     return {
         "mse": float(np.mean([mean_squared_error(a, b) for a, b in pairs])),
-        "ssim": float(np.mean([structural_similarity(a, b, data_range=2) for a, b in pairs])),
+        "ssim": float(np.mean([structural_similarity(a, b, **of) for a, b in pairs])),
         "psnr": float(np.mean([peak_signal_noise_ratio(a, b, data_range=2) for a, b in pairs])),
     }
 
@@ -101,8 +105,8 @@ def evaluate(model: VAE, images: Tensor, labels: Labels = None, *, mean: bool = 
              seed: int = 0, batch_size: int = 500, progress: bool = False) -> dict:  # fmt: skip
     """Measure a model's reconstructions of `images`, each counted once.
 
-    `images`: (N, 1, 28, 28), uint8 or floating point in [-1, 1]. `labels`: whole numbers (N,), for
-    a conditional model; another does not look at them. The reconstruction is from z ~ q(z|x)
+    `images`: (N, *image_shape), uint8 or floating point in [-1, 1]. `labels`: whole numbers (N,),
+    for a conditional model; another does not look at them. The reconstruction is from z ~ q(z|x)
     ("sample") and, with `mean`, from the posterior's mean too. `lpips_images`: LPIPS, which costs
     ten times the model, is measured on the first so many images (0: not at all), with `lpips` or,
     if None, a new `vae.LPIPS()`.
@@ -117,7 +121,7 @@ def evaluate(model: VAE, images: Tensor, labels: Labels = None, *, mean: bool = 
     batch_size = as_count(batch_size, "batch_size")
     lpips_images = as_count(lpips_images, "lpips_images", 0)
     generator = torch.Generator().manual_seed(as_count(seed, "seed", 0))
-    x = _checked(images, hint=True)
+    x = _checked(model, images, hint=True)
     noise = gaussian(len(x), *model.config.latent_shape, generator=generator)
     parts = _parts(model, batch_size, x, labels, noise)
     lpips_images = min(lpips_images, len(x))
@@ -140,14 +144,15 @@ def evaluate(model: VAE, images: Tensor, labels: Labels = None, *, mean: bool = 
             result["skimage_difference"] = max(result.get("skimage_difference", 0), *differences)
             ours.update(theirs)
     if model.config.variational:
-        nll = PIXELS / 2 * (math.log(2 * math.pi * max(result["sample"]["mse"], 1e-12)) + 1)
+        error = max(result["sample"]["mse"], 1e-12)
+        nll = x[0].numel() / 2 * (math.log(2 * math.pi * error) + 1)
         result |= {"kl": _mean(kl), "neg_elbo": nll + _mean(kl)}
     sizes = {"latent_values": model.config.latent_values, "images": len(x)}
     return result | sizes | {"lpips_images": lpips_images}
 
 
 def _measure(x: Tensor, y: Tensor, size: int, lpips: LPIPS | None, lpips_images: int) -> dict:
-    """The metrics of reconstructions `y`: (N, 1, 28, 28), each averaged over the images."""
+    """The metrics of reconstructions `y`: (N, *image_shape), each averaged over the images."""
     values = defaultdict(list)
     for a, b in batches(size, x, y):
         a, b = _precise(a.to(b.device)), _precise(b)
@@ -176,12 +181,12 @@ def importance_weighted_bound(model: VAE, images: Tensor, variance: float,
     if not model.config.variational:
         raise ValueError("variational=False is not allowed: there is no q(z|x) to draw from")
     bounds, generator = [], torch.Generator().manual_seed(as_count(seed, "seed", 0))
-    for one, given in _parts(model, 1, _checked(images, hint=True), labels):
+    for one, given in _parts(model, 1, _checked(model, images, hint=True), labels):
         posterior = model.encode(one, given).expand(samples)
         noise = gaussian(samples, *model.config.latent_shape, generator=generator)
         y = model.decode(posterior.sample(noise), given if given is None else given.expand(samples))
         error = _mse(_precise(one), _precise(y))
-        nll = PIXELS / 2 * (math.log(2 * math.pi * variance) + error / variance)
+        nll = one.numel() / 2 * (math.log(2 * math.pi * variance) + error / variance)
         weight = -_precise(posterior.log_ratio(noise)) - nll
         bounds.append(torch.logsumexp(weight, 0) - math.log(samples))
     return torch.stack(bounds).cpu().double()
@@ -193,16 +198,16 @@ def active_units(model: VAE, images: Tensor, labels: Labels = None) -> int:
 
     `images`, `labels`: as for `evaluate`, two or more. Raises `ValueError`.
     """
-    x = _checked(images)
+    x = _checked(model, images)
     if len(x) < 2:
         raise ValueError(f"images has {len(x)} image; a variance needs two or more")
     means = [model.encode(*part).mean for part in _parts(model, BATCH, x, labels)]
     return int((torch.cat(means).flatten(1).var(0) > ACTIVE).sum())
 
 
-def _checked(images: Tensor, hint: bool = False) -> Tensor:
-    """Images in [-1, 1], of uint8 or such ones."""
-    check_images(images, raw=True, hint=hint)
+def _checked(model: VAE, images: Tensor, hint: bool = False) -> Tensor:
+    """A model's images in [-1, 1], of uint8 or such ones."""
+    check_images(images, raw=True, shape=model.config.image_shape, hint=hint)
     return in_unit_range(images)
 
 

@@ -21,10 +21,9 @@ from torch.nn.utils import skip_init
 
 from vae_store.files import FileError, sha256
 
-from .checks import IMAGE_SIZE, check_images, check_pair
+from .checks import MNIST_SHAPE, check_images, check_pair
 
 VARIANTS = ("shift_tolerant", "v0.1")
-CHANNELS = (1, 3)
 STAGES = ((3, 64, 64), (64, 128, 128),  # channels before and after each of VGG16's convolutions
           (128, 256, 256, 256), (256, 512, 512, 512), (512, 512, 512, 512))  # fmt: skip
 WEIGHT_FILES = {  # variant: package and path in it, SHA-256
@@ -76,13 +75,13 @@ class LPIPS(nn.Module):
         and unless `y` requires a gradient, as in training, of another range.
         """
         values = not getattr(y, "requires_grad", False)
-        check_pair(x, y, channels=CHANNELS, smallest=IMAGE_SIZE, values=values)
+        check_pair(x, y, smallest=MNIST_SHAPE[1], values=values)
         stages = zip(self._features(x), self._features(y), self.linear, strict=True)
         return sum((weight * (a - b).square()).sum(1).mean((1, 2)) for a, b, weight in stages)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The five stages' features of `x`, as for `forward`: float32, of unit length."""
-        check_images(x, "x", channels=CHANNELS, smallest=IMAGE_SIZE)
+        check_images(x, "x", smallest=MNIST_SHAPE[1])
         return self._features(x)
 
     def _features(self, x: Tensor) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""A learned prior over the 7x7 latents of a trained VAE, by flow matching.
+"""A learned prior over the latents, maps of 7x7 or more, of a trained VAE, by flow matching.
 
 A network learns the velocity that carries noise to latents along straight lines; to sample is to
 follow it from t = 0, N(0, I), to t = 1 (Lipman et al., "Flow Matching for Generative Modeling",
@@ -20,7 +20,7 @@ from vae_store.settings import check_options, option
 from .blocks import NORM_GROUPS, MidBlock, zero
 from .checks import as_count, as_labels, check_floats, check_generator, gaussian
 from .data import BATCH, batches
-from .model import MAP_SIZE, Labels
+from .model import Labels
 from .posterior import at_least_float32
 
 FREQUENCIES = 32  # of the time's sines and cosines
@@ -31,20 +31,26 @@ class PriorConfig:
     """What a learned prior is made of."""
 
     latent_size: int = option(4, "channels of the latent, as the VAE has them", 1, 64)
-    num_classes: int = option(10, "classes it can be asked for", 1, 1000)
+    num_classes: int = option(10, "classes it can be asked for; trained, those of the data",
+                              1, 1000, decides=False)  # fmt: skip
     channels: int = option(64, "width of the network", 8, 1024)
     blocks: int = option(3, "MidBlocks, one after the other", 1, 16)
     steps: int = option(8, "of Heun's method, two evaluations each", 1, 25)
     guidance: float = option(1.25, "1: the learned distribution; more: clearer, less varied", 1, 20)
+    latent_grid: int = option(7, "height and width of the latent, as the VAE has it", 7, 16)
 
     def __post_init__(self):
         check_options(self)
         if self.channels % NORM_GROUPS:
             raise ValueError(f"channels={self.channels} is not allowed: a multiple of 8")
 
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        return self.latent_size, self.latent_grid, self.latent_grid
+
 
 class LatentPrior(Pretrained):
-    """p(z | label): draws latents (C, 7, 7) of the VAE that it was trained on and lies beside."""
+    """p(z | label): draws latents (C, G, G) of the VAE that it was trained on and lies beside."""
 
     config_type = PriorConfig
     config_name = "prior.json"
@@ -62,7 +68,7 @@ class LatentPrior(Pretrained):
         self.time_embedding = nn.Sequential(*layers)
         self.class_embedding = nn.Embedding(config.num_classes + 1, width)  # the last: any class
         self.conv_in = nn.Conv2d(config.latent_size, width, 3, padding=1)
-        self.position = nn.Parameter(0.02 * torch.randn(1, width, MAP_SIZE, MAP_SIZE))
+        self.position = nn.Parameter(0.02 * torch.randn(1, width, *config.latent_shape[1:]))
         blocks = (MidBlock(width, embedding_channels=width) for _ in range(config.blocks))
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.GroupNorm(NORM_GROUPS, width)
@@ -70,9 +76,9 @@ class LatentPrior(Pretrained):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        """The velocity at standardised latents `z`, (B, C, 7, 7), and times `t`: (B,) in [0, 1].
+        """The velocity at standardised latents `z`, (B, C, G, G), and times `t`: (B,) in [0, 1].
 
-        `labels`: int64 (B,); `num_classes` stands for any class. Returns (B, C, 7, 7). Raises
+        `labels`: int64 (B,); `num_classes` stands for any class. Returns (B, C, G, G). Raises
         `ValueError` for other shapes and types, and outside of training for other values.
         """
         values = not self.training
@@ -92,7 +98,7 @@ class LatentPrior(Pretrained):
              network: nn.Module | None = None) -> Tensor:  # fmt: skip
         """Mean squared error of the velocity, of which E[latent - noise | z_t] is the minimum.
 
-        `latents`, `noise`: (B, C, 7, 7), the former as the encoder has them; z_t is the point at
+        `latents`, `noise`: (B, C, G, G), the former as the encoder has them; z_t is the point at
         `t`: (B,) on the line from noise to latent (Lipman et al. 2023, eq. 23 with sigma_min 0).
         `network`: this prior as several processes share it, or None. Raises `ValueError`.
         """
@@ -108,11 +114,11 @@ class LatentPrior(Pretrained):
     def sample(self, n: int, labels: Labels = None, generator: torch.Generator | None = None,
                *, noise: Tensor | None = None, steps: int | None = None,
                guidance: float | None = None) -> Tensor:  # fmt: skip
-        """`n` latents (n, C, 7, 7), as the VAE's decoder takes them.
+        """`n` latents (n, C, G, G), as the VAE's decoder takes them.
 
         `labels`: the classes wanted, whole numbers (n,), or one for all; None: each drawn, all
         equally likely.
-        `generator`: a CPU generator, which decides the draw. `noise`: (n, C, 7, 7), in its place.
+        `generator`: a CPU generator, which decides the draw. `noise`: (n, C, G, G), in its place.
         `steps`, `guidance`: in place of the config's. Guidance w follows
         v(any) + w (v(label) - v(any)) (Ho & Salimans, "Classifier-Free Diffusion Guidance", 2022);
         1 costs half as much. Raises `ValueError`.
@@ -135,7 +141,7 @@ class LatentPrior(Pretrained):
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        return self.config.latent_size, MAP_SIZE, MAP_SIZE
+        return self.config.latent_shape
 
     def _follow(self, z: Tensor, labels: Tensor, steps: int, guidance: float) -> Tensor:
         """Carry standardised latents from t = 0 to 1 by Heun's method, `steps` steps."""

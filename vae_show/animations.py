@@ -1,5 +1,6 @@
 """The GIFs of a run, frame by frame: reconstructions, latents, digits that become each other."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -13,7 +14,7 @@ from vae.data import Digits
 from vae.model import VAE
 from vae_store.files import write_atomically
 
-from .figures import CELL, DPI, decode_between, on_sphere, own_style, plot_grid, tile
+from .figures import DPI, class_name, decode_between, draw_tiles, on_sphere, own_style, plot_grid
 from .frames import Frames
 
 # Ten colours that stay apart for colour-blind readers on white (after Paul Tol's "muted").
@@ -36,15 +37,20 @@ def reconstruction_frames(frames: Frames, name: str) -> list[Figure]:
             some = slice(start, start + columns)
             both = np.concatenate([frames.originals[some], images[some]])
             axes = figure.add_axes((0.03, 0.21 if start else 0.55, 0.94, 0.34))
-            axes.imshow(tile(both, len(both) // 2), "gray", vmin=-1, vmax=1)
-            axes.set(xlim=(-0.5, CELL * columns - 0.5), frame_on=False, xticks=[], yticks=[])
+            draw_tiles(axes, both, len(both) // 2)
+            wide = (images.shape[-1] + 2) * columns
+            axes.set(xlim=(-0.5, wide - 0.5), frame_on=False, xticks=[], yticks=[])
         figures.append(figure)
     return figures
 
 
 @own_style
-def latent_frames(frames: Frames, name: str, latent_values: int) -> list[Figure]:
-    """The test set's latents in the plane, and the curves so far: a figure for each frame."""
+def latent_frames(frames: Frames, name: str, latent_values: int,
+                  names: Sequence[str] = ()) -> list[Figure]:  # fmt: skip
+    """The test set's latents in the plane, and the curves so far: a figure for each frame.
+
+    `names`: of the classes, if they have some; a single class is not named.
+    """
     frames.project()
     low, high = frames.points.min((0, 1)), frames.points.max((0, 1))
     margin = 0.04 * (high - low) + 1e-6
@@ -59,7 +65,8 @@ def latent_frames(frames: Frames, name: str, latent_values: int) -> list[Figure]
         groups.append((some, [looks[i][0] for i in rank[some]], looks[start][1]))
     figures, curves, ticks = [], _curves(frames), (-2, 0, 2)  # in standard deviations of the prior
     for t, points in enumerate(frames.points):
-        what = f"latents of {len(points):,} test images by class, {how}"
+        of_class = " by class" if len(classes) > 1 else ""
+        what = f"latents of {len(points):,} test images{of_class}, {how}"
         figure = _page(name, what, frames.epochs[t], curves, t)
         axes = figure.add_axes((0.03, 0.19, 0.94, 0.72))
         axes.set(xticks=ticks if latent_values <= 2 else [])
@@ -68,10 +75,13 @@ def latent_frames(frames: Frames, name: str, latent_values: int) -> list[Figure]
         axes.tick_params(direction="in", pad=-18, labelsize=10, colors="grey")
         for some, colours, mark in groups:
             axes.scatter(*points[some].T, s=9, c=colours, lw=0, marker=mark)
-        named = classes[:MOST_NAMED]
+        named = classes[:MOST_NAMED] if len(classes) > 1 else classes[:0]
         centres = [np.median(points[rank == i], 0) for i in range(len(named))]
-        for label, place in zip(named, apart((centres - low) / (high - low)), strict=True):
-            axes.text(*place, label, transform=axes.transAxes, **NAME)
+        centres = (np.reshape(centres, (-1, 2)) - low) / (high - low)
+        size = {"fontsize": 12} if names else {}
+        for label, place in zip(named, apart(centres), strict=True):
+            text = class_name(label, names)
+            axes.text(*place, text, transform=axes.transAxes, **NAME | size)
         figures.append(figure)
     return figures
 
@@ -108,33 +118,47 @@ def _page(name: str, what: str, epoch: float, curves: dict[str, np.ndarray], t: 
     return figure
 
 
-def interpolation_frames(model: VAE, digits: Digits, name: str) -> list[Figure]:
-    """Each of some digits, (N, 1, 28, 28) in [-1, 1], becomes the next, and then itself again."""
+def interpolation_frames(model: VAE, digits: Digits, name: str,
+                         thing: str = "digit") -> list[Figure]:  # fmt: skip
+    """Each of some images, (N, C, H, W) in [-1, 1], becomes the next, and then itself again."""
     there = Digits(digits.images.roll(-1, 0), digits.labels.roll(-1))
     way = "along the sphere" if on_sphere(model) else "along a straight line"
-    title, n = f"Each digit becomes the next, {way}\n{name}", len(digits.images)
+    title, n = f"Each {thing} becomes the next, {way}\n{name}", len(digits.images)
     between = decode_between(model, digits, there, np.linspace(0, 1, INTERPOLATION_FRAMES).tolist())
     figures = [plot_grid(images, n // 2 if n % 2 == 0 else n, title) for images in between]
     return figures + figures[-2:0:-1]
 
 
-def save_gif(path: Path, figures: list[Figure], frame_ms: int, last_ms: int) -> None:
-    """Write figures as an endless GIF, in one step; each is shown so many milliseconds."""
-    frames = np.stack([to_palette(figure) for figure in figures])
+def save_gif(path: Path, figures: list[Figure], frame_ms: int, last_ms: int,
+             rgb: bool = False) -> None:  # fmt: skip
+    """Write figures as an endless GIF, in one step; each is shown so many milliseconds.
+
+    `rgb`: they show pictures in colour, and the last one's own colours join the palette.
+    """
+    palette = PALETTE
+    if rgb:
+        own = Image.fromarray(pixels_of(figures[-1])).quantize(256 - len(palette))
+        palette = np.concatenate([palette, np.reshape(own.getpalette(), (-1, 3)).astype(np.uint8)])
+    frames = np.stack([to_palette(figure, palette) for figure in figures])
     durations = [frame_ms] * (len(frames) - 1) + [last_ms]
-    options = {"extension": ".gif", "plugin": "pillow", "mode": "P", "palette": PALETTE.tobytes()}
+    options = {"extension": ".gif", "plugin": "pillow", "mode": "P", "palette": palette.tobytes()}
     options["duration"] = durations if len(frames) > 1 else last_ms  # Pillow: no list for one frame
     write_atomically(path, iio.imwrite("<bytes>", frames, loop=0, **options))
 
 
 @own_style
-def to_palette(figure: Figure) -> np.ndarray:
-    """A figure's pixels as the numbers of the nearest colours in PALETTE: uint8 (H, W)."""
+def pixels_of(figure: Figure) -> np.ndarray:
+    """A figure's pixels: uint8 (H, W, 3)."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
+
+
+def to_palette(figure: Figure, colours: np.ndarray) -> np.ndarray:
+    """A figure's pixels as the numbers of the nearest of the colours: uint8 (H, W)."""
     palette = Image.new("P", (1, 1))
-    palette.putpalette(PALETTE.tobytes())
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    palette.putpalette(colours.tobytes())
+    image = Image.fromarray(pixels_of(figure))
     return np.asarray(image.quantize(palette=palette, dither=Image.Dither.NONE))
 
 

@@ -4,7 +4,7 @@ import functools
 import io
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib.style
@@ -16,15 +16,16 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vae.checks import check_images, gaussian
-from vae.data import Digits, in_unit_range
+from vae.data import Digits, dataset_name, in_unit_range
 from vae.metrics import mse
 from vae.model import VAE, VAEConfig
 from vae.perceptual import LPIPS
 from vae.prior import LatentPrior
 from vae_store.files import write_atomically
 
+from .frames import flat
+
 DPI = 100
-CELL = 30  # pixels of an image and the line around it
 ROUNDING = 1e-4  # of a value: less is no change, as of a rate that stays
 TITLES = {  # of the curves, with units
     "mse": "MSE, images in [-1, 1]",
@@ -47,6 +48,7 @@ TITLES = {  # of the curves, with units
 }
 ONE_AT_A_TIME = threading.RLock()  # of threads that draw: they share one style
 MOST_ROWS = 30  # of classes in one picture
+LONGEST_NAME = 16  # letters of a class
 LOGARITHMIC = ("mse", "lpips", "perceptual", "adaptive_weight", "penalty_weight")
 
 
@@ -64,7 +66,13 @@ def own_style(function: Callable) -> Callable:
 def describe(config: VAEConfig, dataset: str) -> str:
     """ "latent size 2 on 7×7", and the data set if it is not MNIST, for titles."""
     shape = f"latent size {config.latent_size} on {config.latent_grid}×{config.latent_grid}"
-    return shape + ("" if dataset == "mnist" else f", {dataset}")
+    return shape + ("" if dataset == "mnist" else f", {dataset_name(dataset)}")
+
+
+def class_name(label: int, names: Sequence[str] = ()) -> str:
+    """What a class is called in pictures: its number, if it has no name; a long one is cut."""
+    name = str(names[label]) if label < len(names) else str(label)
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 @own_style
@@ -100,10 +108,11 @@ def plot_samples(model: VAE, name: str, seed: int = 0, prior: LatentPrior | None
 
 @torch.no_grad()
 def plot_digits(model: VAE, name: str, prior: LatentPrior | None = None, seed: int = 0,
-                columns: int = 10) -> Figure:  # fmt: skip
-    """Each row is a digit that was asked for, each column one draw of noise: style, held.
+                columns: int = 10, names: Sequence[str] = ()) -> Figure:  # fmt: skip
+    """Each row is a class that was asked for, each column one draw of noise: style, held.
 
-    `model` is conditional, or `prior` a learned prior of its latents. Raises `ValueError`.
+    `model` is conditional, or `prior` a learned prior of its latents. `names`: of the classes, if
+    they have some. Raises `ValueError`.
     """
     classes = model.config.num_classes if prior is None else prior.config.num_classes
     if not classes:
@@ -116,7 +125,9 @@ def plot_digits(model: VAE, name: str, prior: LatentPrior | None = None, seed: i
     images = model.decode(z, labels if model.config.num_classes else None)
     source = "z ~ N(0, I)" if prior is None else "the learned prior"
     some = f", the first {rows} of {classes} classes" if rows < classes else ""
-    return plot_grid(images, columns, f"A digit a row, a style a column{some}\n{source}, {name}")
+    title = f"A {'class' if names else 'digit'} a row, a style a column{some}\n{source}, {name}"
+    down = {row: class_name(row, names) for row in range(rows)} if names else None
+    return plot_grid(images, columns, title, down=down)
 
 
 @torch.no_grad()
@@ -142,22 +153,23 @@ def plot_manifold(model: VAE, name: str, side: int = 20) -> Figure:
     return plot_grid(images, side, title, 9, across, down)
 
 
-def plot_examples(digits: Digits, title: str, columns: int = 12) -> Figure:
-    """The first images of each class, a row for each."""
-    rows, names, labels = [], {}, torch.as_tensor(digits.labels)
+def plot_examples(digits: Digits, title: str, columns: int = 12,
+                  names: Sequence[str] = ()) -> Figure:  # fmt: skip
+    """The first images of each class, a row for each; `names`: of the classes."""
+    rows, down, labels = [], {}, torch.as_tensor(digits.labels)
     check_images(digits.images, "digits.images", raw=True)
     for row, label in enumerate(labels.unique().tolist()[:MOST_ROWS]):
         own = in_unit_range(digits.images[labels == label][:columns])
         rows.append(F.pad(own, (0,) * 7 + (columns - len(own),), value=-0.5))
-        names[row] = str(label)
-    return plot_grid(torch.cat(rows), columns, title, 7.5, down=names)
+        down[row] = class_name(label, names)
+    return plot_grid(torch.cat(rows), columns, title, 7.5, down=down if len(down) > 1 else None)
 
 
 @own_style
 def plot_grid(images: Tensor, columns: int, title: str, width: float = 6,
               across: dict[int, str] | None = None,
               down: dict[int, str] | None = None) -> Figure:  # fmt: skip
-    """Images (N, 1, 28, 28) in rows of `columns`, `width` inches wide, under a title.
+    """Images (N, 1 or 3, H, W) in rows of `columns`, `width` inches wide, under a title.
 
     `across`, `down`: what to write under columns and beside rows, by their number.
     """
@@ -165,7 +177,7 @@ def plot_grid(images: Tensor, columns: int, title: str, width: float = 6,
     if len(images) % columns:
         raise ValueError(f"columns={columns} is not allowed: {len(images)} images do not fill rows")
     images, across, down = in_unit_range(images), across or {}, down or {}
-    images = images.detach().float().cpu().numpy()[:, 0]
+    images = flat(images.detach().float().cpu()).numpy()
     longest = max((len(line) for name in down.values() for line in name.split("\n")), default=-2)
     left = 0.15 + 0.075 * longest
     foot = max((0.15 + 0.17 * len(name.split("\n")) for name in across.values()), default=0)
@@ -180,17 +192,25 @@ def plot_grid(images: Tensor, columns: int, title: str, width: float = 6,
 
 def draw_grid(axes: Axes, images: np.ndarray, columns: int, across: dict[int, str],
               down: dict[int, str], size: float = 9) -> None:  # fmt: skip
-    """As `plot_grid`, on axes that are there: images (N, 28, 28), names in letters of `size`."""
-    axes.imshow(tile(images, columns), cmap="gray", vmin=-1, vmax=1)
+    """As `plot_grid`, on axes that are there: images (N, H, W), names in letters of `size`."""
+    draw_tiles(axes, images, columns)
     axes.set(frame_on=False)
     axes.tick_params(length=0, labelsize=size)
+    cell = images.shape[-1] + 2  # an image and the line around it
     for names, set_ticks in ((across, axes.set_xticks), (down, axes.set_yticks)):
-        set_ticks([CELL * (k + 0.5) - 0.5 for k in names], list(names.values()))
+        set_ticks([cell * (k + 0.5) - 0.5 for k in names], list(names.values()))
+
+
+def draw_tiles(axes: Axes, images: np.ndarray, columns: int) -> None:
+    """Images in [-1, 1], grey (N, H, W) or RGB (N, 3, H, W), as `tile` has them, on axes."""
+    picture = tile(images, columns)
+    picture = picture if picture.ndim == 2 else np.clip((picture + 1) / 2, 0, 1)
+    axes.imshow(picture, cmap="gray", vmin=-1, vmax=1)
 
 
 @torch.no_grad()
 def plot_distances(images: Tensor, lpips: LPIPS) -> Figure:
-    """How far MSE and LPIPS find a 3x3 blur and a shift of images (B, 1, 28, 28) in [-1, 1]."""
+    """How far MSE and LPIPS find a 3x3 blur and a shift of images (B, C, H, W) in [-1, 1]."""
     images = in_unit_range(images)
     edge, names = F.pad(images, (1, 1, 1, 1), value=-1), {}
     versions = {"original": images, "blurred": F.avg_pool2d(edge, 3, stride=1)}
@@ -222,7 +242,7 @@ def decode_between(model: VAE, first: Digits, second: Digits, times: list[float]
 
     `times`: shares of the way, 0 to 1. On a grid the way is a straight line. Global latents, whose
     prior lies near a sphere, go along it (White 2016, "Sampling Generative Networks"), or the
-    middle would be nearer to the origin than a draw ever is. Images are (B, 1, 28, 28) in [-1, 1].
+    middle would be nearer to the origin than a draw ever is. Images are (B, C, H, W) in [-1, 1].
     A conditional model is given the nearer end's label.
     """
     labels = [end.labels if model.config.num_classes else None for end in (first, second)]
@@ -253,7 +273,9 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
-    """(N, H, W) to one image of N / columns rows, with a grey line around each."""
+    """(N, H, W) to one image of N / columns rows, with a grey line around each; so in RGB."""
+    if images.ndim == 4:  # (N, 3, H, W): the colours come last
+        return np.stack([tile(images[:, colour], columns) for colour in range(3)], axis=-1)
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1)), constant_values=-0.5)
     rows = padded.reshape(-1, columns, *padded.shape[1:]).swapaxes(1, 2)
     return rows.reshape(-1, columns * padded.shape[2])

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vae.checks import IMAGE_SIZE, gaussian
+from vae.checks import gaussian
 from vae.data import BATCH, Digits, batches, scale_images
 from vae.model import VAE
 from vae_store.files import LARGEST, FileError, check_size, write_atomically
@@ -41,20 +41,21 @@ class Frames:
 
     `labels`: (N,) of the projected images; `points`: (T, N, 2), their places in the plane, for
     which `latents`, (T, N, D), stand until `project` has found them.
-    `originals`: (K, 28, 28), one image of each of the first K `classes`, (K,), that there are;
-    `reconstructions`: (T, K, 28, 28); both in [-1, 1]. `epochs`: (T,), which can be fractions;
-    `kl`: (T,), the rate of the projected images in nats, NaN where there is none.
+    `originals`: (K, H, W), or (K, 3, H, W) in RGB, ten images of as many `classes`, (K,), as there
+    are; `reconstructions`: (T, *originals' shape); both in [-1, 1]. `epochs`: (T,), which can be
+    fractions; `kl`: (T,), the rate of the projected images in nats, NaN where there is none.
     """
 
     def __init__(self, test_set: Digits, projected: int):
-        """Choose the first `projected` images, and the first of each class, of ten at most."""
+        """Choose the first `projected` images, and the first of each class, ten in all."""
         labels = test_set.labels.cpu()
-        first = torch.stack(
-            [(labels == c).nonzero()[0, 0] for c in labels.unique()[:MOST_EXAMPLES]]
-        )
+        members = [(labels == c).nonzero()[:MOST_EXAMPLES, 0] for c in labels.unique()]
+        turns = [(turn, k) for of_class in members for turn, k in enumerate(of_class.tolist())]
+        first = [k for _, k in sorted(turns, key=lambda pair: pair[0])[:MOST_EXAMPLES]]
+        first = torch.tensor(sorted(first, key=labels.tolist().__getitem__))
         self.examples = first.to(test_set.images.device)
         self.labels, self.classes = labels[:projected].numpy(), labels[first].numpy()
-        self.originals = scale_images(test_set.images[self.examples]).cpu()[:, 0].numpy()
+        self.originals = flat(scale_images(test_set.images[self.examples]).cpu()).numpy()
         self.epochs, self.kl = np.zeros(0), np.zeros(0)
         self.latents = np.zeros((0, len(self.labels), 0), np.float16)
         self.points = np.zeros((0, len(self.labels), 2), np.float32)
@@ -71,7 +72,7 @@ class Frames:
         posterior = model.encode(scale_images(images[chosen]), asked)
         generator = torch.Generator().manual_seed(seed)
         noise = gaussian(len(chosen), *model.config.latent_shape, generator=generator)
-        y = model.decode(posterior.sample(noise), asked)[:, 0].float().cpu()
+        y = flat(model.decode(posterior.sample(noise), asked).float().cpu())
         noise = gaussian(n, *model.config.latent_shape, generator=generator).split(BATCH)
         rates = [code.kl(part) for code, part in zip(codes, noise, strict=True)]
         means = torch.cat([code.mean.flatten(1).float().cpu() for code in codes])
@@ -88,7 +89,8 @@ class Frames:
 
     def psnr(self) -> np.ndarray:
         """The mean PSNR of the reconstructions, in dB: (T,)."""
-        error = ((self.reconstructions - self.originals) ** 2).mean((2, 3))
+        error = (self.reconstructions - self.originals) ** 2
+        error = error.reshape(*error.shape[:2], -1).mean(2)
         return 10 * np.log10(4 / np.maximum(error, 1e-10)).mean(1)
 
     def project(self) -> None:
@@ -131,7 +133,9 @@ class Frames:
             name: (arrays if name in arrays else of_old)[name].astype(of, casting="same_kind")
             for name, of in ARRAYS.items()
         }
-        originals, waiting = (k, IMAGE_SIZE, IMAGE_SIZE), given["latents"]
+        originals, waiting = given["originals"].shape, given["latents"]
+        if originals[1:-2] not in ((), (3,)) or originals[-2] != originals[-1]:
+            raise ValueError(f"originals is {originals}; (K, H, H) or (K, 3, H, H) is expected")
         expected = {"originals": originals, "reconstructions": (t, *originals), "kl": (t,)}
         expected |= {"epochs": (t,), "labels": (n,), "classes": (k,)}
         expected |= {"points": (0 if len(waiting) else t, n, 2)}
@@ -142,6 +146,11 @@ class Frames:
             if given[name].shape != shape or 0 in shape[1:] or not whole:
                 raise ValueError(f"{name} is not {shape}, or not finite")
         vars(self).update(given)
+
+
+def flat(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) without the channel of grey ones: (N, H, W), or (N, 3, H, W)."""
+    return images[:, 0] if images.shape[1] == 1 else images
 
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:

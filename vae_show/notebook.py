@@ -3,10 +3,11 @@
 import importlib.util
 import inspect
 import io
+import math
 import os
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
@@ -18,7 +19,7 @@ from IPython.display import Image, Markdown
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from vae.data import BATCH, PIXELS, batches, load_digits, scale_images
+from vae.data import BATCH, batches, load_digits, scale_images
 from vae.judge import judge_images
 from vae.metrics import grey_share
 from vae.model import VAE, VAEConfig
@@ -77,7 +78,9 @@ def show_source(function: Callable) -> Markdown:
 
 def show_plan(config: TrainConfig, pretrained: bool = False) -> Markdown:
     """What is about to be trained, on what, and why that long; or that a model is loaded."""
-    values = f"{config.model.latent_values} (it has {PIXELS} pixels)"
+    channels, size, _ = config.model.image_shape
+    pixels = f"{size**2:,} pixels{' of three colours' if channels == 3 else ''}"
+    values = f"{config.model.latent_values:,} (it has {pixels})"
     rows = [("model", describe(config.model, config.dataset)), ("numbers for an image", values)]
     if pretrained:
         rows += [("training", "none: the repository's model, with its own beta and seed")]
@@ -103,7 +106,7 @@ def show_parts(model: VAE) -> Markdown:
     def note(name: str, part: nn.Module, inputs: tuple, output: Tensor) -> None:
         rows.append((name, type(part).__name__, " × ".join(map(str, output.shape[1:])), size(part)))
 
-    x = torch.zeros(1, 1, 28, 28, device=model.device)
+    x = torch.zeros(1, *model.config.image_shape, device=model.device)
     labels = torch.zeros(1, dtype=torch.int64, device=x.device)
     with torch.no_grad(), ExitStack() as hooks:
         for name, part in model.named_modules():
@@ -118,14 +121,18 @@ def show_parts(model: VAE) -> Markdown:
     return table(("part", "kind", "output for an image", "parameters"), rows, caption)
 
 
-def show_latent_sizes(sizes: tuple[int, ...] = (2, 4, 16)) -> Markdown:
-    """How many numbers a latent has, for each size and grid."""
-    rows = []
-    for config in (VAEConfig(size, grid) for grid in (1, 7) for size in sizes):
+def show_latent_sizes(of: VAEConfig | None = None,
+                      sizes: tuple[int, ...] = (2, 4, 16)) -> Markdown:  # fmt: skip
+    """How many numbers a latent has, for each size and grid, of images as `of` has them."""
+    of, rows = VAEConfig() if of is None else of, []
+    shape = {"image_size": of.image_size, "image_channels": of.image_channels}
+    pixels = math.prod(of.image_shape)
+    for config in (VAEConfig(size, grid, **shape) for grid in (1, of.map_size) for size in sizes):
         size, grid, _ = config.latent_shape
         shape, values = " × ".join(map(str, config.latent_shape)), config.latent_values
-        rows.append((size, f"{grid} × {grid}", shape, values, f"{values / PIXELS:.1%}"))
-    return table(("LATENT_SIZE", "LATENT_GRID", "shape", "numbers", "of the pixels' 784"), rows)
+        rows.append((size, f"{grid} × {grid}", shape, values, f"{values / pixels:.1%}"))
+    header = ("LATENT_SIZE", "LATENT_GRID", "shape", "numbers", f"of the pixels' {pixels:,}")
+    return table(header, rows)
 
 
 def show_results(run: Run) -> Markdown:
@@ -195,9 +202,10 @@ def latent_sliders(model: VAE | None):
     def redraw(_=None) -> None:
         z = torch.tensor([one.value for one in values], dtype=torch.float32)
         label = digit[0].value if digit else None
-        image = model.decode(z.view(1, *model.config.latent_shape), label)[0, 0].float().cpu()
-        grey = PIL.Image.fromarray(((image + 1) * 127.5).round().byte().numpy())
-        grey.resize((224, 224), PIL.Image.Resampling.BICUBIC).save(buffer := io.BytesIO(), "png")
+        image = model.decode(z.view(1, *model.config.latent_shape), label)[0].float().cpu()
+        image = ((image + 1) * 127.5).round().byte().movedim(0, -1).numpy()
+        image = PIL.Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+        image.resize((224, 224), PIL.Image.Resampling.BICUBIC).save(buffer := io.BytesIO(), "png")
         picture.value = buffer.getvalue()
 
     for one in values + digit:
@@ -239,7 +247,9 @@ def show_sharpening(before: Run, after: Run | None, n: int = 1000) -> Markdown:
     if after is None:
         return Markdown("Nothing was sharpened. (On a 7 × 7 grid there is no blur to cure.)")
     of = before.metrics["config"]
-    images, labels = (part[:n] for part in load_digits("test", of["dataset"], of["data_root"]))
+    channels, size, _ = before.model.config.image_shape
+    there = load_digits("test", of["dataset"], of["data_root"], size=size, channels=channels)
+    images, labels = (part[:n] for part in there)
     rows = [("real images", "0", "0", f"{grey_share(scale_images(images)):.1%}", "")]
     for name, run in (("before", before), ("after", after)):
         model, sample = run.model, run.metrics["test"]["sample"]
@@ -274,8 +284,9 @@ def show_one_vector(model: VAE | None) -> Image | Markdown:
     return show((plot_manifold if plane else plot_samples)(model, name))
 
 
-def show_digits(model: VAE, name: str, prior: LatentPrior | None) -> Image | Markdown:
-    """A row for each digit that is asked for, of a learned prior or of a conditional model."""
+def show_digits(model: VAE, name: str, prior: LatentPrior | None,
+                names: Sequence[str] = ()) -> Image | Markdown:  # fmt: skip
+    """A row for each class that is asked for, of a learned prior or of a conditional model."""
     if prior is None and not model.config.num_classes:
         return Markdown("Digits can be asked for with `CONDITIONAL = True` or `LATENT_GRID = 7`.")
-    return show(plot_digits(model, name, prior))
+    return show(plot_digits(model, name, prior, names=names))

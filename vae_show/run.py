@@ -18,6 +18,7 @@ from .frames import Frames
 
 ALL_FRAMES_MS, LAST_MS = 5000, 2000  # of a training's frames together; of the last one
 INTERPOLATION_MS = 150  # of each frame
+DIGITS = "mnist", "emnist_digits"  # data sets of them
 
 
 @dataclass
@@ -52,13 +53,17 @@ def render(run: Run) -> list[Path]:
     if not history["test"] or not len(frames.epochs):
         cut = f"{run.directory} was cut off before its first evaluation"
         raise FileError(f"{cut}, and has nothing to draw: --resume goes on")
-    name = figures.describe(model.config, run.metrics["config"]["dataset"])
-    examples = Digits(torch.from_numpy(frames.originals)[:, None], torch.from_numpy(frames.classes))
+    dataset, names = run.metrics["config"]["dataset"], run.metrics.get("classes", ())
+    name, rgb = figures.describe(model.config, dataset), model.config.image_channels == 3
+    thing = "digit" if dataset in DIGITS else "image"
+    originals = torch.from_numpy(frames.originals)
+    originals = originals if rgb else originals[:, None]
+    examples = Digits(originals, torch.from_numpy(frames.classes))
     values, directory = model.config.latent_values, run.directory
     drawn = {  # what makes a PNG's figure, or a GIF's figures
         "reconstruction.gif": lambda: animations.reconstruction_frames(frames, name),
-        "latent.gif": lambda: animations.latent_frames(frames, name, values),
-        "interpolation.gif": lambda: animations.interpolation_frames(model, examples, name),
+        "latent.gif": lambda: animations.latent_frames(frames, name, values, names),
+        "interpolation.gif": lambda: animations.interpolation_frames(model, examples, name, thing),
         "train_metrics.png": lambda: figures.plot_curves(history["train"], f"Training, {name}"),
         "test_metrics.png": lambda: figures.plot_curves(history["test"], f"Test set, {name}"),
         "samples.png": lambda: figures.plot_samples(model, name),
@@ -66,18 +71,21 @@ def render(run: Run) -> list[Path]:
     if "sharpen" in run.metrics:
         del drawn["latent.gif"]  # of latents that did not move
     if model.config.num_classes:
-        drawn["digits.png"] = lambda: figures.plot_digits(model, name)
+        drawn["digits.png"] = lambda: figures.plot_digits(model, name, names=names)
     elif values == 2:
         drawn["manifold.png"] = lambda: figures.plot_manifold(model, name)
     if (directory / folder.PRIOR_METRICS_NAME).is_file():
         drawn[folder.PRIOR_PICTURE_NAME] = lambda: figures.plot_digits(
-            model, name, LatentPrior.from_pretrained(directory)
+            model, name, LatentPrior.from_pretrained(directory), names=names
         )
-    return [path for file, make in drawn.items() if draw(path := directory / file, make)]
+    return [path for file, make in drawn.items() if draw(path := directory / file, make, rgb)]
 
 
-def draw(path: Path, make: Callable) -> bool:
-    """Draw a picture into a file, or warn that it cannot be: no training is lost to one."""
+def draw(path: Path, make: Callable, rgb: bool = False) -> bool:
+    """Draw a picture into a file, or warn that it cannot be: no training is lost to one.
+
+    `rgb`: it shows images in colour.
+    """
     try:
         if path.suffix == ".png":
             figures.save_png(path, make())
@@ -86,7 +94,7 @@ def draw(path: Path, make: Callable) -> bool:
             times = min(ALL_FRAMES_MS // len(frames), 700), LAST_MS
             if path.stem == "interpolation":
                 times = INTERPOLATION_MS, INTERPOLATION_MS
-            animations.save_gif(path, frames, *times)
+            animations.save_gif(path, frames, *times, rgb)
         return True
     except Exception as error:  # of matplotlib, fonts, disks: all else is there and stays
         what = f"{path} was not drawn ({type(error).__name__}: {error})"

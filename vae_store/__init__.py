@@ -1,1 +1,1 @@
-"""What is on disk: whole-file writes, weights, settings, checkpoints, a run's folder."""
+"""What is on disk: whole-file writes, weights, settings, checkpoints, runs, your own pictures."""

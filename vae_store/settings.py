@@ -91,7 +91,9 @@ def config_differences(saved: dict, config) -> list[str]:
     known = {one.name for one in fields(config)}
     there = from_saved(type(config), {k: v for k, v in saved.items() if k in known})
     wanted, found = flat(config), flat(there)
-    ignored = {one.name for one in options_of(type(config)) if not one.metadata["decides"]}
+    kinds = {type(config), type(getattr(config, "model", config))}
+    options = [one for kind in kinds for one in options_of(kind)]
+    ignored = {one.name for one in options if not one.metadata["decides"]}
     names = [name for name in wanted if name not in ignored | {"model"}]
     differ = [name for name in names if found[name] != wanted[name]]
     return [f"{name} {found[name]!r} there, {wanted[name]!r} here" for name in differ]

@@ -11,7 +11,7 @@ from vae_store.modules import Pretrained
 from vae_store.settings import check_options, option
 
 from ..blocks import NORM_GROUPS, check_widths
-from ..checks import check_images
+from ..checks import MNIST_SHAPE, check_images
 
 FOLDER = Path(__file__).parent / "weights"
 
@@ -49,7 +49,7 @@ class Judge(Pretrained):
 
         Raises `ValueError` for images of another shape, type or, outside of training, range.
         """
-        check_images(x, "x", values=not self.training)
+        check_images(x, "x", shape=MNIST_SHAPE, values=not self.training)
         return F.silu(self.layers(x.to(self.classify.weight)))
 
     def forward(self, x: Tensor) -> Tensor:

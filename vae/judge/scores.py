@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..checks import as_labels, check_images
+from ..checks import MNIST_SHAPE, as_labels, check_images
 from ..data import BATCH, batches, in_unit_range, load_digits
 from ..metrics import grey_share, mse
 from ..model import Labels
@@ -83,10 +83,10 @@ def judge_images(images: Tensor, labels: Labels = None, *, reference: Tensor | N
     them, "nearest_least": the smallest of these}. Raises `ValueError`.
     """
     reference = load_digits("test").images if reference is None else reference
-    check_images(images, raw=True, hint=True)
-    check_images(reference, "reference", raw=True, hint=True)
+    check_images(images, shape=MNIST_SHAPE, raw=True, hint=True)
+    check_images(reference, "reference", shape=MNIST_SHAPE, raw=True, hint=True)
     if neighbours is not None:
-        check_images(neighbours, "neighbours", raw=True, hint=True)
+        check_images(neighbours, "neighbours", shape=MNIST_SHAPE, raw=True, hint=True)
     for name, given in (("images", images), ("reference", reference)):
         if len(given) < 2:
             raise ValueError(f"{name} has {len(given)} image; the digit-FID needs two or more")

@@ -4,23 +4,26 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
+from vae_store.pictures import count_own, is_own
 from vae_store.settings import check_kind, check_options, from_saved, option
 
-from ..data import DATASETS
+from ..data import DATASETS, OWN, check_dataset, dataset_name
 from ..model import VAEConfig
 from ..perceptual import VARIANTS
 from ..prior import PriorConfig
 
 PRECISIONS = ("auto", "no", "bf16", "fp16")
+MNIST_IMAGES = 60_000  # over which the budgets' epochs are passes
 BUDGETS = {  # what TrainConfig leaves open; times are for two CPU cores
     "full": {},  # 20 minutes; a few on a GPU
     "quick": {"epochs": 1, "max_train_images": 24_000},  # 3 minutes
     "tiny": {"epochs": 1, "max_train_images": 320, "max_test_images": 100},  # to see that it runs
 }
-RECIPES = {  # what else TrainConfig leaves open, by latent_grid; on 1x1, `sharpen` adds the terms
-    7: {"epochs": 3, "learning_rate": 6e-3, "w_perceptual": 0.05, "w_adversarial": 0.1},
-    1: {"epochs": 6, "learning_rate": 3e-3, "w_perceptual": 0.0, "w_adversarial": 0.0},
+RECIPES = {  # what else TrainConfig leaves open: on 1x1, where `sharpen` adds the terms, or not
+    "map": {"epochs": 3, "learning_rate": 6e-3, "w_perceptual": 0.05, "w_adversarial": 0.1},
+    "vector": {"epochs": 6, "learning_rate": 3e-3, "w_perceptual": 0.0, "w_adversarial": 0.0},
 }
 PRIOR_BUDGETS = {  # what PriorTrainConfig leaves open
     "full": {"epochs": 16},  # 23 minutes; a few on a GPU
@@ -51,7 +54,7 @@ class TrainConfig:
 
     budgets: ClassVar = BUDGETS
     model: VAEConfig = field(default_factory=VAEConfig)
-    dataset: str = option("mnist", "the images", choices=DATASETS)
+    dataset: str = option("mnist", f"the images: {', '.join(DATASETS)}, or {OWN}")
     data_root: str = option("data", "folder of what torchvision downloads", decides=False)
     max_train_images: int | None = left_open("train on the first so many; default: all")
     max_test_images: int | None = left_open("evaluate on the first so many; default: all", 10)
@@ -101,10 +104,15 @@ class TrainConfig:
     def __post_init__(self):
         _take_model(self, VAEConfig)
         check_options(self)
+        check_dataset(self.dataset)
         if not self.model.variational and self.beta:
             given = f"beta={self.beta} is not allowed with variational=False"
             raise ValueError(f"{given}, which has no KL: beta=0")
         check_distortion(self)
+
+    def fitted(self, images: Tensor) -> "TrainConfig":
+        """The config with a model for such images, (N, C, H, W), in what that leaves open."""
+        return replace(self, model=self.model.fitted(*images.shape[1:3]))
 
 
 @dataclass(frozen=True)
@@ -171,20 +179,27 @@ def check_distortion(config) -> None:
         raise ValueError("w_mse=0 and w_perceptual=0 leave no distortion: one must be above 0")
 
 
-def with_budget(config, budget: str = "auto"):
+def with_budget(config, budget: str = "auto", images: int | None = None):
     """The config of a training with what it leaves open (None) decided by one of its `budgets`.
 
     "auto": "full" with a GPU, "quick" without, nothing if `epochs` is stated. What a VAE's training
-    leaves open besides is decided by its latent's grid. Raises `ValueError`.
+    leaves open besides is decided by its latent's grid. `images`: how many there are to train on;
+    None: a VAE's own pictures are counted, and else it is MNIST's 60,000. Of fewer it takes more
+    passes to see as many. Raises `ValueError`.
     """
     check_kind(config, "config", TrainConfig, PriorTrainConfig, SharpenConfig)
     if budget not in ("auto", *config.budgets):
         raise ValueError(f"budget={budget!r} is not one of {('auto', *config.budgets)}")
     if budget == "auto" and config.epochs is None:
         budget = "full" if torch.accelerator.is_available() else "quick"
-    decided = config.budgets.get(budget, {})
+    decided = dict(config.budgets.get(budget, {}))
     if isinstance(config, TrainConfig):
-        decided = RECIPES[config.model.latent_grid] | decided
+        decided = RECIPES["vector" if config.model.latent_grid == 1 else "map"] | decided
+        if images is None and config.epochs is None and is_own(config.dataset):
+            images = count_own("train", config.dataset, config.data_root)
+    if images is not None and config.epochs is None:
+        most = config.max_train_images or decided.get("max_train_images") or MNIST_IMAGES
+        decided["epochs"] = max(1, round(decided["epochs"] * most / min(images, most)))
     return replace(config, **{k: v for k, v in decided.items() if getattr(config, k) is None})
 
 
@@ -193,9 +208,9 @@ def run_name(config: TrainConfig) -> str:
     check_kind(config, "config", TrainConfig)
     model = config.model
     parts = {
-        f"{config.dataset}_": config.dataset != "mnist",
+        f"{dataset_name(config.dataset)}_": config.dataset != "mnist",
         f"latent_{model.latent_size}": True,
-        f"_grid_{model.latent_grid}": model.latent_grid != VAEConfig.latent_grid,
+        f"_grid_{model.latent_grid}": model.latent_grid != model.map_size,
         "_conditional": model.num_classes > 0,
         "_autoencoder": not model.variational,
         f"_beta_{config.beta:g}": model.variational and config.beta != TrainConfig.beta,

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from vae_store.progress import Bar
+
 from ..checks import gaussian
 from ..data import Digits
 from ..model import VAE
-from ..progress import Bar
 from .config import TrainConfig
 from .latents import encode
 from .machine import seeded_generator

@@ -12,6 +12,8 @@ from ..data import BATCH, Digits, batches, load_digits, scale_images
 from ..model import VAE
 from .loop import checksum
 
+OF_OWN_IMAGES = "classes", "train_images"  # what the metrics say of your own pictures
+
 
 def finished_vae(directory: Path, remedy: str) -> VAE:
     """The VAE in `directory`. Raises `ValueError`, with a `remedy`, if its training was cut off."""
@@ -20,6 +22,11 @@ def finished_vae(directory: Path, remedy: str) -> VAE:
         held = f"directory={str(directory)!r} holds a VAE whose training was cut off"
         raise ValueError(f"{held}: finish it first (--resume), or {remedy}")
     return vae
+
+
+def images_behind(directory: Path) -> int | None:
+    """How many pictures of your own the VAE in `directory` was trained on; None: not on such."""
+    return folder.read_metrics(directory).get("train_images")
 
 
 def vae_hash(directory: Path) -> str:
@@ -35,25 +42,30 @@ def check_same_vae(saved: dict, directory: Path, trained: str, remedy: str) -> N
         raise ValueError(f"{held} since {trained} was trained: {remedy}")
 
 
-def digits_of(directory: Path, config) -> tuple[Digits, Digits, dict]:
-    """Training and test digits of the VAE in `directory`, as many as `config` has, and its metrics.
+def digits_of(vae: VAE, directory: Path, config) -> tuple[Digits, Digits, dict, int]:
+    """Training and test images of the VAE in `directory`, its metrics, the number of classes.
 
-    Raises `ValueError` for other data than the VAE's, and `FileError` where it is not named.
+    Of the former as many as `config` has. Raises `ValueError` for other data than the VAE's, and
+    `FileError` where it is not named.
     """
     metrics = folder.read_metrics(directory)
     of_vae = metrics["config"]
     if "dataset" not in of_vae:
         raise FileError(f"{directory / folder.METRICS_NAME} does not name the data set")
     root = config.data_root or of_vae.get("data_root", "data")
+    channels, size, _ = vae.config.image_shape
     train_set, test_set = (
-        load_digits(split, of_vae["dataset"], root) for split in ("train", "test")
+        load_digits(split, of_vae["dataset"], root, size=size, channels=channels)
+        for split in ("train", "test")
     )
     seen = [part[: of_vae.get("max_train_images")] for part in train_set]
     seen += [part[: of_vae.get("max_test_images")] for part in test_set]
     if metrics.get("data", here := checksum(seen)) != here:
         given = f"data_root={root!r} is not allowed"
         raise ValueError(f"{given}: there is other data than the VAE was trained on")
-    return Digits(*(part[: config.max_train_images] for part in train_set)), test_set, metrics
+    classes = max(int(part.labels.max()) for part in (train_set, test_set)) + 1
+    few = Digits(*(part[: config.max_train_images] for part in train_set))
+    return few, test_set, metrics, classes
 
 
 @torch.no_grad()

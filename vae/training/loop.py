@@ -5,6 +5,7 @@ import copy
 import time
 import zlib
 from dataclasses import asdict
+from math import ceil
 from pathlib import Path
 
 import torch
@@ -13,13 +14,14 @@ from torch import Tensor, nn
 from vae_store import checkpoint
 from vae_store.files import FileError
 from vae_store.folder import lock
+from vae_store.progress import Bar
 from vae_store.settings import REMEDY, check_same_settings
 
-from ..progress import Bar
 from .machine import Machine, describe_environment, interrupts, seeded_generator
 from .optimizer import Muon, one_cycle, update_average
 
 CHECKPOINT_SECONDS = 60  # at most between two checkpoints, give or take a step
+MOST_MEASURED = 25  # epochs after which to measure
 LOG_EVERY = 20  # steps between two looks at the losses; each look waits for the device
 SHOWN = ("mse", "perceptual", "kl", "generator", "discriminator", "loss")  # beside the bar
 
@@ -52,6 +54,7 @@ class Loop:
         self.count, self.device, self.step = count, machine.device, 0
         self.steps_per_epoch = count // config.batch_size
         self.total_steps = self.steps_per_epoch * config.epochs
+        self.measured_every = self.steps_per_epoch * ceil(config.epochs / MOST_MEASURED)
         self.schedule = one_cycle(config.warmup, self.total_steps)
         self.memory: dict[str, Tensor] = {}  # what a step leaves for the next
         self.order_epoch, self.log = -1, Log()
@@ -84,7 +87,8 @@ class Loop:
             while self.step < self.total_steps:
                 self.optimize()
                 noted = self.step in self.noted
-                measured = self.step % self.steps_per_epoch == 0 or self.step in self.early
+                measured = self.step % self.measured_every == 0 or self.step == self.total_steps
+                measured = measured or self.step in self.early
                 if noted or measured or len(self.log.recent) == LOG_EVERY:
                     self.log.look(self)
                 if noted or measured:

@@ -61,6 +61,15 @@ class Machine(Accelerator):
         """This process's part, dealt out one by one: all parts' first are the batch's first."""
         return batch[self.process_index :: self.num_processes].to(self.device)
 
+    def hold(self, images: Tensor) -> Tensor:
+        """The images on the device, if they take at most half of its memory, or where they are."""
+        most = device_memory(self.device) / 2
+        return images.to(self.device) if images.nbytes <= most else images
+
+    def fetch(self, images: Tensor, index: Tensor) -> Tensor:
+        """Some of the images that are held, (B, C, H, W), on the device."""
+        return images[index.to(images.device)].to(self.device)
+
     def unwrap(self, module: nn.Module) -> nn.Module:
         """The module without what `accelerate` put around it."""
         return self.unwrap_model(module, keep_fp32_wrapper=True)
@@ -138,6 +147,11 @@ def peak_memory_mb(device: torch.device) -> float | None:
         return None
     unit = 2**20 if platform.system() == "Darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def device_memory(device: torch.device) -> float:
+    """Bytes that a GPU has in all; infinite where images are in the CPU's memory anyway."""
+    return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else float("inf")
 
 
 def _commit() -> str | None:

@@ -16,12 +16,20 @@ from vae_store.settings import check_kind, check_same_settings
 
 from ..checks import check_classes, gaussian
 from ..data import BATCH, batches
-from ..model import MAP_SIZE, VAE
-from ..prior import LatentPrior
+from ..model import VAE
+from ..prior import LatentPrior, PriorConfig
 from . import step
 from .config import PriorTrainConfig, with_budget
 from .isolation import Seeded, apart
-from .latents import check_same_vae, digits_of, encode, finished_vae, vae_hash
+from .latents import (
+    OF_OWN_IMAGES,
+    check_same_vae,
+    digits_of,
+    encode,
+    finished_vae,
+    images_behind,
+    vae_hash,
+)
 from .loop import Loop, complete
 from .machine import Machine, peak_memory_mb, seeded_generator
 
@@ -39,17 +47,19 @@ def train_prior(
     What `config` leaves open is the full budget. As in `train`, a prior that is finished there with
     the same settings is loaded, and one that was cut off goes on, unless `resume` is False. An
     interrupt (Ctrl-C) saves a checkpoint and raises `KeyboardInterrupt`. Raises, before any work,
-    `ValueError` for a VAE without a 7x7 latent or whose training was cut off and for settings that
+    `ValueError` for a VAE with a global latent or whose training was cut off and for settings that
     do not fit, and `OSError` where nothing can be written. Raises `FloatingPointError` as `train`.
     """
     directory, config = as_path(directory), PriorTrainConfig() if config is None else config
     check_kind(config, "config", PriorTrainConfig)
     vae = finished_vae(directory, "its latents would change under the prior")
-    if vae.config.latent_grid != MAP_SIZE:
-        given = f"latent_grid={vae.config.latent_grid} needs no learned prior"
-        raise ValueError(f"{given}: latent_grid={MAP_SIZE} is expected")
-    config = with_budget(config, "full")
-    config = replace(config, model=replace(config.model, latent_size=vae.config.latent_size))
+    size, grid, _ = vae.config.latent_shape
+    if grid == 1:
+        raise ValueError(
+            f"latent_grid=1 needs no learned prior: latent_grid={vae.config.map_size} is expected"
+        )
+    config = with_budget(config, "full", images_behind(directory))
+    config = replace(config, model=replace(config.model, latent_size=size, latent_grid=grid))
     finished = not (directory / PRIOR_CHECKPOINT_NAME).is_file()
     if finished and (path := directory / folder.PRIOR_METRICS_NAME).is_file():
         saved = read_json(path, "a prior's metrics")
@@ -73,8 +83,10 @@ class PriorTrainer(Loop):
     checkpoint_name = PRIOR_CHECKPOINT_NAME
 
     def __init__(self, vae: VAE, directory: Path, config: PriorTrainConfig):
-        train_set, test_set, metrics = digits_of(directory, config)
+        train_set, test_set, metrics, classes = digits_of(vae, directory, config)
         self.dataset = metrics["config"]["dataset"]
+        if config.model.num_classes == PriorConfig.num_classes:
+            config = replace(config, model=replace(config.model, num_classes=classes))
         for split, labels in (("train", train_set.labels), ("test", test_set.labels)):
             these = f"{len(labels):,} {split} images of dataset={self.dataset!r}"
             check_classes(labels, config.model.num_classes, these, every=split == "train")
@@ -92,14 +104,15 @@ class PriorTrainer(Loop):
         shared = self.prepare({"prior": self.prior}, {"optimizer": config.learning_rate})
         self.network, self.optimizer = shared
         self.metrics["vae"] = vae_hash(directory)
+        self.metrics |= {key: metrics[key] for key in OF_OWN_IMAGES if key in metrics}
         self.metrics["parameters"] = sum(p.numel() for p in self.prior.parameters())
 
     def select(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Mean and standard deviation of posteriors (B, C, 7, 7), and labels (B,)."""
+        """Mean and standard deviation of posteriors (B, C, G, G), and labels (B,)."""
         return tuple(tensor[index] for tensor in self.train_set)
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Noise of the posterior and of the flow, (n, C, 7, 7), times, and what label to withhold.
+        """Noise of the posterior and of the flow, (n, C, G, G), times, and what label to withhold.
 
         Times favour the middle, where the velocity is hardest to tell: logistic functions of normal
         draws (Esser et al., "Scaling Rectified Flow Transformers", 2024, section 3.1).
@@ -131,7 +144,8 @@ class PriorTrainer(Loop):
         self.ema.save_pretrained(self.directory)
         write_json(self.directory / folder.PRIOR_METRICS_NAME, self.metrics)
         name = figures.describe(self.vae.config, self.dataset)
-        make = partial(figures.plot_digits, self.vae, name, self.ema)
+        names = self.metrics.get("classes", ())
+        make = partial(figures.plot_digits, self.vae, name, self.ema, names=names)
         draw(self.directory / folder.PRIOR_PICTURE_NAME, make)
 
     def check_saved(self, metrics: dict) -> None:

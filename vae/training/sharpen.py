@@ -21,7 +21,7 @@ from ..model import VAE
 from . import step
 from .config import SharpenConfig, with_budget
 from .isolation import Seeded, apart
-from .latents import check_same_vae, digits_of, encode, finished_vae, vae_hash
+from .latents import check_same_vae, digits_of, encode, finished_vae, images_behind, vae_hash
 from .loop import complete
 from .machine import Machine
 from .optimizer import plateau
@@ -47,7 +47,8 @@ def sharpen(directory: str | Path, run_dir: str | Path | None = None,
     directory, config = as_path(directory), SharpenConfig() if config is None else config
     check_kind(config, "config", SharpenConfig)
     run_dir = directory / SUBFOLDER if run_dir is None else as_path(run_dir, "run_dir")
-    vae, config = finished_vae(directory, "its decoder would be another"), with_budget(config)
+    vae = finished_vae(directory, "its decoder would be another")
+    config = with_budget(config, images=images_behind(directory))
     if vae.config.latent_grid != 1:
         given = f"latent_grid={vae.config.latent_grid} leaves no blur to cure"
         raise ValueError(f"{given}: latent_grid=1 is expected")
@@ -76,24 +77,29 @@ class SharpenTrainer(RunLoop):
     what = "sharpening of a decoder"
 
     def __init__(self, vae: VAE, source: Path, run_dir: Path, config: SharpenConfig):
-        train_set, test_set, before = digits_of(source, config)
+        train_set, test_set, before, classes = digits_of(vae, source, config)
         super().__init__(config, run_dir, Machine(config.mixed_precision), *train_set, *test_set)
         self.schedule = plateau(config.warmup, config.fall, self.total_steps)
         self.source, self.result = source, vae.to(self.device).requires_grad_(False)
-        self.images, self.labels = (part.to(self.device) for part in train_set)
+        self.images, self.labels = self.machine.hold(train_set.images), train_set.labels
+        self.labels = self.labels.to(self.device)
         self.mean, self.std, _ = encode(vae, *train_set)
         count = before["config"].get("max_test_images")
         self.test_set = Digits(*(part[:count].to(self.device) for part in test_set))
         decoder = copy.deepcopy(vae.decoder).requires_grad_(True)
         with Seeded(config.seed):
-            discriminator = ImageDiscriminator(int(train_set.labels.max()) + 1).to(self.device)
+            discriminator = ImageDiscriminator(classes, image_shape=vae.config.image_shape)
         self.unknown = discriminator.unknown
         rates = {"optimizer": config.learning_rate, "d_optimizer": config.discriminator_lr}
-        shared = self.prepare({"decoder": decoder, "discriminator": discriminator}, rates)
+        networks = {"decoder": decoder, "discriminator": discriminator.to(self.device)}
+        shared = self.prepare(networks, rates)
         vae.decoder = self.ema  # by which results are measured
         self.memory["perceptual"] = torch.zeros((), dtype=torch.float32, device=self.device)
         self.networks = step.Networks(*shared, self.load_lpips(), self.memory, config, self.machine)
         self.metrics |= {"config": before["config"], "sharpen": asdict(config)}
+        self.metrics |= {
+            name: before[name] for name in ("classes", "train_images") if name in before
+        }
         self.metrics["vae"] = vae_hash(source)
         self.keep(before["test"])
         self.frames = Frames(self.test_set, FRAMED)
@@ -104,9 +110,9 @@ class SharpenTrainer(RunLoop):
         return torch.optim.Adam(module.parameters(), rate, BETAS)
 
     def select(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, 1, 28, 28) in [-1, 1], labels (B,), posteriors' mean and std (B, C, 1, 1)."""
-        images = scale_images(self.images[index])
-        return images, self.labels[index], self.mean[index], self.std[index]
+        """Images (B, *image_shape) in [-1, 1], labels (B,), mean and std of q (B, C, 1, 1)."""
+        images = self.machine.fetch(self.images, index)
+        return scale_images(images), self.labels[index], self.mean[index], self.std[index]
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Noise of the posteriors, (n, C, 1, 1), and draws of N(0, I), (D, C, 1, 1)."""

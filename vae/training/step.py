@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import losses
-from ..data import PIXELS
 from ..perceptual import LPIPS
 from ..prior import LatentPrior
 from .config import PriorTrainConfig, SharpenConfig, TrainConfig
@@ -44,13 +43,14 @@ def training_step(nets: Networks, step: int, adversarial: bool, x: Tensor, label
     couplings of a global latent, and they alone, get the gradient of beta * w_marginal * the
     marginal KL as well: see `vae/couplings.py`. Returns each term's value.
 
-    `x`: (B, 1, 28, 28) in [-1, 1]; `labels`: int64 (B,) or None; `noise`: (B, C, G, G).
+    `x`: (B, C, H, W) in [-1, 1]; `labels`: int64 (B,) or None; `noise`: (B, C, G, G).
     """
     config, machine, model = nets.config, nets.machine, nets.machine.unwrap(nets.model)
     y, posterior = nets.model(x, labels, noise)  # z = mean + std * noise, y = decoder(z)
 
     terms, distortion = distortion_of(nets, step, x, y)
-    loss = terms["nll"] = losses.calibrated_nll(distortion, machine.mean(distortion))
+    pixels = x[0].numel()
+    loss = terms["nll"] = losses.calibrated_nll(distortion, machine.mean(distortion), pixels)
 
     if adversarial:
         with frozen(machine.unwrap(nets.discriminator)) as discriminator:
@@ -67,13 +67,13 @@ def training_step(nets: Networks, step: int, adversarial: bool, x: Tensor, label
             terms["marginal"] = marginal_kl(nets, posterior.gaussian.sample(noise), labels)
             loss = loss + config.beta * config.w_marginal * terms["marginal"]
 
-    machine.backward(loss / PIXELS)
+    machine.backward(loss / pixels)
     terms |= machine.descend(nets.model, nets.optimizer, config.clip_norm)
     return terms | (discriminator_step(nets, step, x, y.detach()) if adversarial else {})
 
 
 def discriminator_step(nets: Networks, step: int, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """One step of the discriminator; `real`, `fake`: (B, 1, 28, 28), without a graph.
+    """One step of the discriminator; `real`, `fake`: (B, C, H, W), without a graph.
 
     The weight of the R1 penalty rises while the discriminator is right too often, and falls while
     it is not (the idea of Karras et al., "StyleGAN2-ADA", 2020, eq. 1, for their augmentations).
@@ -157,26 +157,27 @@ def sharpening_step(nets: Networks, step: int, x: Tensor, labels: Tensor, told: 
                     token: Tensor | None) -> dict[str, Tensor]:  # fmt: skip
     """One step of a decoder whose latents no longer change, and one of its discriminator.
 
-    loss = -log p(x|z) + 784 * w_adversarial * generator's loss, with the distortion of
-    `training_step`. The discriminator sees whole images, and the decoder learns to draw one image
-    that might be meant, not the average of all. Returns each term's value.
+    loss = -log p(x|z) + D * w_adversarial * generator's loss, for D numbers in an image, with the
+    distortion of `training_step`. The discriminator sees whole images, and the decoder learns to
+    draw one image that might be meant, not the average of all. Returns each term's value.
 
-    `x`: (B, 1, 28, 28) in [-1, 1]; `labels`: int64 (B,), which the discriminator is told. `u`: what
+    `x`: (B, C, H, W) in [-1, 1]; `labels`: int64 (B,), which the discriminator is told. `u`: what
     the decoder sees of B draws of q(z|x) and of D draws of N(0, I), (B + D, C, G, G); `token`: of a
     conditional model, or None. `told`: int64 (D,), what the discriminator is told of the latter.
     """
     config, machine = nets.config, nets.machine
     made = nets.model(u, token)
     terms, distortion = distortion_of(nets, step, x, made[: len(x)])
-    loss = terms["nll"] = losses.calibrated_nll(distortion, machine.mean(distortion))
+    pixels = x[0].numel()
+    loss = terms["nll"] = losses.calibrated_nll(distortion, machine.mean(distortion), pixels)
     if not config.w_adversarial:
-        machine.backward(loss / PIXELS)
+        machine.backward(loss / pixels)
         return terms | machine.descend(nets.model, nets.optimizer, config.clip_norm)
 
     asked = torch.cat([labels, told])
     with frozen(machine.unwrap(nets.discriminator)) as discriminator:
         terms["generator"] = losses.generator_loss(discriminator(made, asked))
-    machine.backward(loss / PIXELS + config.w_adversarial * terms["generator"])
+    machine.backward(loss / pixels + config.w_adversarial * terms["generator"])
     terms |= machine.descend(nets.model, nets.optimizer, config.clip_norm)
 
     images = torch.cat([x, x[: len(told)], made.detach()])  # as many real ones, told the same
@@ -201,7 +202,7 @@ def flow_loss(prior: LatentPrior, mean: Tensor, std: Tensor, labels: Tensor, dra
               network: nn.Module | None = None) -> Tensor:  # fmt: skip
     """Flow matching's loss, `LatentPrior.loss`, on draws of posteriors.
 
-    `mean`, `std`: of q(z|x), and `draw`, `noise`: (B, C, 7, 7); `labels`: int64 (B,); `t`: (B,);
+    `mean`, `std`: of q(z|x), and `draw`, `noise`: (B, C, G, G); `labels`: int64 (B,); `t`: (B,);
     `withheld`: bool (B,), the labels that the prior is not told.
     """
     labels = labels.masked_fill(withheld, prior.config.num_classes)

@@ -13,6 +13,7 @@ from vae_show.run import Run
 from vae_store.checkpoint import CHECKPOINT_NAME
 from vae_store.files import as_path
 from vae_store.folder import check_directory, is_finished
+from vae_store.pictures import class_names, is_own
 from vae_store.settings import check_kind, check_same_settings
 
 from ..checks import check_classes, gaussian
@@ -45,6 +46,7 @@ def train(config: TrainConfig, run_dir: str | Path, *, resume: bool = True) -> R
     config, directory = with_budget(config), as_path(run_dir, "run_dir")
     if is_finished(directory) and not (directory / CHECKPOINT_NAME).is_file():
         run = Run.load(directory)
+        config = replace(config, model=config.model.fitted(*run.model.config.image_shape[:2]))
         check_same_settings(run.metrics["config"], config, f"run_dir={directory}, finished,")
         return run
     check_directory(directory)
@@ -59,15 +61,20 @@ class Trainer(RunLoop):
     def __init__(self, config: TrainConfig, run_dir: str | Path):
         config, machine = with_budget(config), Machine(config.mixed_precision)
         self.train_set = self._load(config, machine, "train", config.max_train_images)
+        config = config.fitted(self.train_set.images)
         self.test_set = self._load(config, machine, "test", config.max_test_images)
         super().__init__(
             config, as_path(run_dir, "run_dir"), machine, *self.train_set, *self.test_set
         )
+        if is_own(config.dataset):
+            self.metrics["classes"] = class_names(config.dataset, config.data_root)
+            self.metrics["train_images"] = self.count
         self.adversarial_from = round(config.adversarial_start * self.total_steps)
         early, per_epoch = config.early_evaluations, self.steps_per_epoch
         self.early = {max(1, round(per_epoch * k / (early + 1))) for k in range(1, early + 1)}
         with Seeded(config.seed):
-            networks = {"model": VAE(config.model), "discriminator": PatchDiscriminator()}
+            networks = {"model": VAE(config.model)}
+            networks["discriminator"] = PatchDiscriminator(image_shape=config.model.image_shape)
         rates = {"optimizer": config.learning_rate, "d_optimizer": config.discriminator_lr}
         shared = self.prepare({k: m.to(self.device) for k, m in networks.items()}, rates)
         start = {"perceptual": 0.0, "penalty": step.PENALTY[0]}
@@ -84,18 +91,21 @@ class Trainer(RunLoop):
 
     @staticmethod
     def _load(config: TrainConfig, machine: Machine, split: str, n: int | None) -> Digits:
+        model, place = config.model, (config.dataset, config.data_root)
+        size = None if "image_size" in model.left_open else model.image_size
+        channels = None if "image_channels" in model.left_open else model.image_channels
         with machine.main_process_first():  # one process downloads, the others read
-            digits = load_digits(split, config.dataset, config.data_root)
-        digits = Digits(*(part[:n].to(machine.device) for part in digits))
-        if config.model.num_classes:
+            images, labels = load_digits(split, *place, size=size, channels=channels)
+        digits = Digits(machine.hold(images[:n]), labels[:n].to(machine.device))
+        if model.num_classes:
             seen = f"{len(digits.labels):,} {split} images of dataset={config.dataset!r}"
-            check_classes(digits.labels, config.model.num_classes, seen, split == "train")
+            check_classes(digits.labels, model.num_classes, seen, split == "train")
         return digits
 
     def select(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Images (B, 1, 28, 28) in [-1, 1], and labels (B,) for a conditional model."""
+        """Images (B, *image_shape) in [-1, 1], and labels (B,) for a conditional model."""
         labels = self.train_set.labels[index] if self.config.model.num_classes else None
-        return scale_images(self.train_set.images[index]), labels
+        return scale_images(self.machine.fetch(self.train_set.images, index)), labels
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor]:
         """The noise of z = mean + std * noise: (n, C, G, G)."""
