@@ -18,7 +18,9 @@ def test_every_setting_is_a_flag_with_its_help(capsys):
 
 def test_a_users_mistake_is_one_line(capsys):
     assert main(["train", "--latent-grid", "5"]) == 2
-    assert capsys.readouterr().err == "vae: latent_grid=5 is not allowed: one of (1, 7)\n"
+    told = capsys.readouterr().err
+    assert told.startswith("vae: latent_grid=5 is not allowed: one of (1, 7, 8,")
+    assert told.count("\n") == 1
     assert main(["evaluate", "/no/such/folder"]) == 2
     assert f"{Path('/no/such/folder/config.json')} does not exist" in capsys.readouterr().err
 

@@ -23,6 +23,23 @@ def test_ssim_and_psnr_are_scikit_images(digits):
     assert vae.psnr(x, x).isinf().all()
 
 
+def test_ssim_and_psnr_of_colour_are_scikit_images():
+    torch.manual_seed(0)
+    x = torch.rand(6, 3, 32, 32) * 2 - 1
+    y = (x + 0.2 * torch.randn(6, 3, 32, 32)).clamp(-1, 1)
+    y[3:] = 0.5 * x[3:].roll(1, 1)  # where the channels differ in how similar they are
+    pairs = list(zip(x.double().numpy(), y.double().numpy(), strict=True))
+    ssim = [structural_similarity(a, b, data_range=2, channel_axis=0) for a, b in pairs]
+    psnr = [peak_signal_noise_ratio(a, b, data_range=2) for a, b in pairs]
+    np.testing.assert_allclose(vae.ssim(x, y).numpy(), ssim, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(vae.psnr(x, y).numpy(), psnr, rtol=0, atol=1e-10)
+    colour = vae.VAE(vae.VAEConfig(channels=(8, 16, 16), image_size=32, image_channels=3))
+    found = vae.evaluate(colour, x, lpips_images=0, reference=True)
+    assert found["skimage_difference"] < 1e-9
+    nll = 1536 * (math.log(2 * math.pi * found["sample"]["mse"]) + 1)
+    assert found["neg_elbo"] == pytest.approx(nll + found["kl"])
+
+
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)

@@ -194,7 +194,10 @@ def read_picture(path: Path, size: int) -> np.ndarray:
             white = Image.new("RGBA", picture.size, "white")
             picture = Image.alpha_composite(white, picture)
         picture = picture.convert("RGB")
-    return np.asarray(ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS))
+        side = min(picture.size)
+        left, top = ((whole - side) // 2 for whole in picture.size)
+        picture = picture.crop((left, top, left + side, top + side))
+    return np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS))
 
 
 def load_archive(path: Path, split: str) -> tuple[Tensor, Tensor]:
@@ -207,12 +210,13 @@ def load_archive(path: Path, split: str) -> tuple[Tensor, Tensor]:
             labels = archive["labels"] if "labels" in archive else np.zeros(len(images), np.int64)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise FileError(f"{path} cannot be read: {error}") from error
+    shape = images.shape
     if images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and images.shape[-1] in (1, 3):
         images = np.moveaxis(images, -1, 1)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-        given = f"{path} has images {images.dtype} {images.shape}"
+        given = f"{path} has images {images.dtype} {shape}"
         raise FileError(f"{given}; uint8 (N, H, W), (N, H, W, 3) or (N, 3, H, W) is expected")
     if labels.dtype.kind not in "iu" or labels.shape != (len(images),) or labels.min() < 0:
         given = f"{path} has labels {labels.dtype} {labels.shape}"
@@ -230,11 +234,7 @@ def of_size(images: Tensor, size: int) -> Tensor:
     images = images[..., top : top + side, left : left + side]
     if side == size:
         return images.contiguous()
-    parts = [
-        F.interpolate(part.float(), (size, size), mode="bicubic", antialias=True)
-        for part in images.split(1000)
-    ]
-    return torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in parts])
+    return F.interpolate(images.contiguous(), (size, size), mode="bicubic", antialias=True)
 
 
 def of_channels(images: Tensor, channels: int | None) -> Tensor:

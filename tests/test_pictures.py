@@ -1,0 +1,436 @@
+"""Pictures of one's own: what is read, how it is split, and that a training takes it."""
+
+import json
+import os
+import re
+import unicodedata
+
+import numpy as np
+import pytest
+import torch
+from helpers import SMALL
+from PIL import Image
+
+import vae
+from vae.cli import main
+from vae_show.run import Run
+from vae_store import pictures
+from vae_store.folder import PICTURES
+
+RED, GREEN, BLUE, WHITE = (250, 10, 10), (10, 250, 10), (10, 10, 250), (255, 255, 255)
+
+
+def paint(path, colour=RED, size=(40, 40), mode="RGB", **how):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour).save(path, **how)
+    return path
+
+
+def fill(folder, count, start=0, end="png"):
+    """So many pictures, each of a grey of its own."""
+    for number in range(start, start + count):
+        paint(folder / f"{number}.{end}", (number % 256,) * 3)
+
+
+def load(folder, split="train", **how):
+    return vae.load_digits(split, f"folder:{folder}", **how)
+
+
+def middle(path, size=32):
+    return pictures.read_picture(path, size)[size // 2, size // 2].tolist()
+
+
+def near(found, colour, most=4):
+    return max(abs(int(a) - b) for a, b in zip(found, colour, strict=True)) <= most
+
+
+def test_a_folder_is_split_by_name_so_that_a_picture_stays_where_it_is(tmp_path):
+    fill(tmp_path, 400)
+    before = {
+        split: [path.name for _, path in of] for split, of in pictures.pictures_in(tmp_path).items()
+    }
+    assert 20 <= len(before["test"]) <= 60
+    fill(tmp_path, 100, 400)
+    for name in before["train"][:50]:
+        (tmp_path / name).unlink()
+    after = {
+        split: {path.name for _, path in of} for split, of in pictures.pictures_in(tmp_path).items()
+    }
+    assert set(before["test"]) <= after["test"]
+    assert set(before["train"][50:]) <= after["train"]
+    assert not after["train"] & after["test"]
+    train, test = load(tmp_path), load(tmp_path, "test")
+    assert train.images.shape == (len(after["train"]), 1, 32, 32)  # grey, as they are
+    assert len(test.labels) == len(after["test"])
+    names = sorted(int(name[:-4]) for name in after["test"])
+    assert sorted(test.images[:, 0, 0, 0].tolist()) == sorted(name % 256 for name in names)
+
+
+def test_classes_are_the_folders_names_in_any_script(tmp_path):
+    names = ["кошка", "ねこ", "a cat & a dog", "😀", unicodedata.normalize("NFD", "gîte")]
+    for k, name in enumerate(names):
+        fill(tmp_path / name / "deeper", 12, 100 * k)
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / names[0] / "._1.png").write_bytes(b"what a Mac leaves")
+    assert vae_names(tmp_path) == sorted(names)
+    train = load(tmp_path)
+    assert train.labels.unique().tolist() == [0, 1, 2, 3, 4]
+    greys = [100 * names.index(sorted(names)[k]) for k in train.labels.tolist()]
+    shown = train.images[:, 0, 0, 0].tolist()
+    assert all((value - grey) % 256 < 12 for value, grey in zip(shown, greys, strict=True))
+
+
+def vae_names(folder):
+    return pictures.class_names(f"folder:{folder}")
+
+
+def test_train_and_test_folders_are_taken_as_they_are(tmp_path):
+    fill(tmp_path / "train" / "a", 3)
+    fill(tmp_path / "train" / "b", 2)
+    fill(tmp_path / "test" / "b", 4)
+    assert load(tmp_path).labels.tolist() == [0, 0, 0, 1, 1]
+    assert load(tmp_path, "test").labels.tolist() == [1, 1, 1, 1]
+
+
+def test_two_pictures_one_class_and_a_thousand_classes_are_enough(tmp_path):
+    fill(tmp_path / "two", 2)
+    assert [len(load(tmp_path / "two", split).images) for split in ("train", "test")] == [1, 1]
+    fill(tmp_path / "one" / "class", 30)
+    assert vae_names(tmp_path / "one") == ["class"]
+    assert load(tmp_path / "one").labels.unique().tolist() == [0]
+    for k in range(1000):
+        fill(tmp_path / "many" / f"{k:03}", 2, 2 * k, "bmp")
+    train = load(tmp_path / "many", size=28)
+    assert train.labels.unique().tolist() == list(range(1000))  # one of each is left to train on
+
+
+@pytest.mark.parametrize(
+    ("held", "told"),
+    [
+        ([], "no picture of a kind that Pillow reads"),
+        (["notes.txt"], "no picture of a kind that Pillow reads"),
+        (["one.png"], "1 picture is there; 2 or more are expected"),
+        (["loose.png", "a/1.png", "a/2.png"], "'loose.png', beside folders of pictures"),
+    ],
+)
+def test_a_folder_that_does_not_fit_is_refused_by_name(held, told, tmp_path):
+    for name in held:
+        path = tmp_path / name
+        paint(path) if name.endswith("png") else path.write_text("text")
+    with pytest.raises(vae.FileError, match=told) as refused:
+        load(tmp_path)
+    assert str(tmp_path) in str(refused.value) or "1 picture" in told
+    with pytest.raises(vae.FileError, match="nowhere is not a folder"):
+        load(tmp_path / "nowhere")
+    for bad in ("folder:", "file:", "folders:x"):
+        with pytest.raises(ValueError, match=r"dataset=.*not allowed: one of .*folder:PATH"):
+            vae.TrainConfig(dataset=bad)
+
+
+def test_every_kind_of_picture_is_read_as_people_see_it(tmp_path):
+    png, jpeg, gif = (tmp_path / f"x.{end}" for end in ("png", "jpg", "gif"))
+    half = Image.new("RGBA", (40, 40), (*RED, 255))
+    half.paste((*BLUE, 0), (0, 0, 40, 20))  # blue, but transparent
+    half.save(png)
+    seen = pictures.read_picture(png, 32)
+    assert near(seen[4, 16], WHITE) and near(seen[28, 16], RED)  # noqa: PT018
+    turned = Image.new("RGB", (80, 40), RED)
+    turned.paste(BLUE, (0, 0, 40, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright: left is up
+    turned.save(jpeg, exif=exif, quality=95)
+    seen = pictures.read_picture(jpeg, 32)
+    assert near(seen[4, 16], BLUE, 12) and near(seen[28, 16], RED, 12)  # noqa: PT018
+    assert near(middle(paint(jpeg, (0, 255, 255, 0), mode="CMYK", quality=95)), (255, 0, 0), 8)
+    Image.fromarray(np.full((40, 40), 200 * 256, np.uint16)).save(png)
+    assert near(middle(png), (200,) * 3, 1)
+    frames = [Image.new("RGB", (40, 40), colour) for colour in (GREEN, RED, BLUE)]
+    frames[0].save(gif, save_all=True, append_images=frames[1:])
+    assert near(middle(gif), GREEN)
+    assert middle(paint(png, 1, mode="1")) == [255] * 3
+    assert near(middle(paint(png, (90, 0), mode="LA")), WHITE)
+    clear = Image.new("P", (40, 40), 0)
+    clear.putpalette([*RED, *BLUE])
+    clear.save(png, transparency=0)
+    assert near(middle(png), WHITE)
+
+
+def test_the_middle_square_is_resized_with_antialiasing(tmp_path):
+    wide = Image.new("RGB", (120, 40), RED)
+    wide.paste(GREEN, (40, 0, 80, 40))
+    wide.save(tmp_path / "wide.png")
+    assert (pictures.read_picture(tmp_path / "wide.png", 32) == GREEN).all()
+    fine = (np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8)
+    Image.fromarray(fine).save(tmp_path / "fine.png")
+    assert abs(pictures.read_picture(tmp_path / "fine.png", 32).astype(float) - 127.5).max() < 2
+    same = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(same).save(tmp_path / "same.png")
+    assert (pictures.read_picture(tmp_path / "same.png", 32) == same).all()
+
+
+def test_sizes_and_colours_of_tensors_follow_pillow():
+    images = np.random.default_rng(0).integers(0, 256, (6, 48, 40, 3), np.uint8)
+    x = torch.from_numpy(images).movedim(-1, 1)
+    square = [Image.fromarray(one).crop((0, 4, 40, 44)) for one in images]
+    for size in (28, 64):
+        expected = np.stack([one.resize((size, size), Image.Resampling.BICUBIC) for one in square])
+        found = pictures.of_size(x, size).movedim(1, -1).numpy()
+        assert abs(found.astype(int) - expected.astype(int)).max() <= 1
+    grey = np.stack([Image.fromarray(one).convert("L") for one in images])
+    assert (pictures.of_channels(x, 1)[:, 0].numpy() == grey).all()
+    assert pictures.of_channels(x, None).shape[1] == 3
+    assert pictures.of_channels(x[:, :1].repeat(1, 3, 1, 1), None).shape[1] == 1
+    assert torch.equal(pictures.of_channels(x[:, :1], 3), x[:, :1].repeat(1, 3, 1, 1))
+
+
+def test_what_cannot_be_read_is_counted_and_named(tmp_path, monkeypatch):
+    for folder, count in (("train", 150), ("test", 1)):
+        fill(tmp_path / folder, count)
+    whole = paint(tmp_path / "whole.jpg", size=(200, 200)).read_bytes()
+    (tmp_path / "whole.jpg").unlink()
+    (tmp_path / "train" / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(UserWarning, match=r"1 of 151 pictures cannot be read: .*half\.jpg"):
+        assert len(load(tmp_path).images) == 150
+    (tmp_path / "train" / "page.png").write_text("<html>404</html>")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    paint(tmp_path / "train" / "bomb.png", size=(100, 60))
+    Image.fromarray(np.zeros((40, 40), np.float32)).save(tmp_path / "train" / "0.tiff")
+    with pytest.raises(vae.FileError, match=r"4 of 154 pictures cannot be read") as refused:
+        load(tmp_path)
+    named = [
+        name
+        for name in ("0.tiff", "bomb.png", "half.jpg", "page.png")
+        if name in str(refused.value)
+    ]
+    assert named == ["0.tiff", "bomb.png", "half.jpg"]
+    assert "DecompressionBombWarning" in str(refused.value)
+
+
+def test_an_archive_is_read_in_each_of_its_shapes(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (60, 3, 28, 28), np.uint8)
+    labels, path = np.arange(60) % 7, tmp_path / "x.npz"
+    found = []
+    for given in (images, np.moveaxis(images, 1, -1)):
+        np.savez(path, images=given, labels=labels)
+        found.append(vae.load_digits("train", f"file:{path}"))
+    assert torch.equal(found[0].images, found[1].images)
+    assert found[0].images.shape[1:] == (3, 28, 28)  # its own size
+    test = vae.load_digits("test", f"file:{path}")
+    assert len(found[0].images) + len(test.images) == 60
+    whole = torch.cat([found[0].labels, test.labels])
+    assert sorted(whole.tolist()) == sorted(labels.tolist())
+    place = (images == test.images[0].numpy()).all((1, 2, 3)).nonzero()[0]
+    assert labels[place].item() == test.labels[0]
+    np.savez(path, images=images[:, 0, :20])  # grey, not square, without labels
+    train = vae.load_digits("train", f"file:{path}")
+    assert train.images.shape[1:] == (1, 32, 32)
+    assert train.labels.unique().tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "told"),
+    [
+        ({"pictures": np.zeros((4, 28, 28), np.uint8)}, "images"),
+        ({"images": np.zeros((4, 28, 28), np.float32)}, r"float32 \(4, 28, 28\); uint8"),
+        ({"images": np.zeros((4, 28, 28, 2), np.uint8)}, r"\(4, 28, 28, 2\); uint8"),
+        ({"images": np.zeros((4, 28, 28), np.uint8), "labels": [0, 1]}, "4 whole numbers"),
+        ({"images": np.zeros((2, 28, 28), np.uint8), "labels": [0, -1]}, "2 whole numbers"),
+        ({"images": np.array([{}, {}], dtype=object)}, "cannot be read"),
+    ],
+)
+def test_an_archive_that_does_not_fit_is_refused_by_name(arrays, told, tmp_path):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(vae.FileError, match=rf"x\.npz .*{told}"):
+        vae.load_digits("train", f"file:{tmp_path / 'x.npz'}")
+    (tmp_path / "y.npz").write_bytes((tmp_path / "x.npz").read_bytes()[:200])
+    with pytest.raises(vae.FileError, match=r"y\.npz cannot be read"):
+        vae.load_digits("train", f"file:{tmp_path / 'y.npz'}")
+
+
+def test_a_folder_that_moved_is_found_beside_the_other_data(tmp_path):
+    fill(tmp_path / "new" / "pets", 20)
+    there = vae.load_digits("train", "folder:/gone/pets", tmp_path / "new")
+    assert torch.equal(there.images, load(tmp_path / "new" / "pets").images)
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory):
+    """A hundred pictures in colour, of three classes."""
+    folder, chance = tmp_path_factory.mktemp("data") / "pets", np.random.default_rng(0)
+    for k, name in enumerate(("cats", "dogs", "birds of paradise, and others")):
+        (folder / name).mkdir(parents=True)
+        for number in range(34):
+            picture = chance.integers(0, 100, (6, 6, 3), np.uint8)
+            picture[..., k] += 120
+            Image.fromarray(picture).resize((50, 40)).save(folder / name / f"{number}.png")
+    return folder
+
+
+TINY = ("--channels", *map(str, SMALL), "--epochs", "2", "--batch-size", "16",
+        "--lpips-images", "4",
+        "--perceptual-share", "0.05", "--frames", "2", "--early-evaluations", "0")  # fmt: skip
+
+
+def test_a_folder_gets_all_that_mnist_gets(pets, tmp_path, capsys):
+    """Train, measure, draw, a prior, and a decoder that is sharpened: in colour, by class."""
+    run, data = str(tmp_path / "run"), ("--dataset", f"folder:{pets}")
+    assert main(["train", *data, "--latent-size", "3", "--run-dir", run, *TINY]) == 0
+    assert main(["train-prior", run, "--channels", "16", "--blocks", "1", "--steps", "2",
+                 "--epochs", "1", "--batch-size", "16"]) == 0  # fmt: skip
+    assert main(["evaluate", run]) == 0
+    assert "Largest difference from metrics.json" in capsys.readouterr().out
+    loaded, prior = Run.load(run), vae.LatentPrior.from_pretrained(run)
+    assert loaded.model.config.image_shape == (3, 32, 32)
+    assert loaded.model.config.latent_shape == prior.latent_shape == (3, 8, 8)
+    assert loaded.metrics["classes"] == ["birds of paradise, and others", "cats", "dogs"]
+    assert prior.config.num_classes == 3
+    assert loaded.model.sample(2, [0, 2], prior=prior).shape == (2, 3, 32, 32)
+    assert loaded.frames.originals.shape == (10, 3, 32, 32)
+    drawn = {path.name for path in (tmp_path / "run").iterdir()}
+    assert set(PICTURES) - drawn == {"digits.png", "manifold.png"}
+    assert "prior_samples.png" in drawn
+    assert main(["train", *data, "--latent-size", "3", "--run-dir", run, *TINY]) == 0
+    assert "nothing is trained" in capsys.readouterr().out  # what was left open is as it was there
+
+    vector = str(tmp_path / "vector")
+    assert main(["train", *data, "--latent-grid", "1", "--num-classes", "3", "--image-size", "28",
+                 "--run-dir", vector, *TINY]) == 0  # fmt: skip
+    assert main(["sharpen", vector, "--epochs", "1", "--batch-size", "16", "--lpips-images", "0",
+                 "--w-perceptual", "0", "--frames", "2"]) == 0  # fmt: skip
+    sharp = Run.load(tmp_path / "vector" / "sharp")
+    assert sharp.model.config.image_shape == (3, 28, 28)
+    assert sharp.metrics["classes"] == loaded.metrics["classes"]
+    assert (tmp_path / "vector" / "sharp" / "digits.png").is_file()
+
+
+def test_pictures_without_classes_train_too(tmp_path):
+    fill(tmp_path / "pictures", 40)
+    config = vae.TrainConfig(
+        vae.VAEConfig(channels=SMALL), dataset=f"folder:{tmp_path / 'pictures'}", epochs=1,
+        batch_size=16, w_perceptual=0, lpips_images=0, frames=3, early_evaluations=0,
+    )  # fmt: skip
+    run = vae.train(config, tmp_path / "run")
+    assert run.model.config.image_shape == (1, 32, 32)
+    assert run.metrics["classes"] == []
+    assert len(run.frames.classes) == min(10, run.metrics["test"]["images"])
+    assert (tmp_path / "run" / "latent.gif").is_file()
+
+
+def test_two_pictures_train(tmp_path):
+    fill(tmp_path / "two", 2)
+    config = vae.TrainConfig(
+        vae.VAEConfig(channels=SMALL), dataset=f"folder:{tmp_path / 'two'}", epochs=3,
+        batch_size=1, w_perceptual=0, lpips_images=0, frames=3, early_evaluations=0,
+    )  # fmt: skip
+    vae.train(config, tmp_path / "run")
+    assert {"latent.gif", "reconstruction.gif"} <= {
+        path.name for path in (tmp_path / "run").iterdir()
+    }
+
+
+def test_few_pictures_are_seen_more_often(tmp_path):
+    fill(tmp_path / "pictures", 50)
+    data = {"dataset": f"folder:{tmp_path / 'pictures'}"}
+    count = len(load(tmp_path / "pictures").images)
+    full = vae.with_budget(vae.TrainConfig(**data), "full")
+    quick = vae.with_budget(vae.TrainConfig(**data), "quick")
+    assert full.epochs == round(3 * 60_000 / count)
+    assert quick.epochs == round(24_000 / count)
+    assert vae.with_budget(vae.TrainConfig(**data, epochs=2), "full").epochs == 2
+    assert vae.with_budget(vae.PriorTrainConfig(), "full", count).epochs == round(
+        16 * 60_000 / count
+    )
+    assert vae.with_budget(vae.TrainConfig(), "full").epochs == 3
+
+
+def test_images_stay_where_they_are_if_a_gpus_memory_is_too_small_for_them(
+    pets, tmp_path, monkeypatch
+):
+    from elsewhere import DEVICE, Elsewhere, present
+
+    from vae.training import machine
+    from vae.training.vae import Trainer
+
+    monkeypatch.setattr(machine.Machine, "device", DEVICE)
+    config = vae.TrainConfig(
+        vae.VAEConfig(channels=SMALL), dataset=f"folder:{pets}", epochs=1, batch_size=16,
+        w_perceptual=0, lpips_images=0, frames=3,
+    )  # fmt: skip
+    taken = []
+    for memory in (10**9, 10**5):
+        monkeypatch.setattr(machine, "device_memory", lambda device, memory=memory: memory)
+        with present():
+            trainer = Trainer(config, tmp_path / str(memory))
+            assert (type(trainer.train_set.images) is Elsewhere) == (memory == 10**9)
+            x, _, noise = trainer.next_batch()
+            assert type(x) is type(noise) is Elsewhere
+            taken.append(x.cpu())
+            trainer.optimize()
+    assert torch.equal(*taken)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"image_size": 30}, "image_size=30.*multiple of 4"),
+        ({"image_size": 24}, "image_size=24.*at least 28"),
+        ({"image_size": 68}, "image_size=68.*at most 64"),
+        ({"image_channels": 2}, r"image_channels=2.*\(1, 3\)"),
+        ({"latent_grid": 7, "image_size": 32}, "latent_grid=7.*1, or a quarter of it, 8"),
+    ],
+)
+def test_sizes_that_no_model_can_have_are_refused_by_name(options, told):
+    with pytest.raises(ValueError, match=told):
+        vae.VAEConfig(**options)
+
+
+def test_what_a_config_leaves_open_follows_the_images(tmp_path):
+    assert vae.VAEConfig().image_shape == (1, 28, 28)
+    assert vae.VAEConfig().fitted(3, 64) == vae.VAEConfig(image_size=64, image_channels=3)
+    assert vae.VAEConfig(latent_grid=1).fitted(3, 32).latent_shape == (2, 1, 1)
+    assert vae.VAEConfig(latent_grid=16).fitted(1, 32).image_size == 64  # which that says
+    assert vae.VAEConfig(image_size=28, image_channels=1).fitted(3, 64) == vae.VAEConfig()
+    model = vae.VAE(vae.VAEConfig(channels=SMALL, image_size=64, image_channels=3))
+    model.save_pretrained(tmp_path)
+    assert vae.VAE.from_pretrained(tmp_path).config == model.config
+    x = torch.rand(2, 3, 64, 64) * 2 - 1
+    y, posterior = model(x)
+    assert y.shape == x.shape
+    assert posterior.mean.shape == (2, 2, 16, 16)
+    with pytest.raises(ValueError, match=r"x has shape \(2, 3, 32, 32\); \(N >= 1, 3, 64, 64\)"):
+        model.encode(x[..., :32, :32])
+    saved = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    for name in ("image_size", "image_channels"):
+        del saved[name]
+    (tmp_path / "config.json").write_text(json.dumps(saved | {"latent_grid": 7}), "utf-8")
+    with pytest.raises(vae.FileError, match="does not fit"):  # a file of before: 28x28, grey
+        vae.VAE.from_pretrained(tmp_path)
+
+
+def test_cifar10_is_read_from_its_own_files(tmp_path):
+    import pickle
+
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    from torchvision.datasets import CIFAR10
+
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 3072), np.uint8)
+    for name, _ in (*CIFAR10.train_list, *CIFAR10.test_list):
+        (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": [3, 1, 0, 9]}))
+    (folder / CIFAR10.meta["filename"]).write_bytes(
+        pickle.dumps({"label_names": list("abcdefghij")})
+    )
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(CIFAR10, "_check_integrity", lambda self: True)
+        patched.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+        found = vae.load_digits("train", "cifar10", tmp_path)
+    assert found.images.shape == (20, 3, 32, 32)
+    assert torch.equal(found.images[0], torch.from_numpy(pixels[0].reshape(3, 32, 32)))
+    assert found.labels[:4].tolist() == [3, 1, 0, 9]
+
+
+def test_a_runs_name_has_nothing_of_a_path_but_its_end():
+    config = vae.TrainConfig(dataset="folder:/content/drive/My Drive/pets/", epochs=2)
+    assert re.fullmatch(r"pets_latent_2_epochs_2", vae.run_name(config))
+    assert os.sep not in vae.run_name(vae.TrainConfig(dataset="file:a/b/c.npz"))
