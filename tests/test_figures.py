@@ -101,7 +101,7 @@ def test_a_conditional_interpolation_of_a_test_set_that_lacks_a_class_is_given_i
     assert labels_given == frames.classes.tolist()
     old = {name: array for name, array in frames.arrays().items() if name != "classes"}
     frames.restore(old)
-    assert frames.classes.tolist() == list(range(9))
+    assert frames.classes.tolist() == list(range(10))
 
     model = make(latent_size=3, latent_grid=1, num_classes=10)
     torch.nn.init.normal_(model.decoder.up_blocks[0].cross_attention.to_out.weight)

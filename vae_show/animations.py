@@ -1,5 +1,6 @@
 """The GIFs of a run, frame by frame: reconstructions, latents, digits that become each other."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import imageio.v3 as iio
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
@@ -21,6 +23,7 @@ from .frames import Frames
 COLOURS = ("#332288", "#88ccee", "#44aa99", "#117733", "#999933",
            "#ddcc77", "#cc6677", "#882255", "#aa4499", "#555555")  # fmt: skip
 MARKS, MOST_NAMED = "os^Dv*", 30  # of more than ten classes; how many are named at their centres
+MOST_LISTED = 15  # of classes with names, which are listed below
 INTERPOLATION_FRAMES = 13  # from one digit to the next
 NAME = {"path_effects": [withStroke(linewidth=4, foreground="white")], "fontsize": 20,
         "weight": "bold", "ha": "center", "va": "center"}  # fmt: skip
@@ -49,7 +52,7 @@ def latent_frames(frames: Frames, name: str, latent_values: int,
                   names: Sequence[str] = ()) -> list[Figure]:  # fmt: skip
     """The test set's latents in the plane, and the curves so far: a figure for each frame.
 
-    `names`: of the classes, if they have some; a single class is not named.
+    Classes stand where their points are; if they have `names`, these stand below.
     """
     frames.project()
     low, high = frames.points.min((0, 1)), frames.points.max((0, 1))
@@ -63,25 +66,31 @@ def latent_frames(frames: Frames, name: str, latent_values: int,
     for start in range(0, len(classes), 10):
         some = (rank >= start) & (rank < start + 10)
         groups.append((some, [looks[i][0] for i in rank[some]], looks[start][1]))
+    named = classes[:MOST_LISTED].tolist() if names and len(classes) > 1 else []
     figures, curves, ticks = [], _curves(frames), (-2, 0, 2)  # in standard deviations of the prior
     for t, points in enumerate(frames.points):
         of_class = " by class" if len(classes) > 1 else ""
         what = f"latents of {len(points):,} test images{of_class}, {how}"
         figure = _page(name, what, frames.epochs[t], curves, t)
-        axes = figure.add_axes((0.03, 0.19, 0.94, 0.72))
+        low_edge = 0.19 + 0.03 * math.ceil(len(named) / 3)
+        axes = figure.add_axes((0.03, low_edge, 0.94, 0.91 - low_edge))
         axes.set(xticks=ticks if latent_values <= 2 else [])
         axes.set(yticks=ticks if latent_values == 2 else [])
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))  # also where that is less
         axes.tick_params(direction="in", pad=-18, labelsize=10, colors="grey")
         for some, colours, mark in groups:
             axes.scatter(*points[some].T, s=9, c=colours, lw=0, marker=mark)
-        named = classes[:MOST_NAMED] if len(classes) > 1 else classes[:0]
-        centres = [np.median(points[rank == i], 0) for i in range(len(named))]
+        for k, label in enumerate(named):
+            place = 0.05 + 0.32 * (k % 3), low_edge - 0.03 * (k // 3 + 1)
+            colour, mark = looks[classes.tolist().index(label)]
+            figure.text(*place, class_name(label, names), fontsize=11)
+            point = Line2D([place[0] - 0.015], [place[1] + 0.009], color=colour, marker=mark)
+            figure.add_artist(point)
+        numbered = [] if named or len(classes) == 1 else classes[:MOST_NAMED]
+        centres = [np.median(points[rank == i], 0) for i in range(len(numbered))]
         centres = (np.reshape(centres, (-1, 2)) - low) / (high - low)
-        size = {"fontsize": 12} if names else {}
-        for label, place in zip(named, apart(centres), strict=True):
-            text = class_name(label, names)
-            axes.text(*place, text, transform=axes.transAxes, **NAME | size)
+        for label, place in zip(numbered, apart(centres), strict=True):
+            axes.text(*place, label, transform=axes.transAxes, **NAME)
         figures.append(figure)
     return figures
 

@@ -65,14 +65,11 @@ class Frames:
     def record(self, model: VAE, test_set: Digits, epoch: float, seed: int = 0) -> None:
         """Add a frame: encode, and reconstruct through z ~ q(z|x) with the same noise."""
         images, labels = test_set if model.config.num_classes else (test_set.images, None)
-        n, chosen = len(self.labels), self.examples
+        n = len(self.labels)
         parts = batches(BATCH, images[:n], None if labels is None else labels[:n])
         codes = [model.encode(scale_images(x), given) for x, given in parts]
-        asked = None if labels is None else labels[chosen]
-        posterior = model.encode(scale_images(images[chosen]), asked)
         generator = torch.Generator().manual_seed(seed)
-        noise = gaussian(len(chosen), *model.config.latent_shape, generator=generator)
-        y = flat(model.decode(posterior.sample(noise), asked).float().cpu())
+        y = self._reconstruct(model, test_set, generator)
         noise = gaussian(n, *model.config.latent_shape, generator=generator).split(BATCH)
         rates = [code.kl(part) for code, part in zip(codes, noise, strict=True)]
         means = torch.cat([code.mean.flatten(1).float().cpu() for code in codes])
@@ -81,6 +78,24 @@ class Frames:
         self._keep("epochs", torch.tensor(epoch, dtype=torch.float64))
         kl = torch.cat(rates).mean().item() if model.config.variational else math.nan
         self._keep("kl", torch.tensor(kl))
+
+    def _reconstruct(self, model: VAE, test_set: Digits, generator: torch.Generator) -> Tensor:
+        """The examples through z ~ q(z|x), as `originals` are."""
+        chosen = self.examples
+        asked = test_set.labels[chosen] if model.config.num_classes else None
+        posterior = model.encode(scale_images(test_set.images[chosen]), asked)
+        noise = gaussian(len(chosen), *model.config.latent_shape, generator=generator)
+        return flat(model.decode(posterior.sample(noise), asked).float().cpu())
+
+    @torch.no_grad()
+    def compare(self, model: VAE, test_set: Digits, seed: int = 0) -> np.ndarray:
+        """The examples in a row, and below each its reconstruction: uint8 (H, W, 3)."""
+        y = self._reconstruct(model, test_set, torch.Generator().manual_seed(seed)).numpy()
+        both = np.concatenate([self.originals, y])
+        both = both if both.ndim == 4 else np.repeat(both[:, None], 3, axis=1)
+        rows = both.reshape(2, -1, *both.shape[1:]).transpose(0, 3, 1, 4, 2)
+        pixels = rows.reshape(2 * both.shape[2], -1, 3)
+        return np.round((pixels + 1) * 127.5).astype(np.uint8)
 
     def _keep(self, name: str, of_a_frame: Tensor) -> None:
         before, row = getattr(self, name), of_a_frame.numpy()[None]

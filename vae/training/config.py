@@ -16,6 +16,8 @@ from ..prior import PriorConfig
 
 PRECISIONS = ("auto", "no", "bf16", "fp16")
 MNIST_IMAGES = 60_000  # over which the budgets' epochs are passes
+TRACKERS = ("tensorboard", "wandb", "trackio", "aim", "comet_ml", "mlflow", "clearml", "dvclive",
+            "swanlab")  # fmt: skip
 BUDGETS = {  # what TrainConfig leaves open; times are for two CPU cores
     "full": {},  # 20 minutes; a few on a GPU
     "quick": {"epochs": 1, "max_train_images": 24_000},  # 3 minutes
@@ -41,6 +43,12 @@ def _take_model(config, kind: type) -> None:
     if isinstance(config.model, dict):  # as it comes from JSON
         object.__setattr__(config, "model", from_saved(kind, config.model))
     check_kind(config.model, "model", kind)
+
+
+def tracker():
+    """Where the curves go besides the run's folder. Its package has to be installed."""
+    help = "also send curves and reconstructions to a tracker"
+    return option("no", help, choices=("no", *TRACKERS), decides=False)
 
 
 def left_open(help: str, low: float = 1, kind: type = int):
@@ -100,6 +108,7 @@ class TrainConfig:
     frames: int = option(36, "of the GIFs, close together at the start", 1, 200)
     projected_images: int = option(2000, "test images in latent.gif", 10)
     seed: int = option(0, "of the weights, the order and the sampling noise", 0, 2**32 - 1)
+    log_with: str = tracker()
 
     def __post_init__(self):
         _take_model(self, VAEConfig)
@@ -134,6 +143,7 @@ class PriorTrainConfig:
     clip_norm: float = option(1.0, "a gradient longer than this is shortened to it", 1e-9)
     ema_decay: float = option(0.999, "of the average of the weights, the result", 0, 0.999999)
     seed: int = option(0, "of the weights, the order and the noise", 0, 2**32 - 1)
+    log_with: str = tracker()
 
     def __post_init__(self):
         _take_model(self, PriorConfig)
@@ -167,6 +177,7 @@ class SharpenConfig:
     lpips_images: int = option(1000, "test images on which LPIPS is measured", 0)
     frames: int = option(24, "of the GIF, close together at the start", 1, 200)
     seed: int = option(0, "of the discriminator, the order and the noise", 0, 2**32 - 1)
+    log_with: str = tracker()
 
     def __post_init__(self):
         check_options(self)

@@ -134,6 +134,11 @@ class Loop:
         """Where the training stands: what each row of the history begins with."""
         return {"step": self.step, "epoch": self.step / self.steps_per_epoch}
 
+    def keep(self, split: str, row: dict) -> None:
+        """Add a row to the history of "train" or "test", and tell it to a tracker."""
+        self.metrics["history"][split].append(row)
+        self.machine.log({f"{split}/{k}": v for k, v in row.items() if k != "step"}, self.step)
+
     def check_saved(self, metrics: dict) -> None:
         """Raise `ValueError` for a checkpoint of other settings or other data."""
         place = f"run_dir={self.directory}, whose {self.what} was cut off,"
@@ -185,7 +190,7 @@ class Log:
         elapsed = time.perf_counter() - self.clock
         speed = len(self.recent) * loop.config.batch_size / elapsed
         row = loop.place() | dict(zip(names, values.mean(0).tolist(), strict=True))
-        loop.metrics["history"]["train"].append(row | {"images_per_second": speed})
+        loop.keep("train", row | {"images_per_second": speed})
         progress = f"epoch {row['epoch']:.2f}/{loop.config.epochs}, {speed:.0f} images/s"
         self.bar.set_description(progress)
         self.bar.set_postfix({name: f"{row[name]:.3g}" for name in SHOWN if name in row})
@@ -207,10 +212,13 @@ def complete(loop: Loop, resume: bool) -> bool:
             raise ValueError(f"{held}: resume it (resume=True, --resume), or {loop.remedy}")
         started = loop.log.clock = time.perf_counter()
         restore(loop) if there else save(loop)  # a folder that takes no checkpoint is found out now
+        loop.machine.track(loop.config.log_with, loop.directory, asdict(loop.config))
         if (finished := loop.fit()) and writes:
             loop.finish(started)
             with contextlib.suppress(OSError):
                 path.unlink()
+        for tracker in loop.machine.trackers:
+            tracker.finish()
         loop.machine.wait_for_everyone()
         return finished
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import filter_trackers
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 
@@ -60,6 +61,27 @@ class Machine(Accelerator):
     def deal(self, batch: Tensor) -> Tensor:
         """This process's part, dealt out one by one: all parts' first are the batch's first."""
         return batch[self.process_index :: self.num_processes].to(self.device)
+
+    def track(self, name: str, directory: Path, settings: dict) -> None:
+        """Have what `log` is given sent to a tracker of this name too, or to none if it is "no".
+
+        TensorBoard's files go to `directory`/logs. Raises `ValueError` if it is not installed.
+        """
+        if name == "no":
+            return
+        if not (found := filter_trackers(name, directory)):
+            raise ValueError(f"log_with={name!r} is not allowed: its package is not installed")
+        self.log_with, self.project_configuration.logging_dir = found, str(directory)
+        kept = {k: v if isinstance(v, bool | int | float | str) else str(v)
+                for k, v in settings.items()}  # fmt: skip
+        self.init_trackers("logs", kept)
+
+    def log_picture(self, name: str, pixels: np.ndarray, step: int) -> None:
+        """Send a picture, uint8 (H, W, 3), to a tracker that takes pictures."""
+        for tracker in self.trackers:
+            if hasattr(tracker, "log_images"):
+                how = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                tracker.log_images({name: pixels[None]}, step, **how)
 
     def hold(self, images: Tensor) -> Tensor:
         """The images on the device, if they take at most half of its memory, or where they are."""

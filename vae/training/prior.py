@@ -135,7 +135,7 @@ class PriorTrainer(Loop):
             drawn = (part.to(self.device) for part in self.draw(len(mean), generator))
             losses.append(step.flow_loss(self.ema, mean, std, labels, *drawn))
         loss = torch.stack(losses).mean().item()
-        self.metrics["history"]["test"].append(self.place() | {"loss": loss})
+        self.keep("test", self.place() | {"loss": loss})
 
     def finish(self, started: float) -> None:
         """Write the averaged weights, the metrics, which make it finished, and a picture."""

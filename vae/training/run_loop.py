@@ -43,14 +43,17 @@ class RunLoop(Loop):
     def measure(self) -> None:
         """Evaluate the averaged weights, and save model, metrics and frames."""
         lpips_images = min(RUNNING_LPIPS_IMAGES, self.config.lpips_images)
-        self.keep(self.evaluate(mean=False, lpips_images=lpips_images))
+        self.keep_measured(self.evaluate(mean=False, lpips_images=lpips_images))
         self.run.save()
+        if self.machine.trackers:
+            seen = self.frames.compare(self.result, self.test_set)
+            self.machine.log_picture("test/reconstructions", seen, self.step)
 
-    def keep(self, measured: dict) -> None:
+    def keep_measured(self, measured: dict) -> None:
         """Add what `evaluate` gave to the history."""
         rate = {k: measured[k] for k in ("kl", "neg_elbo") if k in measured}
         row = self.place() | {"training_seconds": self.log.seconds}
-        self.metrics["history"]["test"].append(row | measured["sample"] | rate)
+        self.keep("test", row | measured["sample"] | rate)
 
     def evaluate(self, **options) -> dict:
         return evaluate(self.result, *self.test_set, lpips=self.networks.lpips, **options)

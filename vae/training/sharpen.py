@@ -101,7 +101,7 @@ class SharpenTrainer(RunLoop):
             name: before[name] for name in ("classes", "train_images") if name in before
         }
         self.metrics["vae"] = vae_hash(source)
-        self.keep(before["test"])
+        self.keep_measured(before["test"])
         self.frames = Frames(self.test_set, FRAMED)
         self.note()
         self.noted = set(frame_steps(self.total_steps, config.frames))
