@@ -1,18 +1,24 @@
 """Models that come from the Hugging Face hub and go there; a server here stands in for it."""
 
+import json
+import re
 import shutil
 import socket
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
+from common import ASSETS, ROOT
 from helpers import make
 from hub_server import TOKEN, Hub
 from huggingface_hub import constants, file_download
 
 import vae
 from vae.prior import PriorConfig
+from vae_show.card import model_card
 from vae_store import hub as ours
+from vae_store.folder import read_metrics
 
 NAME = "owner/name"
 VAE_FILES = {"config.json", "model.safetensors"}
@@ -187,3 +193,69 @@ def test_a_push_that_fails_says_why(hub, monkeypatch):
     hub.close()
     with pytest.raises(OSError, match=r"did not take the files: Connect\w*Error: .*refused"):
         make().push_to_hub(NAME)
+
+
+def test_a_run_is_pushed_with_its_card_as_the_page_says(hub):
+    shutil.copytree(ASSETS / "latent_4", "runs/latent_4")
+    hub.create(NAME)
+    hub.files[NAME] |= {"manifold.png": b"of another run", "notes.md": b"mine"}
+    page = (ROOT / "docs" / "how-to.md").read_text("utf-8")
+    code = re.search(r"## Keep a model on the Hugging Face hub\n.*?```py\n(.*?)```", page, re.S)[1]
+    space = {}
+    exec(code, space)
+    assert space["images"].shape[0] == 16
+    run = vae.Run.load(ASSETS / "latent_4")
+    assert same(space["model"], run.model)
+    kept = {path.name for path in run.directory.iterdir()} - {"frames.npz"}
+    assert hub.files[NAME].keys() == kept | {".gitattributes", "notes.md", "README.md"}
+    assert hub.commits[NAME] == ["Upload a run"]
+    assert json.loads(hub.files[NAME]["metrics.json"]) == run.metrics
+    picture = (ASSETS / "latent_4" / "latent.gif").read_bytes()
+    assert hub.files[NAME]["latent.gif"] == picture
+    card = hub.files[NAME]["README.md"].decode()
+    pictures = {name for name in kept if name.endswith((".gif", ".png"))}
+    assert set(re.findall(r"\]\((\w+\.\w+)\)", card)) == pictures
+    with pytest.raises(ValueError, match=r"repo_id=None is not allowed"):
+        run.push_to_hub(None)
+    del run.metrics["test"]
+    with pytest.raises(vae.FileError, match="latent_4 is not a finished run"):
+        run.push_to_hub(NAME)
+
+
+@pytest.mark.parametrize("name", ["latent_4", "sharp_conditional_16"])
+def test_a_card_has_the_numbers_of_its_run(name):
+    metrics = read_metrics(ASSETS / name)
+    test, settings = metrics["test"], metrics["config"]
+    text = model_card(metrics, NAME, ["samples.png"], prior=name == "latent_4")
+    card = huggingface_hub.ModelCard(text)
+    assert (card.data.license, card.data.datasets) == ("mit", ["ylecun/mnist"])
+    assert {one.metric_type: one.metric_value for one in card.data.eval_results} == test["sample"]
+    sample, mean = (re.findall(r"[-\d.]+", row.split("|x) |")[1]) for row in rows(text, "q(z"))
+    expected = [*test["sample"].values(), test["kl"], test["neg_elbo"]]
+    assert [float(cell) for cell in sample] == pytest.approx(expected, rel=0.02)
+    assert [float(cell) for cell in mean] == pytest.approx(list(test["mean"].values()), rel=0.02)
+    shown = metrics["environment"]["commit"], metrics["environment"]["hardware"]
+    steps = metrics["history"]["train"][-1]["step"]
+    for value in (*shown, steps, settings["beta"], round(metrics["seconds"]["training"] / 60, 1)):
+        assert f"| {value} |" in text
+    batch = {"latent_4": 32, "sharp_conditional_16": 64}[name]  # of the training that was last
+    assert f"| images a step | {batch} |" in text
+    assert f"An image becomes {test['latent_values']} numbers" in card.content
+
+
+def rows(text: str, start: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("| ") and start in line]
+
+
+def test_a_card_tells_of_a_plain_autoencoder_that_was_measured_without_lpips():
+    metrics = read_metrics(ASSETS / "conditional_16")
+    metrics["config"]["model"] |= {"variational": False}
+    metrics["config"] |= {"dataset": "kmnist"}
+    metrics["test"] = {"sample": {"mse": 0.5, "ssim": 0.25}, "images": 7, "lpips_images": 0}
+    del metrics["environment"], metrics["seconds"]
+    text = model_card(metrics, NAME)
+    assert "# Conditional autoencoder, latent size 16 on 1×1, kmnist" in text
+    assert rows(text, "encoder") == ["| the encoder's z | 0.50000 | 0.2500 |"]
+    assert "model.decode(model.encode(images, labels).mode(), labels)" in text
+    for absent in ("LPIPS", "KL,", "ELBO", "ylecun", "minutes", "model.sample", "ariational"):
+        assert absent not in text
