@@ -45,11 +45,13 @@ def hub(monkeypatch, tmp_path):
     settings = {
         "ENDPOINT": stand_in.url, "HF_HUB_OFFLINE": False, "HF_HUB_CACHE": str(cache / "hub"),
         "HF_TOKEN_PATH": str(cache / "token"), "HF_STORED_TOKENS_PATH": str(cache / "tokens"),
+        "HF_HUB_DISABLE_XET": True,  # which would write logs beside the user's cache
     }  # fmt: skip
     for name, value in settings.items():
         monkeypatch.setattr(constants, name, value)
     for module in (constants, file_download):  # before version 1 the latter has its own
         monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+    monkeypatch.setenv("HF_HOME", str(cache))
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     (tmp_path / "work").mkdir()
