@@ -1,5 +1,7 @@
 """A run: what a training leaves in its folder, read and written as one."""
 
+import shutil
+import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +12,11 @@ import torch
 from vae.data import Digits
 from vae.model import VAE
 from vae.prior import LatentPrior
-from vae_store import folder
-from vae_store.files import FileError, as_path, write_json
+from vae_store import folder, hub
+from vae_store.files import FileError, as_path, write_atomically, write_json
 
 from . import animations, figures
+from .card import model_card
 from .frames import Frames
 
 ALL_FRAMES_MS, LAST_MS = 5000, 2000  # of a training's frames together; of the last one
@@ -42,6 +45,30 @@ class Run:
         self.model.save_pretrained(self.directory)
         self.frames.save(self.directory / folder.FRAMES_NAME)
         write_json(self.directory / folder.METRICS_NAME, self.metrics)
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None,
+                    token: str | None = None) -> str:  # fmt: skip
+        """Upload model, metrics, pictures, the learned prior and a card; returns the commit's URL.
+
+        What another run left there is replaced, other files stay. The arguments and what it raises
+        are as of `VAE.push_to_hub`; `FileError` too, for a run that is not finished.
+        """
+        hub.check_name(repo_id)
+        if "test" not in self.metrics:
+            raise FileError(f"{self.directory} is not a finished run: --resume goes on")
+        has_prior = (self.directory / folder.PRIOR_METRICS_NAME).is_file()
+        names = (*folder.PICTURES, folder.PRIOR_PICTURE_NAME) if has_prior else folder.PICTURES
+        pictures = [name for name in names if (self.directory / name).is_file()]
+        with tempfile.TemporaryDirectory() as made:
+            self.model.save_pretrained(made)
+            write_json(Path(made) / folder.METRICS_NAME, self.metrics)
+            if has_prior:
+                LatentPrior.from_pretrained(self.directory).save_pretrained(made)
+            for name in [folder.PRIOR_METRICS_NAME] * has_prior + pictures:
+                shutil.copy(self.directory / name, made)
+            card = model_card(self.metrics, repo_id, pictures, has_prior)
+            write_atomically(Path(made) / "README.md", card.encode())
+            return hub.upload(repo_id, made, "Upload a run", private, token, folder.FILES)
 
 
 def render(run: Run) -> list[Path]:

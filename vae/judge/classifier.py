@@ -57,9 +57,10 @@ class Judge(Pretrained):
         return self.classify(self.features(x))
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path = FOLDER) -> "Judge":
+    def from_pretrained(cls, directory: str | Path = FOLDER,
+                        revision: str | None = None) -> "Judge":  # fmt: skip
         """The judge that ships with the package, or another. Raises `FileError` naming a file."""
-        return super().from_pretrained(directory)
+        return super().from_pretrained(directory, revision)
 
 
 def _convolution(channels: int, out_channels: int) -> tuple[nn.Module, ...]:
