@@ -91,6 +91,8 @@ def compute(func, args, kwargs):
     def place(x):
         if not onto or not isinstance(x, torch.Tensor):
             return x
+        if x.dtype == torch.float64:
+            raise TypeError(f"{func}: {DEVICE} has no float64, like Apple's GPUs")
         return given[id(x)] if id(x) in given else Elsewhere(x)
 
     return tree_map(place, func(*args, **kwargs))

@@ -137,6 +137,9 @@ def test_no_tensor_is_left_on_the_cpu(name, folder):
             found = vae.evaluate(model.train(), images, digits, lpips_images=2)
             bound = vae.importance_weighted_bound(model, images, 0.1, digits, samples=4)
             assert found["images"] == len(bound) == 10
+            assert vae.active_units(model, images, digits) <= model.config.latent_values
+            judged = vae.judge_images(images, digits, reference=images, neighbours=images)
+            assert judged["nearest"] == 0
 
 
 def test_a_tensor_that_is_left_on_the_cpu_is_noticed(folder, monkeypatch):

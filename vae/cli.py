@@ -167,7 +167,8 @@ def run_evaluate(flags: argparse.Namespace) -> None:
     root = config.data_root if flags.data_root is None else flags.data_root
     test_set = load_digits("test", config.dataset, root)
     images, labels = (tensor[: config.max_test_images] for tensor in test_set)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    there = torch.accelerator.is_available()
+    device = torch.accelerator.current_accelerator() if there else "cpu"
     count = config.lpips_images if flags.lpips_images is None else flags.lpips_images
     lpips = LPIPS(config.lpips_variant).to(device) if count else None
     test = evaluate(model.to(device), images, labels, lpips=lpips, lpips_images=count,

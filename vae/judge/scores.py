@@ -23,7 +23,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         expected = "(N, D) and (M, D) are expected, N and M at least 2"
         raise ValueError(f"features are {tuple(a.shape)} and {tuple(b.shape)}; {expected}")
-    a, b = a.double(), b.double()
+    a, b = a.cpu().double(), b.cpu().double()  # not every device has float64
     cov_a, cov_b = torch.cov(a.T).reshape(a.shape[1], -1), torch.cov(b.T).reshape(a.shape[1], -1)
     values, vectors = torch.linalg.eigh(cov_a)
     root = vectors * values.clamp_min(0).sqrt() @ vectors.T
@@ -44,7 +44,7 @@ def neighbourhood_scores(real: Tensor, fake: Tensor, k: int = NEIGHBOURS) -> dic
     """
     if min(len(real), len(fake)) <= k:
         raise ValueError(f"{len(real)} and {len(fake)} features; more than k={k} are expected")
-    real, fake = real.double(), fake.double()
+    real, fake = real.cpu().double(), fake.cpu().double()
     of_real, of_fake = (
         torch.cat([torch.cdist(part, x).kthvalue(k + 1).values for (part,) in batches(BATCH, x)])
         for x in (real, fake)  # the first neighbour is the feature itself
