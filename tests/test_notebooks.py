@@ -39,6 +39,7 @@ KNOBS = [
     "BETA",
     "EPOCHS",
     "DATASET",
+    "IMAGE_SIZE",
     "CONDITIONAL",
     "USE_PRETRAINED",
     "SEED",
@@ -85,9 +86,9 @@ def test_a_committed_notebook_ran_from_top_to_bottom_with_the_recipe_of_the_resu
     pictures = [
         base64.b64decode(o.data["image/png"]) for o in outputs if "image/png" in o.get("data", {})
     ]
-    assert sum(picture.startswith(b"GIF8") for picture in pictures) == (3 if grid == 7 else 4)
+    assert sum(picture.startswith(b"GIF8") for picture in pictures) == (4 if grid == 1 else 3)
     assert all(picture[:4] in (b"GIF8", b"\x89PNG") for picture in pictures)
-    shipped = ASSETS / (f"latent_{size}" if grid == 7 else f"global_{size}")
+    shipped = ASSETS / {7: f"latent_{size}", 1: f"global_{size}", 8: "emoji"}[grid]
     sample = read_metrics(shipped)["test"]["sample"]
     (shown,) = (
         o.data["text/markdown"] for o in outputs if "| reconstruction from |" in str(o.get("data"))
@@ -126,7 +127,7 @@ def test_the_notebooks_differ_in_their_parameters_alone():
     assert differ == [1]  # the cell of the knobs
     lines = zip(*(code[1].splitlines() for code in codes), strict=True)
     changed = [line[0].split(" = ")[0] for line in lines if len(set(line)) > 1]
-    assert changed == ["LATENT_SIZE", "LATENT_GRID", "BETA"]
+    assert changed == ["LATENT_SIZE", "LATENT_GRID", "BETA", "DATASET"]
 
 
 FP16 = """

@@ -37,7 +37,7 @@ def load(folder, split="train", **how):
 
 
 def middle(path, size=32):
-    return pictures.read_picture(path, size)[size // 2, size // 2].tolist()
+    return pictures.decode(path, size)[size // 2, size // 2].tolist()
 
 
 def near(found, colour, most=4):
@@ -133,14 +133,14 @@ def test_every_kind_of_picture_is_read_as_people_see_it(tmp_path):
     half = Image.new("RGBA", (40, 40), (*RED, 255))
     half.paste((*BLUE, 0), (0, 0, 40, 20))  # blue, but transparent
     half.save(png)
-    seen = pictures.read_picture(png, 32)
+    seen = pictures.decode(png, 32)
     assert near(seen[4, 16], WHITE) and near(seen[28, 16], RED)  # noqa: PT018
     turned = Image.new("RGB", (80, 40), RED)
     turned.paste(BLUE, (0, 0, 40, 40))
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held upright: left is up
     turned.save(jpeg, exif=exif, quality=95)
-    seen = pictures.read_picture(jpeg, 32)
+    seen = pictures.decode(jpeg, 32)
     assert near(seen[4, 16], BLUE, 12) and near(seen[28, 16], RED, 12)  # noqa: PT018
     assert near(middle(paint(jpeg, (0, 255, 255, 0), mode="CMYK", quality=95)), (255, 0, 0), 8)
     Image.fromarray(np.full((40, 40), 200 * 256, np.uint16)).save(png)
@@ -160,13 +160,25 @@ def test_the_middle_square_is_resized_with_antialiasing(tmp_path):
     wide = Image.new("RGB", (120, 40), RED)
     wide.paste(GREEN, (40, 0, 80, 40))
     wide.save(tmp_path / "wide.png")
-    assert (pictures.read_picture(tmp_path / "wide.png", 32) == GREEN).all()
+    assert (pictures.decode(tmp_path / "wide.png", 32) == GREEN).all()
     fine = (np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8)
     Image.fromarray(fine).save(tmp_path / "fine.png")
-    assert abs(pictures.read_picture(tmp_path / "fine.png", 32).astype(float) - 127.5).max() < 2
+    assert abs(pictures.decode(tmp_path / "fine.png", 32).astype(float) - 127.5).max() < 2
     same = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     Image.fromarray(same).save(tmp_path / "same.png")
-    assert (pictures.read_picture(tmp_path / "same.png", 32) == same).all()
+    assert (pictures.decode(tmp_path / "same.png", 32) == same).all()
+
+
+def test_one_picture_is_read_as_a_model_takes_it(tmp_path):
+    model = vae.VAE(vae.VAEConfig(channels=SMALL, image_size=32, image_channels=3))
+    path = paint(tmp_path / "x.webp", size=(60, 90))
+    image = vae.read_picture(path, model.config.image_shape)
+    assert near(image[0, :, 16, 16].tolist(), RED)
+    assert model.encode(vae.scale_images(image)).mean.shape == (1, 2, 8, 8)
+    assert vae.read_picture(str(path), (1, 28, 28)).shape == (1, 1, 28, 28)
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(vae.FileError, match=r"x\.webp cannot be read"):
+        vae.read_picture(path, (1, 28, 28))
 
 
 def test_sizes_and_colours_of_tensors_follow_pillow():

@@ -12,6 +12,7 @@ _HOMES = {  # where each public name is defined
     "vae.metrics": ("active_units", "evaluate", "importance_weighted_bound", "mse", "psnr", "ssim"),
     "vae.judge": ("Judge", "judge_images"),
     "vae_store.files": ("FileError",),
+    "vae_store.pictures": ("class_names", "read_picture"),
     "vae.training.config": (
         "PriorTrainConfig",
         "SharpenConfig",

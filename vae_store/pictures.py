@@ -148,7 +148,7 @@ def read_pictures(files: tuple[tuple[Path, int], ...], size: int) -> tuple[Tenso
 
     def read(file: tuple[Path, int]) -> np.ndarray | Exception:
         try:
-            return read_picture(file[0], size)
+            return decode(file[0], size)
         except Exception as error:  # Pillow raises what the damage happens to lead to
             return error
 
@@ -172,7 +172,20 @@ def read_pictures(files: tuple[tuple[Path, int], ...], size: int) -> tuple[Tenso
     return images[: len(kept)], kept
 
 
-def read_picture(path: Path, size: int) -> np.ndarray:
+def read_picture(path: str | Path, shape: tuple[int, int, int]) -> Tensor:
+    """One picture as a model takes it, uint8 (1, *shape), for `model.config.image_shape`.
+
+    Raises `FileError` (a `ValueError`) for a file that cannot be read.
+    """
+    path = as_path(path, "path")
+    try:
+        pixels = torch.tensor(decode(path, shape[1])).movedim(-1, 0)
+    except Exception as error:  # Pillow raises what the damage happens to lead to
+        raise FileError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+    return of_channels(pixels[None], shape[0])
+
+
+def decode(path: Path, size: int) -> np.ndarray:
     """A picture's middle square, resized with antialiasing: uint8 (size, size, 3).
 
     Upright, as the camera meant; on white, where it is transparent; of an animation the first
