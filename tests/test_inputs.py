@@ -175,6 +175,7 @@ def test_every_kind_of_tensor_is_the_right_number_or_a_clear_error(name, plain, 
 def test_every_public_function_is_in_the_table():
     checked_elsewhere = {
         "FileError", "DATASETS", "Digits", "load_digits", "scale_images",  # test_data.py, below
+        "class_names", "read_picture",  # test_pictures.py
         "PriorConfig", "PriorTrainConfig", "SharpenConfig", "TrainConfig", "VAEConfig",
         "CoupledGaussian", "sharpen",  # test_settings.py, test_couplings.py, test_sharpen.py
         "run_name", "with_budget", "train", "train_prior", "render", "Run", "Trainer",  # below
