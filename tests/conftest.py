@@ -12,7 +12,8 @@ from helpers import FINISHED, make, small_prior
 
 import vae
 
-SLOW = ("test_results", "test_reliability", "test_notebooks", "test_processes", "test_training")
+SLOW = ("test_results", "test_reliability", "test_notebooks", "test_processes", "test_training",
+        "test_export")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):

@@ -179,6 +179,7 @@ def test_every_public_function_is_in_the_table():
         "PriorConfig", "PriorTrainConfig", "SharpenConfig", "TrainConfig", "VAEConfig",
         "CoupledGaussian", "sharpen",  # test_settings.py, test_couplings.py, test_sharpen.py
         "run_name", "with_budget", "train", "train_prior", "render", "Run", "Trainer",  # below
+        "export_onnx",  # below, and in test_export.py
     }  # fmt: skip
     names = {key.split(",")[0].split(".")[0] for key in IMAGES | LATENTS}
     assert names | checked_elsewhere == set(vae.__all__)
@@ -473,6 +474,7 @@ def test_what_is_no_path_is_refused(wrong, tiny):
         ("directory", lambda: M.save_pretrained(wrong)),
         ("directory", lambda: vae.Run.load(wrong)),
         ("directory", lambda: vae.train_prior(wrong)),
+        ("directory", lambda: vae.export_onnx(wrong)),
         ("run_dir", lambda: vae.train(tiny(), wrong)),
         ("run_dir", lambda: vae.Trainer(tiny(), wrong)),
     ):

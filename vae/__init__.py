@@ -11,6 +11,7 @@ _HOMES = {  # where each public name is defined
     "vae.prior": ("LatentPrior", "PriorConfig"),
     "vae.metrics": ("active_units", "evaluate", "importance_weighted_bound", "mse", "psnr", "ssim"),
     "vae.judge": ("Judge", "judge_images"),
+    "vae.onnx_export": ("export_onnx",),
     "vae_store.files": ("FileError",),
     "vae_store.pictures": ("class_names", "read_picture"),
     "vae.training.config": (

@@ -78,8 +78,10 @@ def parser() -> argparse.ArgumentParser:
     sharper.add_argument("--run-dir", default=argparse.SUPPRESS, help=what)
     measure = command("evaluate", run_evaluate, "measure a trained model on the test set")
     draw = command("render", run_render, "draw a run's pictures again")
-    for one in (measure, draw):
+    export = command("export", run_export, "write a run as ONNX files, for use without PyTorch")
+    for one in (measure, draw, export):
         one.add_argument("directory", help="folder of a run")
+    export.add_argument("--out", help="folder of the files; default: onnx/ in the run's")
     what = "test images for LPIPS; default: the run's"
     measure.add_argument("--lpips-images", type=int, help=what)
     measure.add_argument("--data-root", help="folder of the data set; default: the run's")
@@ -188,6 +190,12 @@ def run_render(flags: argparse.Namespace) -> None:
     run = Run.load(flags.directory)
     check_directory(flags.directory)
     print(*render(run), sep="\n")
+
+
+def run_export(flags: argparse.Namespace) -> None:
+    from .onnx_export import export_onnx
+
+    print(*export_onnx(flags.directory, flags.out), sep="\n")
 
 
 def print_table(test: dict) -> None:

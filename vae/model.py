@@ -192,7 +192,7 @@ class VAE(Pretrained):
         as `encode` does, but in training does not wait for a GPU to look at values.
         """
         check_images(x, "x", shape=self.config.image_shape, values=self._looks_at(x))
-        token = self.class_token(labels, len(x))
+        token = self.class_token(labels, x.shape[0])
         posterior = self._posterior(x, token)
         u = self.decoder_input(posterior.gaussian.sample(noise), token)
         return self._decode(u, token), posterior
@@ -204,12 +204,12 @@ class VAE(Pretrained):
         for images of another shape, type or range, and labels that do not fit.
         """
         check_images(x, "x", shape=self.config.image_shape, hint=True)
-        return self._posterior(x, self.class_token(labels, len(x)))
+        return self._posterior(x, self.class_token(labels, x.shape[0]))
 
     def decode(self, z: Tensor, labels: Labels = None) -> Tensor:
         """Images (B, *image_shape) in [-1, 1] of latents `z`: (B, C, G, G). Raises `ValueError`."""
         check_floats(z, "z", ("B", *self.config.latent_shape))
-        token = self.class_token(labels, len(z))
+        token = self.class_token(labels, z.shape[0])
         return self._decode(self.couplings(z.to(self.device), token), token)
 
     @torch.no_grad()

@@ -83,8 +83,8 @@ class LatentPrior(Pretrained):
         """
         values = not self.training
         check_floats(z, "z", ("B", *self.latent_shape), values)
-        check_floats(t, "t", (len(z),), values)
-        labels = as_labels(labels, len(z), self.config.num_classes + 1, values)
+        check_floats(t, "t", (z.shape[0],), values)
+        labels = as_labels(labels, z.shape[0], self.config.num_classes + 1, values)
         waves = time_waves(t.float()).to(
             self.position
         )  # in half precision they would be too coarse

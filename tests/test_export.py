@@ -1,0 +1,223 @@
+"""Models as ONNX files: in onnxruntime they give what they give in PyTorch."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+from types import SimpleNamespace
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from common import ASSETS, ROOT
+from helpers import make
+
+import vae
+from vae.checks import gaussian
+
+RUNS = "latent_4", "global_16", "conditional_16"  # with a prior; coupled; coupled, with labels
+
+
+class File:
+    """An ONNX file in onnxruntime, on one thread."""
+
+    def __init__(self, path):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+
+    def __call__(self, **inputs):
+        """Its outputs by their names, as tensors, of tensors."""
+        arrays = {name: tensor.numpy() for name, tensor in inputs.items() if tensor is not None}
+        names = [output.name for output in self.session.get_outputs()]
+        found = map(torch.from_numpy, self.session.run(names, arrays))
+        return SimpleNamespace(**dict(zip(names, found, strict=True)))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("exported")
+
+
+@pytest.fixture(scope="module")
+def exported(root):
+    """For each run its files, by their names; the first comes of the command line."""
+    found = {}
+    for name in RUNS:
+        out = root / "runs" / name / "onnx"
+        if name == RUNS[0]:
+            command = [sys.executable, "-m", "vae", "export", ASSETS / name, "--out", out]
+            ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+            assert (ran.returncode, ran.stderr) == (0, "")
+            paths = ran.stdout.splitlines()
+        else:
+            paths = vae.export_onnx(ASSETS / name, out)
+        assert sorted(map(str, paths)) == sorted(map(str, out.iterdir()))
+        found[name] = {path.stem: File(path) for path in out.iterdir()}
+    return found
+
+
+def close(found, expected, tolerance=1e-4):
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def given(name, batch, digits):
+    """A model in PyTorch, digits, their labels or None, and noise of the latent's shape."""
+    model = vae.VAE.from_pretrained(ASSETS / name)
+    labels = vae.load_digits("test").labels[:batch] if model.config.num_classes else None
+    noise = gaussian(batch, *model.config.latent_shape, generator=torch.Generator().manual_seed(1))
+    return model, digits[:batch], labels, noise
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+@pytest.mark.parametrize("name", RUNS)
+@torch.no_grad()
+def test_a_file_gives_what_pytorch_gives(name, batch, exported, digits):
+    model, x, labels, noise = given(name, batch, digits)
+    posterior, found = model.encode(x, labels), exported[name]["encoder"](image=x, label=labels)
+    close(found.mean, posterior.mean)
+    close(found.logvar, posterior.gaussian.logvar)
+    for z in (noise, posterior.mean):
+        close(exported[name]["decoder"](latent=z, label=labels).image, model.decode(z, labels))
+    assert ("couplings" in exported[name]) == hasattr(found, "u") == (name != "latent_4")
+    if name == "latent_4":
+        prior = vae.LatentPrior.from_pretrained(ASSETS / name)
+        t, wanted = torch.linspace(0, 1, batch), torch.arange(10, 10 - batch, -1)  # and any class
+        found = exported[name]["prior"](latent=noise, t=t, label=wanted)
+        close(found.velocity, prior(noise, t, wanted))
+        close((found.mean, found.std), (prior.mean, prior.std), tolerance=0)
+
+
+@pytest.mark.parametrize("name", RUNS)
+@torch.no_grad()
+def test_a_draw_of_the_posterior_and_its_rate_are_pytorchs(name, exported, digits):
+    model, x, labels, noise = given(name, 7, digits)
+    posterior, files = model.encode(x, labels), exported[name]
+    found = files["encoder"](image=x, label=labels)
+    std, sizes = (found.logvar / 2).exp(), (1 + found.logvar).flatten(1).sum(1)
+    if name == "latent_4":
+        z = found.mean + std * noise
+        squares = (found.mean.square() + found.logvar.exp()).flatten(1).sum(1)
+        kl = (squares - sizes) / 2
+    else:
+        drawn = files["couplings"](u=found.u + std * noise, label=labels)
+        z = drawn.latent
+        kl = z.square().flatten(1).sum(1) / 2 - drawn.log_det - sizes / 2
+    close(z, posterior.sample(noise))
+    close(kl, posterior.kl(noise))
+
+
+def test_a_digit_is_drawn_with_numpy_and_the_files_of_a_learned_prior(exported):
+    folder = ASSETS / "latent_4"
+    model, prior = vae.VAE.from_pretrained(folder), vae.LatentPrior.from_pretrained(folder)
+    labels = torch.tensor([2, 7, 4])
+    expected = model.sample(3, labels, torch.Generator().manual_seed(5), prior)
+    noise = gaussian(3, 4, 7, 7, generator=torch.Generator().manual_seed(5))
+    run, about = exported["latent_4"]["prior"].session.run, config(exported["latent_4"]["prior"])
+    steps, any_class = about["steps"], np.full(3, about["num_classes"])
+
+    def velocity(z, t):
+        t = np.full(3, t, np.float32)
+        free = run(["velocity"], {"latent": z, "t": t, "label": any_class})[0]
+        asked = run(["velocity"], {"latent": z, "t": t, "label": labels.numpy()})[0]
+        return free + about["guidance"] * (asked - free)
+
+    z = noise.numpy()
+    for step in range(steps):
+        v = velocity(z, step / steps)
+        z = z + (v + velocity(z + v / steps, (step + 1) / steps)) / (2 * steps)
+    nothing = {"latent": z[:1], "t": np.zeros(1, np.float32), "label": any_class[:1]}
+    mean, std = run(["mean", "std"], nothing)
+    found = exported["latent_4"]["decoder"](latent=torch.from_numpy(z * std + mean))
+    close(found.image, expected)
+
+
+def config(file):
+    return json.loads(file.session.get_modelmeta().custom_metadata_map["config"])
+
+
+def test_a_file_says_what_it_is_and_nothing_of_the_machine_that_wrote_it(exported, root):
+    for name, files in exported.items():
+        model = vae.VAE.from_pretrained(ASSETS / name)
+        for part, file in files.items():
+            path = root / "runs" / name / "onnx" / f"{part}.onnx"
+            paths = re.findall(rb"site-packages|\w+\.py\b", path.read_bytes())
+            assert not paths
+            network = vae.LatentPrior.from_pretrained(ASSETS / name) if part == "prior" else model
+            assert config(file) == json.loads(json.dumps(asdict(network.config)))
+            assert 1 < path.stat().st_size / size_of(part, network) < 1.2  # its own weights
+            sizes = {one.name: one.shape for one in file.session.get_inputs()}
+            about = file.session.get_modelmeta().description
+            for one in (*file.session.get_inputs(), *file.session.get_outputs()):
+                assert one.name == "label" or f"`{one.name}`" in about, part
+                assert one.shape[0] == "N" or one.name in ("mean", "std"), part
+            if part == "decoder":
+                assert sizes["latent"] == ["N", *model.config.latent_shape]
+                assert ("label" in sizes) == bool(model.config.num_classes)
+
+
+def size_of(part, network):
+    """The bytes of the weights that a file needs."""
+    used = {"encoder": ("encoder", "couplings"), "decoder": ("decoder", "couplings")}.get(part)
+    used = used or {"couplings": ("couplings",), "prior": ("",)}[part]
+    weights = [t for name in used for t in network.get_submodule(name).state_dict().values()]
+    return sum(t.nbytes for t in weights)
+
+
+def test_the_example_of_the_docs_runs(exported, root, monkeypatch):
+    monkeypatch.chdir(root)
+    page = (ROOT / "docs" / "how-to.md").read_text("utf-8")
+    [code] = re.findall(r"```py\n(.*?)```", page, re.S)
+    assert len(code.strip().splitlines()) <= 12
+    assert "torch" not in code
+    exec(code, shown := {})
+    assert np.abs(shown["image"] - shown["reconstruction"]).mean() < 0.05
+    assert 100 < shown["kl"] < 10_000
+
+
+def test_encode_and_decode_can_be_exported_with_a_free_batch(digits):
+    class Both(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = make(latent_size=3, latent_grid=1, num_classes=10).eval()
+
+        def forward(self, x, labels):
+            return self.model.decode(self.model.encode(x, labels).mean, labels)
+
+    both, labels = Both(), torch.arange(10)
+    free = {0: torch.export.Dim.DYNAMIC}
+    how = {"dynamic_shapes": (free, free), "strict": False}
+    program = torch.export.export(both, (digits[:2], labels[:2]), **how).module()
+    for n in (1, 5):
+        close(program(digits[:n], labels[:n]), both(digits[:n], labels[:n]))
+    for bad in (torch.nan, 2.0):  # values are looked at again
+        with pytest.raises(ValueError, match="x has values from"):
+            both.model.encode(torch.full((2, 1, 28, 28), bad), labels[:2])
+    with pytest.raises(ValueError, match="z has values that are not finite"):
+        both.model.decode(torch.full((2, 3, 1, 1), torch.inf), labels[:2])
+    with pytest.raises(ValueError, match="labels from 0 to 9 are expected"):
+        both.model.decode(torch.zeros(2, 3, 1, 1), labels[:2] + 9)
+
+
+def test_what_cannot_be_exported_is_a_clear_error_and_leaves_no_file(folder, monkeypatch):
+    with pytest.raises(ValueError, match=r"^out='' is not allowed: a path"):
+        vae.export_onnx(folder, "")
+    (folder / "file").write_text("mine")
+    with pytest.raises(OSError, match="file"):
+        vae.export_onnx(folder, folder / "file")
+    assert (folder / "file").read_text() == "mine"
+    vae.LatentPrior(vae.PriorConfig(4, channels=16)).save_pretrained(folder)
+    with pytest.raises(vae.FileError, match=r"prior\.json is of other latents"):
+        vae.export_onnx(folder)
+    (folder / "prior.safetensors").unlink()
+    with pytest.raises(vae.FileError, match=r"prior\.safetensors does not exist"):
+        vae.export_onnx(folder)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(vae.FileError, match=r"model\.safetensors does not fit"):
+        vae.export_onnx(folder)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # as if it were not installed
+    with pytest.raises(ValueError, match=r"needs onnxscript.*pip install onnx"):
+        vae.export_onnx(ASSETS / "latent_2", folder / "out")
+    assert not [*folder.rglob("*.onnx")]
