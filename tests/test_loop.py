@@ -330,7 +330,9 @@ def test_processes_share_a_batch_between_them(trainer):
     parts = []
     for rank in range(2):
         part = SimpleNamespace(num_processes=2, process_index=rank, device=trainer.device)
-        trainer.machine = SimpleNamespace(deal=partial(Machine.deal, part))
+        trainer.machine = SimpleNamespace(
+            deal=partial(Machine.deal, part), fetch=partial(Machine.fetch, part)
+        )
         parts.append(trainer.next_batch())
     for column, whole in ((0, x), (2, noise)):
         first, second = (part[column] for part in parts)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from vae_store.files import FileError, as_path
-from vae_store.folder import METRICS_NAME, check_directory, is_finished, read_metrics
+from vae_store.folder import METRICS_NAME, check_directory, is_finished, own_images, read_metrics
 from vae_store.settings import from_saved, options_of
 
 from .data import load_digits
@@ -132,8 +132,8 @@ def run_train(flags: argparse.Namespace) -> None:
 def run_sharpen(flags: argparse.Namespace) -> None:
     from .training.sharpen import SUBFOLDER, sharpen
 
-    images = read_metrics(flags.directory).get("train_images")
-    config = with_budget(from_flags(SharpenConfig, flags), flags.budget, images)
+    config = from_flags(SharpenConfig, flags)
+    config = with_budget(config, flags.budget, own_images(flags.directory))
     directory = getattr(flags, "run_dir", flags.directory / SUBFOLDER)
     finished = is_finished(directory)
     report(sharpen(flags.directory, directory, config, resume=flags.resume), finished)
@@ -154,7 +154,7 @@ def run_train_prior(flags: argparse.Namespace) -> None:
     from .training.prior import train_prior
 
     config = from_flags(PriorTrainConfig, flags, model=from_flags(PriorConfig, flags))
-    config = with_budget(config, flags.budget, read_metrics(flags.directory).get("train_images"))
+    config = with_budget(config, flags.budget, own_images(flags.directory))
     train_prior(flags.directory, config, resume=flags.resume)
     if in_main_process():
         print(f"The prior and its pictures are in {flags.directory}/")

@@ -45,6 +45,12 @@ def read_metrics(directory: Path) -> dict:
     return metrics
 
 
+def own_images(directory: Path) -> int | None:
+    """How many pictures of your own a run was trained on; None if on others, or if it is no run."""
+    there = (directory / METRICS_NAME).is_file()
+    return read_metrics(directory).get("train_images") if there else None
+
+
 def is_finished(directory: Path) -> bool:
     """Whether `directory` holds a run that was trained to its end."""
     return (directory / METRICS_NAME).is_file() and "test" in read_metrics(directory)

@@ -24,11 +24,6 @@ def finished_vae(directory: Path, remedy: str) -> VAE:
     return vae
 
 
-def images_behind(directory: Path) -> int | None:
-    """How many pictures of your own the VAE in `directory` was trained on; None: not on such."""
-    return folder.read_metrics(directory).get("train_images")
-
-
 def vae_hash(directory: Path) -> str:
     """The SHA-256 of the weights in `directory`, by which a second training knows its VAE again."""
     return sha256((directory / VAE.weights_name).read_bytes())

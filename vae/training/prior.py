@@ -21,15 +21,7 @@ from ..prior import LatentPrior, PriorConfig
 from . import step
 from .config import PriorTrainConfig, with_budget
 from .isolation import Seeded, apart
-from .latents import (
-    OF_OWN_IMAGES,
-    check_same_vae,
-    digits_of,
-    encode,
-    finished_vae,
-    images_behind,
-    vae_hash,
-)
+from .latents import OF_OWN_IMAGES, check_same_vae, digits_of, encode, finished_vae, vae_hash
 from .loop import Loop, complete
 from .machine import Machine, peak_memory_mb, seeded_generator
 
@@ -58,7 +50,7 @@ def train_prior(
         raise ValueError(
             f"latent_grid=1 needs no learned prior: latent_grid={vae.config.map_size} is expected"
         )
-    config = with_budget(config, "full", images_behind(directory))
+    config = with_budget(config, "full", folder.own_images(directory))
     config = replace(config, model=replace(config.model, latent_size=size, latent_grid=grid))
     finished = not (directory / PRIOR_CHECKPOINT_NAME).is_file()
     if finished and (path := directory / folder.PRIOR_METRICS_NAME).is_file():

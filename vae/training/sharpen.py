@@ -21,7 +21,7 @@ from ..model import VAE
 from . import step
 from .config import SharpenConfig, with_budget
 from .isolation import Seeded, apart
-from .latents import check_same_vae, digits_of, encode, finished_vae, images_behind, vae_hash
+from .latents import check_same_vae, digits_of, encode, finished_vae, vae_hash
 from .loop import complete
 from .machine import Machine
 from .optimizer import plateau
@@ -48,7 +48,7 @@ def sharpen(directory: str | Path, run_dir: str | Path | None = None,
     check_kind(config, "config", SharpenConfig)
     run_dir = directory / SUBFOLDER if run_dir is None else as_path(run_dir, "run_dir")
     vae = finished_vae(directory, "its decoder would be another")
-    config = with_budget(config, images=images_behind(directory))
+    config = with_budget(config, images=folder.own_images(directory))
     if vae.config.latent_grid != 1:
         given = f"latent_grid={vae.config.latent_grid} leaves no blur to cure"
         raise ValueError(f"{given}: latent_grid=1 is expected")
