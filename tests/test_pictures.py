@@ -13,6 +13,7 @@ from PIL import Image
 
 import vae
 from vae.cli import main
+from vae_show import animations
 from vae_show.run import Run
 from vae_store import pictures
 from vae_store.folder import PICTURES
@@ -302,6 +303,11 @@ def test_a_folder_gets_all_that_mnist_gets(pets, tmp_path, capsys):
     drawn = {path.name for path in (tmp_path / "run").iterdir()}
     assert set(PICTURES) - drawn == {"digits.png", "manifold.png"}
     assert "prior_samples.png" in drawn
+    for name in ("reconstruction", "interpolation"):  # in colour, and not in the curves' alone
+        shown = np.asarray(Image.open(tmp_path / "run" / f"{name}.gif").convert("RGB"), int)
+        assert (np.ptp(shown, axis=2) > 40).sum() > 10_000
+    page = animations.latent_frames(loaded.frames, "", 192, loaded.metrics["classes"])[-1]
+    assert {"cats", "dogs", "birds of paradi…"} <= {text.get_text() for text in page.texts}
     assert main(["train", *data, "--latent-size", "3", "--run-dir", run, *TINY]) == 0
     assert "nothing is trained" in capsys.readouterr().out  # what was left open is as it was there
 
@@ -332,10 +338,12 @@ def test_pictures_without_classes_train_too(tmp_path):
 def test_two_pictures_train(tmp_path):
     fill(tmp_path / "two", 2)
     config = vae.TrainConfig(
-        vae.VAEConfig(channels=SMALL), dataset=f"folder:{tmp_path / 'two'}", epochs=3,
+        vae.VAEConfig(channels=SMALL), dataset=f"folder:{tmp_path / 'two'}", epochs=60,
         batch_size=1, w_perceptual=0, lpips_images=0, frames=3, early_evaluations=0,
     )  # fmt: skip
-    vae.train(config, tmp_path / "run")
+    run = vae.train(config, tmp_path / "run")
+    steps = [row["step"] for row in run.metrics["history"]["test"]]
+    assert steps == list(range(3, 61, 3))  # at most 25 evaluations, and one at the end
     assert {"latent.gif", "reconstruction.gif"} <= {
         path.name for path in (tmp_path / "run").iterdir()
     }

@@ -22,6 +22,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 GALLERY = (2, 4, 16)
 APART = 0.03  # from which on a table says that the judges disagree
 MEANT = {f"global_{size}": f"{size} numbers, MSE + KL" for size in GALLERY}
+OTHERS = {"emoji": "emoji, 32×32, RGB", "emoji_64": "emoji, 64×64, RGB",
+          "fashion_mnist": "Fashion-MNIST, 28×28, grey"}  # fmt: skip
 MEANT |= {f"sharp_{size}": f"{size} numbers, sharpened" for size in GALLERY}
 MEANT |= {"conditional_16": "16 numbers and the label, MSE + KL"}
 MEANT |= {"sharp_conditional_16": "16 numbers and the label, sharpened"}
@@ -44,6 +46,10 @@ def gallery() -> str:
             f"({site}/github/{stamped()}/blob/{branch()}/notebooks/{name}.ipynb)"
             for shown, name in names
         ))  # fmt: skip
+    lines.append(
+        f"your own images [![Open your own images in Colab]({site}/assets/colab-badge.svg)]"
+        f"({site}/github/{stamped()}/blob/{branch()}/notebooks/own_images.ipynb)"
+    )
     for size in GALLERY:
         for kind, shown in gifs.items():
             source = f"assets/latent_{size}/{kind}.gif"
@@ -66,6 +72,26 @@ def results() -> str:
         )  # fmt: skip
     header = ["latent size", "numbers", "β", "MSE", "SSIM", "PSNR, dB", "KL, nats",
               "reference's MSE", "SSIM", "PSNR, dB"]  # fmt: skip
+    return table(header, rows)
+
+
+def own_images() -> str:
+    """What was trained on other images than MNIST's."""
+    rows = []
+    for folder, shown in OTHERS.items():
+        metrics = read_metrics(ASSETS / folder)
+        test, model = metrics["test"], metrics["config"]["model"]
+        sample, last = test["sample"], metrics["history"]["train"][-1]
+        seen = last["step"] * metrics["config"]["batch_size"]
+        seconds = metrics["seconds"]["training"]
+        grid = f"{model['latent_size']} on {model['latent_grid']}×{model['latent_grid']}"
+        rows.append(
+            [shown, grid, f"{test['latent_values']}", f"{seen:,}", f"{seconds / 60:.0f} min",
+             f"{sample['mse']:.4f}", f"{sample['ssim']:.3f}", f"{sample['psnr']:.1f}",
+             f"{sample['lpips']:.3f}", f"{test['kl']:.0f}"]
+        )  # fmt: skip
+    header = ["images", "latent", "numbers", "images seen", "training", "MSE", "SSIM", "PSNR, dB",
+              "LPIPS", "KL, nats"]  # fmt: skip
     return table(header, rows)
 
 
@@ -269,8 +295,8 @@ def autoencoder() -> str:
 
 
 BLOCKS = (
-    gallery, results, sizes, knobs, ablation, rates, time_to_reference, latent_sizes, generation,
-    sharpness, autoencoder,
+    gallery, results, own_images, sizes, knobs, ablation, rates, time_to_reference, latent_sizes,
+    generation, sharpness, autoencoder,
 )  # fmt: skip
 
 

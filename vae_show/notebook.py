@@ -125,9 +125,9 @@ def show_latent_sizes(of: VAEConfig | None = None,
                       sizes: tuple[int, ...] = (2, 4, 16)) -> Markdown:  # fmt: skip
     """How many numbers a latent has, for each size and grid, of images as `of` has them."""
     of, rows = VAEConfig() if of is None else of, []
-    shape = {"image_size": of.image_size, "image_channels": of.image_channels}
+    images = {"image_size": of.image_size, "image_channels": of.image_channels}
     pixels = math.prod(of.image_shape)
-    for config in (VAEConfig(size, grid, **shape) for grid in (1, of.map_size) for size in sizes):
+    for config in (VAEConfig(size, grid, **images) for grid in (1, of.map_size) for size in sizes):
         size, grid, _ = config.latent_shape
         shape, values = " × ".join(map(str, config.latent_shape)), config.latent_values
         rows.append((size, f"{grid} × {grid}", shape, values, f"{values / pixels:.1%}"))
@@ -195,7 +195,7 @@ def latent_sliders(model: VAE | None):
 
     values = [slider(f"z{i + 1}") for i in range(model.config.latent_values)]
     classes = model.config.num_classes
-    digit = [slider("digit", ipywidgets.IntSlider, 0, classes - 1, 1)] if classes else []
+    digit = [slider("class", ipywidgets.IntSlider, 0, classes - 1, 1)] if classes else []
     picture = ipywidgets.Image(format="png", width=224, height=224)
 
     @torch.no_grad()
@@ -263,7 +263,10 @@ def show_sharpening(before: Run, after: Run | None, n: int = 1000) -> Markdown:
         lpips = f"{sample['lpips']:.3f}" if "lpips" in sample else ""
         rows.append((name, f"{sample['mse']:.4f}", lpips, *shares))
     header = ("", "MSE", "LPIPS", "grey pixels of reconstructions", "of draws")
-    return table(header, rows, "Grey: neither black nor white. The latents, and so the rate, stay.")
+    stays = "The latents, and so the rate, stay."
+    if channels == 3:  # of colours there is no such share
+        return table(header[:3], [row[:3] for row in rows], stays)
+    return table(header, rows, f"Grey: neither black nor white. {stays}")
 
 
 def global_model(run: Run) -> VAE | None:
