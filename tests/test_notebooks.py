@@ -176,6 +176,31 @@ def test_a_notebook_runs_in_an_empty_folder_without_a_network(
     assert (run.directory / "sharp" / "metrics.json").is_file() == (grid == 1)
 
 
+def test_a_notebook_runs_on_pictures_of_ones_own_and_tells_the_model_their_classes(
+    tmp_path, monkeypatch
+):
+    for k, name in enumerate(("cats", "dogs")):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(33):
+            colour = (200 * k, 200, 5 * number)
+            Image.new("RGB", (50, 40), colour).save(tmp_path / "pets" / name / f"{number}.png")
+    outputs = run_in_kernel(
+        tmp_path, monkeypatch, "own_images", DATASET="folder:pets", CONDITIONAL=True, EPOCHS=2
+    )
+    run = vae.Run.load(tmp_path / "runs" / "pets_latent_4_conditional_beta_0.3_epochs_2_images_320")
+    assert run.model.config.image_shape == (3, 32, 32)
+    assert (
+        run.model.config.num_classes
+        == vae.LatentPrior.from_pretrained(run.directory).config.num_classes
+        == 2
+    )
+    text = str([output.get("text") or output.data.get("text/markdown") for output in outputs])
+    assert "latent size 4 on 8×8, pets" in text
+    assert "it has 1,024 pixels of three colours" in text
+    assert "knows the digits of MNIST alone" in text
+    assert "the reference" not in text
+
+
 def test_a_notebook_can_start_from_the_trained_model(tmp_path, monkeypatch):
     outputs = run_in_kernel(tmp_path, monkeypatch, "vae_latent_4", USE_PRETRAINED=True)
     assert not list(tmp_path.iterdir())

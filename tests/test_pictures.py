@@ -362,6 +362,9 @@ def test_few_pictures_are_seen_more_often(tmp_path):
         16 * 60_000 / count
     )
     assert vae.with_budget(vae.TrainConfig(), "full").epochs == 3
+    few = vae.with_budget(vae.PriorTrainConfig(epochs=2), images=9)
+    assert (few.epochs, few.batch_size) == (2, 9)
+    assert vae.with_budget(vae.PriorTrainConfig(batch_size=16), images=9).batch_size == 16
 
 
 def test_images_stay_where_they_are_if_a_gpus_memory_is_too_small_for_them(

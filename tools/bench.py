@@ -18,7 +18,7 @@ from models import REFERENCE_SECONDS, SHIPPED_BETA, time_to_reference
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from vae import VAE, TrainConfig, Trainer, evaluate, scale_images
+from vae import VAE, TrainConfig, Trainer, VAEConfig, evaluate, scale_images
 from vae.notebook import latent_sliders
 from vae.training.machine import peak_memory_mb
 from vae.training.vae import RUNNING_LPIPS_IMAGES
@@ -30,6 +30,10 @@ VARIANTS = {
     "+ perceptual": {"w_adversarial": 0.0},
     "+ adversarial": {"w_perceptual": 0.0},
     WHOLE: {},
+}
+SIZES = {  # of images, with all four terms
+    f"{size}x{size} RGB": {"model": VAEConfig(image_size=size, image_channels=3)}
+    for size in (32, 64)
 }
 PARTS = {  # of a step, from the variants' seconds or FLOPs
     "encoder + decoder": lambda of: of[BASE] - of["optimiser"],
@@ -87,7 +91,8 @@ def redraws(slider) -> None:
 def measure(batch_size: int, rounds: int) -> tuple[Trainer, dict, dict]:
     """Median seconds and GFLOP of STEPS steps of each variant, and of the other work."""
     config = {"batch_size": batch_size, "epochs": 1, "adversarial_start": 0.0}
-    trainers = {name: build_trainer(TrainConfig(**config, **v)) for name, v in VARIANTS.items()}
+    variants = VARIANTS | SIZES
+    trainers = {name: build_trainer(TrainConfig(**config, **v)) for name, v in variants.items()}
     full = trainers[WHOLE]
     slider = latent_sliders(VAE.from_pretrained(ASSETS / "global_16")).children[1].children[0]
     work = {name: partial(time_steps, trainer, STEPS) for name, trainer in trainers.items()}
@@ -104,7 +109,7 @@ def measure(batch_size: int, rounds: int) -> tuple[Trainer, dict, dict]:
 def print_steps(median: dict[str, float], flops: dict[str, float], images: int) -> None:
     """The step's variants and parts; an evaluation and a slider beside them."""
     print(f"{'step':<18}{'images/s':>10}{'relative':>10}{'GFLOP/image':>13}")
-    for name in VARIANTS:
+    for name in VARIANTS | SIZES:
         print(f"{name:<18}{images / median[name]:>10.0f}{median[BASE] / median[name]:>10.2f}"
               f"{flops[name] / images:>13.3f}")  # fmt: skip
     print(f"\n{'part of the step':<18}{'ms':>10}{'share':>10}{'GFLOP/image':>13}")
@@ -128,7 +133,7 @@ def main() -> None:
     full, median, flops = measure(options.batch_size, options.rounds)
     here = full.metrics["environment"]
     print(f"{here['hardware']}, torch {here['torch']}, batch {options.batch_size}")
-    print(f"peak resident memory {peak_memory_mb(full.device):,.0f} MiB, four models loaded\n")
+    print(f"peak resident memory {peak_memory_mb(full.device):,.0f} MiB, six models loaded\n")
     print_steps(median, flops, STEPS * options.batch_size)
     print(f"\n{'latent':<8}{'seconds':>10}{'times faster':>18}{'epoch':>10}   to the reference's"
           f" MSE, SSIM and PSNR ({REFERENCE_SECONDS:,} s); measured on")  # fmt: skip

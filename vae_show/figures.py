@@ -224,11 +224,11 @@ def plot_distances(images: Tensor, lpips: LPIPS) -> Figure:
 
 @torch.no_grad()
 def plot_interpolation(model: VAE, digits: Digits, name: str, steps: int = 9) -> Figure:
-    """A row for each two of `digits` (an even number): both, and the way between their means."""
-    if len(digits.images) % 2:
-        raise ValueError(f"digits has {len(digits.images)} images; an even number is expected")
-    x = in_unit_range(digits.images)
-    first, second = (Digits(x[k::2], digits.labels[k::2]) for k in (0, 1))
+    """A row for each two of `digits`: both, and the way between their means; one left has none."""
+    if not (pairs := len(digits.images) // 2):
+        raise ValueError(f"digits has {len(digits.images)} images; two or more are expected")
+    x, labels = in_unit_range(digits.images)[: 2 * pairs], digits.labels[: 2 * pairs]
+    first, second = (Digits(x[k::2], labels[k::2]) for k in (0, 1))
     between = decode_between(model, first, second, torch.linspace(0, 1, steps).tolist())
     rows = torch.stack([first.images, *(images.cpu() for images in between), second.images], 1)
     names = {0: "original", 1: "t = 0", steps: "t = 1", steps + 1: "original"}

@@ -195,8 +195,8 @@ def with_budget(config, budget: str = "auto", images: int | None = None):
 
     "auto": "full" with a GPU, "quick" without, nothing if `epochs` is stated. What a VAE's training
     leaves open besides is decided by its latent's grid. `images`: how many there are to train on;
-    None: a VAE's own pictures are counted, and else it is MNIST's 60,000. Of fewer it takes more
-    passes to see as many. Raises `ValueError`.
+    None: your own pictures are counted for a VAE, and else it is MNIST's 60,000. Fewer images are
+    seen more often, and a batch never holds more than there are. Raises `ValueError`.
     """
     check_kind(config, "config", TrainConfig, PriorTrainConfig, SharpenConfig)
     if budget not in ("auto", *config.budgets):
@@ -208,9 +208,13 @@ def with_budget(config, budget: str = "auto", images: int | None = None):
         decided = RECIPES["vector" if config.model.latent_grid == 1 else "map"] | decided
         if images is None and config.epochs is None and is_own(config.dataset):
             images = count_own("train", config.dataset, config.data_root)
-    if images is not None and config.epochs is None:
+    if images is not None:
         most = config.max_train_images or decided.get("max_train_images") or MNIST_IMAGES
-        decided["epochs"] = max(1, round(decided["epochs"] * most / min(images, most)))
+        there = min(images, most)
+        if config.epochs is None:
+            decided["epochs"] = max(1, round(decided["epochs"] * most / there))
+        if there < config.batch_size == type(config).batch_size:
+            config = replace(config, batch_size=there)
     return replace(config, **{k: v for k, v in decided.items() if getattr(config, k) is None})
 
 
