@@ -3,7 +3,7 @@
 from importlib import import_module
 
 _HOMES = {  # where each public name is defined
-    "vae.data": ("DATASETS", "Digits", "load_digits", "scale_images"),
+    "vae.data": ("DATASETS", "Digits", "class_names", "load_digits", "scale_images"),
     "vae.model": ("VAE", "VAEConfig"),
     "vae.posterior": ("CoupledGaussian", "DiagonalGaussian"),
     "vae.discriminator": ("ImageDiscriminator", "PatchDiscriminator"),
@@ -13,7 +13,7 @@ _HOMES = {  # where each public name is defined
     "vae.judge": ("Judge", "judge_images"),
     "vae.onnx_export": ("export_onnx",),
     "vae_store.files": ("FileError",),
-    "vae_store.pictures": ("class_names", "read_picture"),
+    "vae_store.pictures": ("read_picture",),
     "vae.training.config": (
         "PriorTrainConfig",
         "SharpenConfig",

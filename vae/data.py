@@ -22,6 +22,11 @@ TORCHVISION = {  # name here: there, what else it is told, an image's shape
     "cifar10": ("CIFAR10", {}, (3, 32, 32)),
 }
 DATASETS, OWN = ("mnist", *TORCHVISION), "folder:PATH, or file:PATH.npz"
+CLASSES = {  # of data sets whose classes have names
+    "fashion_mnist": "T-shirt trousers pullover dress coat sandal shirt sneaker bag boot",
+    "kmnist": "o ki su tsu na ha ma ya re wo",
+    "cifar10": "airplane automobile bird cat deer dog frog horse ship truck",
+}
 SPLITS = {"train": "train", "test": "t10k"}
 MNIST_FOLDER = Path(__file__).parent / "mnist"
 LARGEST_IDX = 16 + 60_000 * 28 * 28  # bytes
@@ -79,6 +84,11 @@ def check_dataset(dataset: str) -> None:
 def dataset_name(dataset: str) -> str:
     """A data set's name, for titles and folders; of your own pictures, the end of the path."""
     return Path(dataset.partition(":")[2]).stem if pictures.is_own(dataset) else dataset
+
+
+def class_names(dataset: str, root: str | Path = "data") -> list[str]:
+    """The names of a data set's classes, if they have some: of a folder, those of its folders."""
+    return CLASSES.get(dataset, "").split() or pictures.folder_names(dataset, root)
 
 
 def scale_images(images: Tensor) -> Tensor:

@@ -125,7 +125,8 @@ def plot_digits(model: VAE, name: str, prior: LatentPrior | None = None, seed: i
     images = model.decode(z, labels if model.config.num_classes else None)
     source = "z ~ N(0, I)" if prior is None else "the learned prior"
     some = f", the first {rows} of {classes} classes" if rows < classes else ""
-    title = f"A {'class' if names else 'digit'} a row, a style a column{some}\n{source}, {name}"
+    kind = "class" if names or classes != 10 else "digit"
+    title = f"A {kind} a row, a style a column{some}\n{source}, {name}"
     down = {row: class_name(row, names) for row in range(rows)} if names else None
     return plot_grid(images, columns, title, down=down)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from vae.data import Digits
+from vae.data import CLASSES, Digits
 from vae.model import VAE
 from vae.prior import LatentPrior
 from vae_store import folder, hub
@@ -80,7 +80,8 @@ def render(run: Run) -> list[Path]:
     if not history["test"] or not len(frames.epochs):
         cut = f"{run.directory} was cut off before its first evaluation"
         raise FileError(f"{cut}, and has nothing to draw: --resume goes on")
-    dataset, names = run.metrics["config"]["dataset"], run.metrics.get("classes", ())
+    dataset = run.metrics["config"]["dataset"]
+    names = run.metrics.get("classes") or CLASSES.get(dataset, "").split()
     name, rgb = figures.describe(model.config, dataset), model.config.image_channels == 3
     thing = "digit" if dataset in DIGITS else "image"
     originals = torch.from_numpy(frames.originals)

@@ -75,8 +75,8 @@ def count_own(split: str, dataset: str, root: str | Path) -> int:
     return len(load_archive(path, split)[0] if is_file(dataset) else pictures_in(path)[split])
 
 
-def class_names(dataset: str, root: str | Path = "data") -> list[str]:
-    """The names of a folder's classes, which are those of the folders in it; or none."""
+def folder_names(dataset: str, root: str | Path) -> list[str]:
+    """The names of the folders in a folder, which are its classes; or none."""
     if not dataset.startswith(FOLDER):
         return []
     found = pictures_in(find(dataset, root))

@@ -13,11 +13,11 @@ from vae_show.run import Run
 from vae_store.checkpoint import CHECKPOINT_NAME
 from vae_store.files import as_path
 from vae_store.folder import check_directory, is_finished
-from vae_store.pictures import class_names, is_own
+from vae_store.pictures import is_own
 from vae_store.settings import check_kind, check_same_settings
 
 from ..checks import check_classes, gaussian
-from ..data import Digits, load_digits, scale_images
+from ..data import Digits, class_names, load_digits, scale_images
 from ..discriminator import PatchDiscriminator
 from ..model import VAE
 from . import step
@@ -67,8 +67,9 @@ class Trainer(RunLoop):
             config, as_path(run_dir, "run_dir"), machine, *self.train_set, *self.test_set
         )
         if is_own(config.dataset):
-            self.metrics["classes"] = class_names(config.dataset, config.data_root)
             self.metrics["train_images"] = self.count
+        if names := class_names(config.dataset, config.data_root):
+            self.metrics["classes"] = names
         self.adversarial_from = round(config.adversarial_start * self.total_steps)
         early, per_epoch = config.early_evaluations, self.steps_per_epoch
         self.early = {max(1, round(per_epoch * k / (early + 1))) for k in range(1, early + 1)}
