@@ -149,14 +149,15 @@ def test_any_number_of_classes_is_drawn_right_or_refused_before_training(
     names = {path.name for path in run.directory.iterdir()}
     assert {"latent.gif", "reconstruction.gif", "interpolation.gif", "samples.png"} <= names
     there = sorted(set(labels))
-    assert run.frames.classes.tolist() == there[:10]
+    assert len(run.frames.classes) == 10
+    assert sorted(set(run.frames.classes.tolist())) == there[:10]
     assert set(run.frames.labels.tolist()) == set(there)
-    (named,) = [
-        axes.texts for axes in animations.latent_frames(run.frames, "", 2)[0].axes if axes.texts
-    ]
-    assert [text.get_text() for text in named] == [str(label) for label in there[:30]]
+    page = animations.latent_frames(run.frames, "", 2)[0]
+    shown = [text.get_text() for axes in page.axes for text in axes.texts]
+    named = there if len(there) > 1 else []  # a single class is not named
+    assert shown == [str(label) for label in named[:30]]
     digits = vae.load_digits("test", "fashion_mnist", tmp_path)
-    assert len(figures.plot_examples(digits, "").axes[0].get_yticks()) == min(30, len(there))
+    assert len(figures.plot_examples(digits, "").axes[0].get_yticks()) == min(30, len(named))
 
     conditional = replace(config, model=replace(config.model, num_classes=classes))
     monkeypatch.setattr(Trainer, "fit", refuse)
@@ -186,11 +187,11 @@ def test_a_conditional_run_of_other_classes_is_drawn_and_has_a_prior(classes, tm
         warnings.simplefilter("error", UserWarning)
         run = vae.train(config, tmp_path / "run")
         options = {"epochs": 1, "max_train_images": 64, "batch_size": 32}
-        for wrong in (10, classes + 1):
-            of = vae.PriorConfig(channels=16, blocks=1, steps=1, num_classes=wrong)
-            with pytest.raises(ValueError, match=rf"num_classes={wrong} .*{classes} classes"):
-                vae.train_prior(run.directory, vae.PriorTrainConfig(of, **options))
-        of = replace(of, num_classes=classes)
+        wrong = classes + 1
+        of = vae.PriorConfig(channels=16, blocks=1, steps=1, num_classes=wrong)
+        with pytest.raises(ValueError, match=rf"num_classes={wrong} .*{classes} classes"):
+            vae.train_prior(run.directory, vae.PriorTrainConfig(of, **options))
+        of = replace(of, num_classes=10)  # the default, which is those of the data
         prior = vae.train_prior(run.directory, vae.PriorTrainConfig(of, **options))
         assert run.model.sample(3, [classes - 1, 0, 1], None, prior).shape == (3, 1, 28, 28)
         assert len(figures.plot_digits(run.model, "").axes[0].images[0].get_array()) == 30 * classes

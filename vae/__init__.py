@@ -13,7 +13,7 @@ _HOMES = {  # where each public name is defined
     "vae.judge": ("Judge", "judge_images"),
     "vae.onnx_export": ("export_onnx",),
     "vae_store.files": ("FileError",),
-    "vae_store.pictures": ("read_picture",),
+    "vae_store.pixels": ("read_picture",),
     "vae.training.config": (
         "PriorTrainConfig",
         "SharpenConfig",

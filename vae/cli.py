@@ -167,7 +167,8 @@ def run_evaluate(flags: argparse.Namespace) -> None:
     except (TypeError, ValueError) as error:
         raise FileError(f"{flags.directory / METRICS_NAME}: {error}") from error
     root = config.data_root if flags.data_root is None else flags.data_root
-    test_set = load_digits("test", config.dataset, root)
+    channels, size, _ = model.config.image_shape
+    test_set = load_digits("test", config.dataset, root, size=size, channels=channels)
     images, labels = (tensor[: config.max_test_images] for tensor in test_set)
     there = torch.accelerator.is_available()
     device = torch.accelerator.current_accelerator() if there else "cpu"

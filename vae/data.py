@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vae_store import pictures
+from vae_store import pictures, pixels
 from vae_store.files import FileError, as_path, sha256
 
-from .checks import MNIST_SHAPE, check_type
+from .checks import MNIST_SHAPE, as_count, check_type
 
 BATCH = 500  # images at once where nothing is learned
 TORCHVISION = {  # name here: there, what else it is told, an image's shape
@@ -62,6 +62,9 @@ def load_digits(split: str, dataset: str = "mnist", root: str | Path = "data", *
     if split not in tuple(SPLITS):
         raise ValueError(f"split={split!r} is not one of {tuple(SPLITS)}")
     check_dataset(dataset)
+    size = None if size is None else as_count(size, "size", 8)
+    if channels not in (None, 1, 3):
+        raise ValueError(f"channels={channels!r} is not allowed: 1, 3 or None")
     if dataset == "mnist":
         images = _read_idx(MNIST_FOLDER / f"{SPLITS[split]}-images-idx3-ubyte.gz")
         labels = _read_idx(MNIST_FOLDER / f"{SPLITS[split]}-labels-idx1-ubyte.gz").long()
@@ -71,8 +74,8 @@ def load_digits(split: str, dataset: str = "mnist", root: str | Path = "data", *
     else:
         images, labels = _load_from_torchvision(split, dataset, as_path(root, "root"))
     if channels is not None:
-        images = pictures.of_channels(images, channels)
-    return Digits(images if size is None else pictures.of_size(images, size), labels)
+        images = pixels.of_channels(images, channels)
+    return Digits(images if size is None else pixels.of_size(images, size), labels)
 
 
 def check_dataset(dataset: str) -> None:
@@ -81,14 +84,10 @@ def check_dataset(dataset: str) -> None:
         raise ValueError(f"dataset={dataset!r} is not allowed: one of {DATASETS}, or {OWN}")
 
 
-def dataset_name(dataset: str) -> str:
-    """A data set's name, for titles and folders; of your own pictures, the end of the path."""
-    return Path(dataset.partition(":")[2]).stem if pictures.is_own(dataset) else dataset
-
-
 def class_names(dataset: str, root: str | Path = "data") -> list[str]:
     """The names of a data set's classes, if they have some: of a folder, those of its folders."""
-    return CLASSES.get(dataset, "").split() or pictures.folder_names(dataset, root)
+    own = pictures.own_names(dataset, root) if pictures.is_own(dataset) else []
+    return own or CLASSES.get(dataset, "").split()
 
 
 def scale_images(images: Tensor) -> Tensor:

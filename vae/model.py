@@ -154,7 +154,7 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor, class_token: Tensor | None = None) -> Tensor:
         x = self.conv_in(z) + self.position  # (B, wide, 7, 7) for 28x28 images
-        context = to_tokens(x)  # (B, 7*7, wide): the latent's tokens, which every UpBlock sees
+        context = to_tokens(x)  # (B, 49, wide), say: the latent's tokens, which every UpBlock sees
         if class_token is not None:
             context = torch.cat([context, class_token], dim=1)
         x = self.mid_block(x)

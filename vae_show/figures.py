@@ -16,12 +16,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vae.checks import check_images, gaussian
-from vae.data import Digits, dataset_name, in_unit_range
+from vae.data import Digits, in_unit_range
 from vae.metrics import mse
 from vae.model import VAE, VAEConfig
 from vae.perceptual import LPIPS
 from vae.prior import LatentPrior
 from vae_store.files import write_atomically
+from vae_store.pictures import dataset_name
 
 from .frames import flat
 
@@ -66,13 +67,18 @@ def own_style(function: Callable) -> Callable:
 def describe(config: VAEConfig, dataset: str) -> str:
     """ "latent size 2 on 7×7", and the data set if it is not MNIST, for titles."""
     shape = f"latent size {config.latent_size} on {config.latent_grid}×{config.latent_grid}"
-    return shape + ("" if dataset == "mnist" else f", {dataset_name(dataset)}")
+    return shape + ("" if dataset == "mnist" else f", {plain(dataset_name(dataset))}")
 
 
 def class_name(label: int, names: Sequence[str] = ()) -> str:
     """What a class is called in pictures: its number, if it has no name; a long one is cut."""
     name = str(names[label]) if label < len(names) else str(label)
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    return plain(name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…")
+
+
+def plain(name: str) -> str:
+    """A name of somebody's as matplotlib draws it letter by letter, a dollar sign too."""
+    return "".join(letter for letter in name if letter.isprintable()).replace("$", r"\$")
 
 
 @own_style
@@ -225,10 +231,12 @@ def plot_distances(images: Tensor, lpips: LPIPS) -> Figure:
 
 @torch.no_grad()
 def plot_interpolation(model: VAE, digits: Digits, name: str, steps: int = 9) -> Figure:
-    """A row for each two of `digits`: both, and the way between their means; one left has none."""
-    if not (pairs := len(digits.images) // 2):
-        raise ValueError(f"digits has {len(digits.images)} images; two or more are expected")
-    x, labels = in_unit_range(digits.images)[: 2 * pairs], digits.labels[: 2 * pairs]
+    """A row for each two of `digits`: both, and the way between their means.
+
+    One that is left has no row, and one alone is both ends of its own.
+    """
+    some = [part.repeat_interleave(2, 0) if len(part) == 1 else part for part in digits]
+    x, labels = (part[: len(part) // 2 * 2] for part in (in_unit_range(some[0]), some[1]))
     first, second = (Digits(x[k::2], labels[k::2]) for k in (0, 1))
     between = decode_between(model, first, second, torch.linspace(0, 1, steps).tolist())
     rows = torch.stack([first.images, *(images.cpu() for images in between), second.images], 1)

@@ -7,27 +7,25 @@ import warnings
 import zipfile
 import zlib
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from vae_store.files import FileError, as_path
-
-from .progress import Bar
+from .files import FileError, as_path
+from .pixels import of_channels, of_size, read_pictures
 
 FOLDER, FILE = "folder:", "file:"  # what the name of such a data set begins with
-SPLITS = ("train", "test")
+TESTS = "test", "val", "valid", "validation"  # what the folder beside train/ may be called
 TEST_SHARE = 0.1  # of pictures that do not come in train/ and test/
-SPLIT_SEED = 0  # by which, and by their names, they are chosen
+SPLIT_SEED = 0  # by which, and by their names, they are chosen and put in order
 UNREADABLE = 0.01  # share of the pictures from which on it is an error
+MOST_CLASSES = 1000
+NO_DECODER = ("BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS")  # kinds that Pillow only recognises
+UNKNOWN = (".heic", ".heif", ".jxl", ".svg", ".dng", ".cr2", ".nef", ".raw")  # and does not read
 USABLE = range(28, 65, 4)  # sizes that a model can have
 SIZE = 32  # to which pictures are brought where no size is asked for
-LUMA = (19595, 38470, 7471)  # of red, green and blue, in 65536ths (ITU-R BT.601, as Pillow has it)
 
 
 def is_own(dataset: str) -> bool:
@@ -40,31 +38,48 @@ def is_file(dataset: str) -> bool:
     return dataset.startswith(FILE)
 
 
+def dataset_name(dataset: str) -> str:
+    """A data set's name, for titles and folders; of your own pictures, the end of the path."""
+    if not is_own(dataset):
+        return dataset
+    path = Path(dataset.partition(":")[2]).expanduser().absolute().resolve()
+    return path.stem if is_file(dataset) else path.name
+
+
+def same_dataset(dataset: str) -> str:
+    """What two names of one data set share: of your own, its name and not where it lies."""
+    return f"{dataset.partition(':')[0]}:{dataset_name(dataset)}"
+
+
 def find(dataset: str, root: str | Path) -> Path:
     """The path that a data set names; where nothing is there, its last part in `root`."""
     path = as_path(dataset.partition(":")[2], "dataset")
     moved = as_path(root, "root") / path.name
-    return moved if moved.exists() and not path.exists() else path
+    if not path.exists() and not moved.exists():
+        raise FileError(f"{path} does not exist, and {moved} neither (which data_root decides)")
+    return path if path.exists() else moved
 
 
 def load_own(split: str, dataset: str, root: str | Path, size: int | None,
              channels: int | None) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Images, uint8 (N, C, size, size), and labels, int64 (N,), all 0 where there are no classes.
 
+    Their order is that of a draw by their names, so that the first of them are of all classes.
     `size`, `channels`: None: 32, or an archive's own size if a model can have it; grey, if no
     picture has a colour. Raises `FileError` (a `ValueError`) for a path without pictures, and for
     too many that cannot be read.
     """
     path = find(dataset, root)
     if is_file(dataset):
-        images, labels = load_archive(path, split)
+        images, labels, _ = load_archive(path, split)
         usable = images.shape[2] == images.shape[3] and images.shape[2] in USABLE
         images = of_size(images, size or (images.shape[2] if usable else SIZE))
         return of_channels(images, channels), labels
     found = pictures_in(path)
-    classes = sorted({name for part in found.values() for name, _ in part})
-    files = tuple((file, file.stat().st_mtime_ns) for _, file in found[split])
-    images, kept = read_pictures(files, size or SIZE)
+    classes = sorted({name for name, _ in found["train"]})
+    files = tuple((file, changed_at(file)) for _, file in found[split])
+    allowed = int(UNREADABLE * sum(map(len, found.values())))
+    images, kept = read_pictures(files, size or SIZE, allowed)
     labels = torch.tensor([classes.index(name) for name, _ in found[split]])
     return of_channels(images, channels), labels[kept]
 
@@ -75,189 +90,161 @@ def count_own(split: str, dataset: str, root: str | Path) -> int:
     return len(load_archive(path, split)[0] if is_file(dataset) else pictures_in(path)[split])
 
 
-def folder_names(dataset: str, root: str | Path) -> list[str]:
-    """The names of the folders in a folder, which are its classes; or none."""
-    if not dataset.startswith(FOLDER):
-        return []
-    found = pictures_in(find(dataset, root))
-    return sorted({name for part in found.values() for name, _ in part} - {""})
+def own_names(dataset: str, root: str | Path) -> list[str]:
+    """The names of the classes: of the folders, or an archive's numbers if they have gaps."""
+    if is_file(dataset):
+        return load_archive(find(dataset, root), "train")[2]
+    return sorted({name for name, _ in pictures_in(find(dataset, root))["train"]} - {""})
 
 
 def pictures_in(folder: Path) -> dict[str, list[tuple[str, Path]]]:
-    """Class and path of each picture in a folder, for each split, in the order of their names.
+    """Class and path of each picture in a folder, for each split, in the order of their draws.
 
     `folder` holds pictures, or a folder of them for each class, or train/ and test/ of that shape.
+    Raises `FileError` for another shape, and for a test class that is not trained on.
     """
+    folder, inside = _unwrapped(folder)
+    splits = {name.lower(): path for name, path in inside.items()}
+    test = next((splits[name] for name in TESTS if name in splits), None)
+    if "train" in splits and test is not None:
+        parts = {"train": _classes_in(splits["train"]), "test": _classes_in(test)}
+        found = {split: [(name, path) for _, name, path in part] for split, part in parts.items()}
+    else:
+        files = _classes_in(folder)
+        of_test = chosen_for_test([draw for draw, *_ in files], [name for _, name, _ in files])
+        found = {"train": [], "test": []}
+        for (_, name, path), here in zip(files, of_test, strict=True):
+            found["test" if here else "train"].append((name, path))
+    trained = {name for name, _ in found["train"]}
+    if unknown := sorted({name for name, _ in found["test"]} - trained):
+        raise FileError(f"{folder} has no training pictures of the test's class {unknown[0]!r}")
+    if len(trained) > MOST_CLASSES:
+        raise FileError(
+            f"{folder} has {len(trained):,} classes; at most {MOST_CLASSES} are allowed"
+        )
+    return found
+
+
+def _unwrapped(folder: Path) -> tuple[Path, dict[str, Path]]:
+    """A folder and the folders in it; of one that holds nothing but one of classes, the latter."""
     if not folder.is_dir():
         raise FileError(f"{folder} is not a folder; one of pictures is expected")
-    parts = {split: folder / split for split in SPLITS}
-    if all(part.is_dir() for part in parts.values()):
-        return {split: _classes_in(part) for split, part in parts.items()}
-    files = _classes_in(folder)
-    names = [unicodedata.normalize("NFC", file.relative_to(folder).as_posix()) for _, file in files]
-    test = chosen_for_test(names, [name for name, _ in files])
-    chosen = {True: "test", False: "train"}
-    return {
-        chosen[here]: [file for file, of_test in zip(files, test, strict=True) if of_test == here]
-        for here in chosen
-    }
+    while True:
+        inside = [path for path in folder.iterdir() if not _hidden(path.name)]
+        folders = {path.name: path for path in inside if path.is_dir()}
+        if len(inside) != 1 or not folders or not any(p.is_dir() for p in inside[0].iterdir()):
+            return folder, folders
+        folder = inside[0]
 
 
-def _classes_in(folder: Path) -> list[tuple[str, Path]]:
+def _hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX"))
+
+
+def _classes_in(folder: Path) -> list[tuple[float, str, Path]]:
+    """Draw, class and path of each picture in a folder, in the order of the draws."""
     from PIL import Image  # which MNIST does not need
 
-    endings = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    files = [(path.relative_to(folder).parts, path) for path in folder.rglob("*")]
-    files = [(parts, path) for parts, path in files if path.suffix.lower() in endings
-             and not any(part.startswith((".", "__MACOSX")) for part in parts)]  # fmt: skip
-    files = sorted((parts, path) for parts, path in files if path.is_file())
+    kinds = Image.registered_extensions().items()
+    endings = {end for end, kind in kinds if kind in Image.OPEN and kind not in NO_DECODER}
+    files, left_out = [], []
+    for path in _walk(folder):
+        end = path.suffix.lower()
+        (files if end in endings else left_out if end in UNKNOWN else []).append(path)
+    if left_out:
+        text = f"{len(left_out):,} files in {folder} are of a kind that Pillow does not read"
+        warnings.warn(f"{text}, such as {left_out[0].name}", stacklevel=2)
     if not files:
         raise FileError(f"{folder} holds no picture of a kind that Pillow reads")
-    if len({len(parts) > 1 for parts, _ in files}) > 1:
-        loose = next(path.name for parts, path in files if len(parts) == 1)
-        held = f"{folder} holds pictures, such as {loose!r}, beside folders of pictures"
+    loose = [path.name for path in files if path.parent == folder]
+    if 0 < len(loose) < len(files):
+        held = f"{folder} holds pictures, such as {loose[0]!r}, beside folders of pictures"
         raise FileError(f"{held}: one of the two is expected")
-    return [(parts[0] if len(parts) > 1 else "", path) for parts, path in files]
+    found = []
+    for path in files:  # a Mac writes accents in another form than others
+        name = unicodedata.normalize("NFC", path.relative_to(folder).as_posix())
+        found.append((draw(name), "" if loose else name.partition("/")[0], path))
+    return sorted(found)
 
 
-def chosen_for_test(names: list[str], classes: list) -> list[bool]:
-    """Which of some pictures are kept for the test: about a tenth, decided by each one's name.
+def _walk(folder: Path) -> list[Path]:
+    """All files in a folder, and in those that are linked there, none of them twice."""
 
-    So a picture stays where it is when others come or go. Of each class one at least is left to
-    train on, and one at least of all is for the test. Raises `FileError` for a single picture.
+    def stop(error: OSError) -> None:
+        raise FileError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    files, seen = [], set()
+    for place, folders, names in os.walk(folder, onerror=stop, followlinks=True):
+        about = os.stat(place)
+        if (about.st_dev, about.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((about.st_dev, about.st_ino))
+        folders[:] = [name for name in folders if not _hidden(name)]
+        files += [Path(place, name) for name in names if not _hidden(name)]
+    return files
+
+
+def draw(name: str) -> float:
+    """A number in [0, 1) that depends on a picture's name alone."""
+    digest = hashlib.sha256(f"{SPLIT_SEED}/{name}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def changed_at(path: Path) -> int:
+    """When a file was changed, by which it is read again; 0 if that cannot be known."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def chosen_for_test(draws: list[float], classes: list) -> list[bool]:
+    """Which of some pictures are kept for the test: about a tenth, decided by each one's draw.
+
+    So most stay where they are when others come or go. Of each class one at least is left to train
+    on, and one at least of all is for the test. Raises `FileError` for a single picture.
     """
-    if len(names) < 2:
-        raise FileError(f"{len(names)} picture is there; 2 or more are expected")
-    draws = [hashlib.sha256(f"{SPLIT_SEED}/{name}".encode()).digest() for name in names]
-    places = [int.from_bytes(draw[:8], "big") / 2**64 for draw in draws]  # in [0, 1)
+    if len(draws) < 2:
+        raise FileError(f"{len(draws)} picture is there; 2 or more are expected")
     of_class = defaultdict(list)
     for number, name in enumerate(classes):
         of_class[name].append(number)
-    spared = {max(members, key=places.__getitem__) for members in of_class.values()}
-    free = [k for k in range(len(names)) if k not in spared] or list(spared)
-    first = min(free, key=places.__getitem__)
-    return [
-        k == first or (place < TEST_SHARE and k not in spared) for k, place in enumerate(places)
-    ]
+    spared = {max(members, key=draws.__getitem__) for members in of_class.values()}
+    free = [k for k in range(len(draws)) if k not in spared] or list(spared)
+    first = min(free, key=draws.__getitem__)
+    return [k == first or (place < TEST_SHARE and k not in spared) for k, place in enumerate(draws)]
 
 
-@lru_cache(maxsize=2)  # a run, its sharper decoder and its prior read the same ones
-def read_pictures(files: tuple[tuple[Path, int], ...], size: int) -> tuple[Tensor, list[int]]:
-    """Pictures (N, 3, size, size), uint8, and which of the files, paths and times, they are."""
-    from PIL import Image
-
-    def read(file: tuple[Path, int]) -> np.ndarray | Exception:
-        try:
-            return decode(file[0], size)
-        except Exception as error:  # Pillow raises what the damage happens to lead to
-            return error
-
-    images, failed, kept = torch.empty(len(files), 3, size, size, dtype=torch.uint8), [], []
-    what = f"reading {len(files):,} pictures, {images.nbytes / 2**20:,.0f} MB in memory"
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for number, picture in enumerate(Bar(pool.map(read, files), what, total=len(files))):
-            if isinstance(picture, Exception):
-                failed.append(f"{files[number][0]} ({type(picture).__name__}: {picture})")
-                continue
-            images[len(kept)] = torch.from_numpy(picture.transpose(2, 0, 1))
-            kept.append(number)
-    if failed:
-        of = f"{len(failed):,} of {len(files):,} pictures cannot be read"
-        text = f"{of}: {'; '.join(failed[:3])}{'; ...' * (len(failed) > 3)}"
-        if len(failed) > UNREADABLE * len(files):
-            raise FileError(text)
-        warnings.warn(text, stacklevel=2)
-    return images[: len(kept)], kept
-
-
-def read_picture(path: str | Path, shape: tuple[int, int, int]) -> Tensor:
-    """One picture as a model takes it, uint8 (1, *shape), for `model.config.image_shape`.
-
-    Raises `FileError` (a `ValueError`) for a file that cannot be read.
-    """
-    path = as_path(path, "path")
-    try:
-        pixels = torch.tensor(decode(path, shape[1])).movedim(-1, 0)
-    except Exception as error:  # Pillow raises what the damage happens to lead to
-        raise FileError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
-    return of_channels(pixels[None], shape[0])
-
-
-def decode(path: Path, size: int) -> np.ndarray:
-    """A picture's middle square, resized with antialiasing: uint8 (size, size, 3).
-
-    Upright, as the camera meant; on white, where it is transparent; of an animation the first
-    frame; of 16 bits the upper 8.
-    """
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as opened:
-        opened.draft(None, (4 * size, 4 * size))  # of a JPEG, no more than is needed
-        picture = ImageOps.exif_transpose(opened)
-        if picture.mode == "F":
-            raise ValueError("floating-point values, of which none is known to be white")
-        if picture.mode.startswith("I"):
-            values = np.asarray(picture)
-            shift = 8 if picture.mode != "I" or values.max() > 255 else 0
-            picture = Image.fromarray((values >> shift).clip(0, 255).astype(np.uint8))
-        if picture.mode[-1:] in "Aa" or "transparency" in picture.info:
-            picture = picture.convert("RGBA")
-            white = Image.new("RGBA", picture.size, "white")
-            picture = Image.alpha_composite(white, picture)
-        picture = picture.convert("RGB")
-        side = min(picture.size)
-        left, top = ((whole - side) // 2 for whole in picture.size)
-        picture = picture.crop((left, top, left + side, top + side))
-    return np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS))
-
-
-def load_archive(path: Path, split: str) -> tuple[Tensor, Tensor]:
-    """The images of an .npz, uint8 (N, 1 or 3, H, W), and its labels, int64 (N,)."""
+def load_archive(path: Path, split: str) -> tuple[Tensor, Tensor, list[str]]:
+    """Images of an .npz, uint8 (N, 1 or 3, H, W), labels from 0 on, int64 (N,), and their names."""
     try:
         if not zipfile.is_zipfile(path):
-            raise ValueError("it is missing, or not an .npz")
+            raise ValueError("it is no .npz")
         with np.load(path, allow_pickle=False) as archive:
             images = archive["images"]
-            labels = archive["labels"] if "labels" in archive else np.zeros(len(images), np.int64)
+            labels = archive.get("labels")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise FileError(f"{path} cannot be read: {error}") from error
-    shape = images.shape
+    given = f"{images.dtype} {images.shape}"
     if images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and images.shape[-1] in (1, 3):
         images = np.moveaxis(images, -1, 1)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-        given = f"{path} has images {images.dtype} {shape}"
-        raise FileError(f"{given}; uint8 (N, H, W), (N, H, W, 3) or (N, 3, H, W) is expected")
+    fits = images.ndim == 4 and images.shape[1] in (1, 3) and images.size > 0
+    if images.dtype != np.uint8 or not fits:
+        expected = "uint8 (N, H, W), (N, H, W, 3) or (N, 3, H, W) is expected"
+        raise FileError(f"{path} has images {given}; {expected}")
+    labels = np.zeros(len(images), np.int64) if labels is None else labels
     if labels.dtype.kind not in "iu" or labels.shape != (len(images),) or labels.min() < 0:
         given = f"{path} has labels {labels.dtype} {labels.shape}"
         raise FileError(f"{given}; {len(images)} whole numbers from 0 are expected")
-    test = np.array(chosen_for_test([str(k) for k in range(len(images))], labels.tolist()))
-    chosen = test if split == "test" else ~test
-    return torch.from_numpy(images[chosen]), torch.from_numpy(labels[chosen].astype(np.int64))
-
-
-def of_size(images: Tensor, size: int) -> Tensor:
-    """The middle squares of images (N, C, H, W), uint8, resized with antialiasing if need be."""
-    high, wide = images.shape[2:]
-    side = min(high, wide)
-    top, left = (high - side) // 2, (wide - side) // 2
-    images = images[..., top : top + side, left : left + side]
-    if side == size:
-        return images.contiguous()
-    return F.interpolate(images.contiguous(), (size, size), mode="bicubic", antialias=True)
-
-
-def of_channels(images: Tensor, channels: int | None) -> Tensor:
-    """Images (N, 1 or 3, H, W), uint8, in grey or RGB; None: grey if no picture has a colour."""
-    if images.shape[1] == 1:
-        return images if channels != 3 else images.repeat(1, 3, 1, 1)
-    if channels is None:
-        channels = 1 if all((part == part[:, :1]).all() for part in images.split(1000)) else 3
-    if channels == 3:
-        return images
-    red, green, blue = images.int().unbind(1)
-    grey = (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue + 2**15) >> 16
-    return grey[:, None].to(torch.uint8)
+    values, labels = np.unique(labels, return_inverse=True)
+    if len(values) > MOST_CLASSES:
+        raise FileError(f"{path} has {len(values):,} classes; at most {MOST_CLASSES} are allowed")
+    names = [] if values[-1] < len(values) else [str(value) for value in values]
+    draws = [draw(str(k)) for k in range(len(images))]
+    test = np.array(chosen_for_test(draws, labels.tolist()))
+    order = np.argsort(draws)
+    chosen = order[(test if split == "test" else ~test)[order]]
+    return torch.from_numpy(images[chosen]), torch.from_numpy(labels[chosen]), names

@@ -4,6 +4,7 @@ import math
 import numbers
 import operator
 import os
+from collections.abc import Callable
 from dataclasses import Field, asdict, field, fields
 
 import numpy as np
@@ -12,15 +13,16 @@ REMEDY = "name another folder, or delete it"  # where a folder has other setting
 
 
 def option(default, help: str, low=None, high=None, choices: tuple = (), kind: type | None = None,
-           decides: bool = True):  # fmt: skip
+           decides: bool = True, alike: Callable = lambda value: value):  # fmt: skip
     """A dataclass field: what it is, its lowest and highest value, or the values it can have.
 
     Its type is that of `default`, or of what a tuple holds; `kind`, where the default is None.
-    `decides`: whether the result depends on it, so that two values are two settings.
+    `decides`: whether the result depends on it, so that two values are two settings. `alike`: what
+    of a value decides, by which two are compared.
     """
     of = type(default[0] if isinstance(default, tuple) else default)
     limits = {"help": help, "low": low, "high": high, "choices": choices, "kind": kind or of}
-    limits["decides"] = decides
+    limits |= {"decides": decides, "alike": alike}
     return field(default=default, metadata=limits)
 
 
@@ -95,7 +97,11 @@ def config_differences(saved: dict, config) -> list[str]:
     options = [one for kind in kinds for one in options_of(kind)]
     ignored = {one.name for one in options if not one.metadata["decides"]}
     names = [name for name in wanted if name not in ignored | {"model"}]
-    differ = [name for name in names if found[name] != wanted[name]]
+    alike = {one.name: one.metadata["alike"] for one in options}
+    differ = [
+        name for name in names
+        if found[name] != wanted[name] and alike[name](found[name]) != alike[name](wanted[name])
+    ]  # fmt: skip
     return [f"{name} {found[name]!r} there, {wanted[name]!r} here" for name in differ]
 
 

@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from vae_store.pictures import count_own, is_own
+from vae_store.pictures import count_own, dataset_name, is_own, same_dataset
 from vae_store.settings import check_kind, check_options, from_saved, option
 
-from ..data import DATASETS, OWN, check_dataset, dataset_name
+from ..data import DATASETS, OWN, check_dataset
 from ..model import VAEConfig
 from ..perceptual import VARIANTS
 from ..prior import PriorConfig
@@ -62,7 +62,8 @@ class TrainConfig:
 
     budgets: ClassVar = BUDGETS
     model: VAEConfig = field(default_factory=VAEConfig)
-    dataset: str = option("mnist", f"the images: {', '.join(DATASETS)}, or {OWN}")
+    dataset: str = option("mnist", f"the images: {', '.join(DATASETS)}, or {OWN}",
+                          alike=same_dataset)  # fmt: skip
     data_root: str = option("data", "folder of what torchvision downloads", decides=False)
     max_train_images: int | None = left_open("train on the first so many; default: all")
     max_test_images: int | None = left_open("evaluate on the first so many; default: all", 10)
@@ -206,15 +207,16 @@ def with_budget(config, budget: str = "auto", images: int | None = None):
     decided = dict(config.budgets.get(budget, {}))
     if isinstance(config, TrainConfig):
         decided = RECIPES["vector" if config.model.latent_grid == 1 else "map"] | decided
-        if images is None and config.epochs is None and is_own(config.dataset):
+        if images is None and is_own(config.dataset):
             images = count_own("train", config.dataset, config.data_root)
     if images is not None:
         most = config.max_train_images or decided.get("max_train_images") or MNIST_IMAGES
         there = min(images, most)
-        if config.epochs is None:
-            decided["epochs"] = max(1, round(decided["epochs"] * most / there))
         if there < config.batch_size == type(config).batch_size:
             config = replace(config, batch_size=there)
+        if config.epochs is None:
+            whole = max(1, there // config.batch_size) * config.batch_size  # of a pass's batches
+            decided["epochs"] = max(1, round(decided["epochs"] * most / whole))
     return replace(config, **{k: v for k, v in decided.items() if getattr(config, k) is None})
 
 
@@ -226,6 +228,7 @@ def run_name(config: TrainConfig) -> str:
         f"{dataset_name(config.dataset)}_": config.dataset != "mnist",
         f"latent_{model.latent_size}": True,
         f"_grid_{model.latent_grid}": model.latent_grid != model.map_size,
+        f"_size_{model.image_size}": model.image_size not in (28, 32),
         "_conditional": model.num_classes > 0,
         "_autoencoder": not model.variational,
         f"_beta_{config.beta:g}": model.variational and config.beta != TrainConfig.beta,

@@ -56,7 +56,7 @@ def digits_of(vae: VAE, directory: Path, config) -> tuple[Digits, Digits, dict, 
     seen = [part[: of_vae.get("max_train_images")] for part in train_set]
     seen += [part[: of_vae.get("max_test_images")] for part in test_set]
     if metrics.get("data", here := checksum(seen)) != here:
-        given = f"data_root={root!r} is not allowed"
+        given = f"dataset={of_vae['dataset']!r}, data_root={root!r}"
         raise ValueError(f"{given}: there is other data than the VAE was trained on")
     classes = max(int(part.labels.max()) for part in (train_set, test_set)) + 1
     few = Digits(*(part[: config.max_train_images] for part in train_set))

@@ -65,13 +65,12 @@ class Machine(Accelerator):
     def track(self, name: str, directory: Path, settings: dict) -> None:
         """Have what `log` is given sent to a tracker of this name too, or to none if it is "no".
 
-        TensorBoard's files go to `directory`/logs. Raises `ValueError` if it is not installed.
+        TensorBoard's files go to `directory`/logs.
         """
         if name == "no":
             return
-        if not (found := filter_trackers(name, directory)):
-            raise ValueError(f"log_with={name!r} is not allowed: its package is not installed")
-        self.log_with, self.project_configuration.logging_dir = found, str(directory)
+        self.log_with = filter_trackers(name, directory)
+        self.project_configuration.logging_dir = str(directory)
         kept = {k: v if isinstance(v, bool | int | float | str) else str(v)
                 for k, v in settings.items()}  # fmt: skip
         self.init_trackers("logs", kept)
@@ -100,6 +99,12 @@ class Machine(Accelerator):
         """Autocast to bf16 where that is used; fp16 would lose the small gradients of LPIPS."""
         here = self.mixed_precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=here)
+
+
+def check_tracker(name: str) -> None:
+    """Raise `ValueError` for a tracker whose package is not installed."""
+    if name != "no" and not filter_trackers(name, "."):
+        raise ValueError(f"log_with={name!r} is not allowed: its package is not installed")
 
 
 def choose_precision(requested: str) -> str:

@@ -23,7 +23,7 @@ from .config import PriorTrainConfig, with_budget
 from .isolation import Seeded, apart
 from .latents import OF_OWN_IMAGES, check_same_vae, digits_of, encode, finished_vae, vae_hash
 from .loop import Loop, complete
-from .machine import Machine, peak_memory_mb, seeded_generator
+from .machine import Machine, check_tracker, peak_memory_mb, seeded_generator
 
 REMEDY = f"delete {folder.PRIOR_METRICS_NAME}, prior.json and prior.safetensors"
 WHAT = "its prior"
@@ -75,6 +75,7 @@ class PriorTrainer(Loop):
     checkpoint_name = PRIOR_CHECKPOINT_NAME
 
     def __init__(self, vae: VAE, directory: Path, config: PriorTrainConfig):
+        check_tracker(config.log_with)
         train_set, test_set, metrics, classes = digits_of(vae, directory, config)
         self.dataset = metrics["config"]["dataset"]
         if config.model.num_classes == PriorConfig.num_classes:

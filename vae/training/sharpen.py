@@ -23,7 +23,7 @@ from .config import SharpenConfig, with_budget
 from .isolation import Seeded, apart
 from .latents import check_same_vae, digits_of, encode, finished_vae, vae_hash
 from .loop import complete
-from .machine import Machine
+from .machine import Machine, check_tracker
 from .optimizer import plateau
 from .run_loop import RunLoop
 
@@ -77,6 +77,7 @@ class SharpenTrainer(RunLoop):
     what = "sharpening of a decoder"
 
     def __init__(self, vae: VAE, source: Path, run_dir: Path, config: SharpenConfig):
+        check_tracker(config.log_with)
         train_set, test_set, before, classes = digits_of(vae, source, config)
         super().__init__(config, run_dir, Machine(config.mixed_precision), *train_set, *test_set)
         self.schedule = plateau(config.warmup, config.fall, self.total_steps)

@@ -25,7 +25,7 @@ from .config import TrainConfig, with_budget
 from .couplings import fit_couplings
 from .isolation import Seeded, apart
 from .loop import complete
-from .machine import Machine
+from .machine import Machine, check_tracker
 from .run_loop import RunLoop
 
 
@@ -59,6 +59,7 @@ class Trainer(RunLoop):
     """One training of a VAE. The method is `training_step` in `vae/training/step.py`."""
 
     def __init__(self, config: TrainConfig, run_dir: str | Path):
+        check_tracker(config.log_with)
         config, machine = with_budget(config), Machine(config.mixed_precision)
         self.train_set = self._load(config, machine, "train", config.max_train_images)
         config = config.fitted(self.train_set.images)
