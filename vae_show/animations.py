@@ -16,8 +16,9 @@ from vae.data import Digits
 from vae.model import VAE
 from vae_store.files import write_atomically
 
-from .figures import DPI, class_name, decode_between, draw_tiles, on_sphere, own_style, plot_grid
+from .figures import DPI, decode_between, draw_tiles, on_sphere, own_style, plot_grid
 from .frames import Frames
+from .names import class_name
 
 # Ten colours that stay apart for colour-blind readers on white (after Paul Tol's "muted").
 COLOURS = ("#332288", "#88ccee", "#44aa99", "#117733", "#999933",

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from vae.model import VAEConfig
 from vae_store.settings import from_saved
 
-from .figures import TITLES, describe
+from .figures import TITLES
+from .names import describe
 
 DATASETS = {"mnist": "ylecun/mnist", "fashion_mnist": "zalando-datasets/fashion_mnist"}  # there
 DIGITS = {"mse": 5, "ssim": 4, "psnr": 2, "lpips": 5, "kl": 1, "neg_elbo": 1}  # of a table

@@ -18,13 +18,15 @@ from torch import Tensor
 from vae.checks import check_images, gaussian
 from vae.data import Digits, in_unit_range
 from vae.metrics import mse
-from vae.model import VAE, VAEConfig
+from vae.model import VAE
 from vae.perceptual import LPIPS
 from vae.prior import LatentPrior
 from vae_store.files import write_atomically
-from vae_store.pictures import dataset_name
 
 from .frames import flat
+from .names import class_name
+from .names import dataset_name as dataset_name  # where the notebooks find these two
+from .names import describe as describe
 
 DPI = 100
 ROUNDING = 1e-4  # of a value: less is no change, as of a rate that stays
@@ -49,7 +51,6 @@ TITLES = {  # of the curves, with units
 }
 ONE_AT_A_TIME = threading.RLock()  # of threads that draw: they share one style
 MOST_ROWS = 30  # of classes in one picture
-LONGEST_NAME = 16  # letters of a class
 LOGARITHMIC = ("mse", "lpips", "perceptual", "adaptive_weight", "penalty_weight")
 
 
@@ -62,23 +63,6 @@ def own_style(function: Callable) -> Callable:
             return function(*args, **kwargs)
 
     return styled
-
-
-def describe(config: VAEConfig, dataset: str) -> str:
-    """ "latent size 2 on 7×7", and the data set if it is not MNIST, for titles."""
-    shape = f"latent size {config.latent_size} on {config.latent_grid}×{config.latent_grid}"
-    return shape + ("" if dataset == "mnist" else f", {plain(dataset_name(dataset))}")
-
-
-def class_name(label: int, names: Sequence[str] = ()) -> str:
-    """What a class is called in pictures: its number, if it has no name; a long one is cut."""
-    name = str(names[label]) if label < len(names) else str(label)
-    return plain(name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…")
-
-
-def plain(name: str) -> str:
-    """A name of somebody's as matplotlib draws it letter by letter, a dollar sign too."""
-    return "".join(letter for letter in name if letter.isprintable()).replace("$", r"\$")
 
 
 @own_style

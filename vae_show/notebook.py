@@ -26,7 +26,8 @@ from vae.model import VAE, VAEConfig
 from vae.prior import LatentPrior
 from vae.training.config import BUDGETS, TrainConfig, with_budget
 
-from .figures import describe, plot_digits, plot_manifold, plot_samples, to_png
+from .figures import plot_digits, plot_manifold, plot_samples, to_png
+from .names import describe
 from .run import Run
 from .showcase import NO_ASSETS, REFERENCE, SHARPENED, SHIPPED, asset
 
