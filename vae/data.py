@@ -86,8 +86,7 @@ def check_dataset(dataset: str) -> None:
 
 def class_names(dataset: str, root: str | Path = "data") -> list[str]:
     """The names of a data set's classes, if they have some: of a folder, those of its folders."""
-    own = pictures.own_names(dataset, root) if pictures.is_own(dataset) else []
-    return own or CLASSES.get(dataset, "").split()
+    return pictures.own_names(dataset, root) or CLASSES.get(dataset, "").split()
 
 
 def scale_images(images: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ class VAEConfig:
         object.__setattr__(self, "posterior", chosen if self.coupling_count else "diagonal")
 
     def _decide(self, grid: int) -> None:
-        """Size and channels of images, which go by each other's and MNIST's where they are None."""
+        """Size and channels of images where they are None; `left_open` names them for `fitted`."""
         channels, size, _ = MNIST_SHAPE
         chosen = {"image_channels": channels, "image_size": 4 * grid if grid > 1 else size}
         left_open = {name for name in (*chosen, "latent_grid") if getattr(self, name) is None}
@@ -81,7 +81,6 @@ class VAEConfig:
             given = f"latent_grid={grid} is not allowed with image_size={self.image_size}"
             raise ValueError(f"{given}: 1, or a quarter of it, {self.image_size // 4}")
         object.__setattr__(self, "latent_grid", grid or self.image_size // 4)
-        # no setting, but what `fitted` may still decide
         object.__setattr__(self, "left_open", left_open - ({"image_size"} if grid > 1 else set()))
 
     def fitted(self, channels: int | None, size: int) -> "VAEConfig":

@@ -85,9 +85,7 @@ class LatentPrior(Pretrained):
         check_floats(z, "z", ("B", *self.latent_shape), values)
         check_floats(t, "t", (z.shape[0],), values)
         labels = as_labels(labels, z.shape[0], self.config.num_classes + 1, values)
-        waves = time_waves(t.float()).to(
-            self.position
-        )  # in half precision they would be too coarse
+        waves = time_waves(t.float()).to(self.position)  # first in float32, which is fine enough
         embedding = self.time_embedding(waves) + self.class_embedding(labels.to(waves.device))
         x, embedding = self.conv_in(z.to(self.position)) + self.position, F.silu(embedding)
         for block in self.blocks:

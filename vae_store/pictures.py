@@ -92,6 +92,8 @@ def count_own(split: str, dataset: str, root: str | Path) -> int:
 
 def own_names(dataset: str, root: str | Path) -> list[str]:
     """The names of the classes: of the folders, or an archive's numbers if they have gaps."""
+    if not is_own(dataset):
+        return []
     if is_file(dataset):
         return load_archive(find(dataset, root), "train")[2]
     return sorted({name for name, _ in pictures_in(find(dataset, root))["train"]} - {""})
