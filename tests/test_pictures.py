@@ -443,13 +443,17 @@ def test_a_folder_gets_all_that_mnist_gets(pets, tmp_path, capsys):
     assert (tmp_path / "vector" / "sharp" / "digits.png").is_file()
 
 
+def short(folder, **options):
+    """The settings of a short training on a folder, by MSE and KL."""
+    few = {"w_perceptual": 0, "lpips_images": 0, "frames": 3, "early_evaluations": 0}
+    return vae.TrainConfig(
+        vae.VAEConfig(channels=SMALL), dataset=f"folder:{folder}", **(few | options)
+    )
+
+
 def test_pictures_without_classes_train_too(tmp_path):
     fill(tmp_path / "pictures", 40)
-    config = vae.TrainConfig(
-        vae.VAEConfig(channels=SMALL), dataset=f"folder:{tmp_path / 'pictures'}", epochs=1,
-        batch_size=16, w_perceptual=0, lpips_images=0, frames=3, early_evaluations=0,
-    )  # fmt: skip
-    run = vae.train(config, tmp_path / "run")
+    run = vae.train(short(tmp_path / "pictures", epochs=1, batch_size=16), tmp_path / "run")
     assert run.model.config.image_shape == (1, 32, 32)
     assert "classes" not in run.metrics
     assert len(run.frames.classes) == min(10, run.metrics["test"]["images"])
@@ -458,11 +462,7 @@ def test_pictures_without_classes_train_too(tmp_path):
 
 def test_two_pictures_train(tmp_path):
     fill(tmp_path / "two", 2)
-    config = vae.TrainConfig(
-        vae.VAEConfig(channels=SMALL), dataset=f"folder:{tmp_path / 'two'}", epochs=60,
-        batch_size=1, w_perceptual=0, lpips_images=0, frames=3, early_evaluations=0,
-    )  # fmt: skip
-    run = vae.train(config, tmp_path / "run")
+    run = vae.train(short(tmp_path / "two", epochs=60, batch_size=1), tmp_path / "run")
     steps = [row["step"] for row in run.metrics["history"]["test"]]
     assert steps == list(range(3, 61, 3))  # at most 25 evaluations, and one at the end
     assert {"latent.gif", "reconstruction.gif"} <= {
@@ -498,10 +498,7 @@ def test_images_stay_where_they_are_if_a_gpus_memory_is_too_small_for_them(
     from vae.training.vae import Trainer
 
     monkeypatch.setattr(machine.Machine, "device", DEVICE)
-    config = vae.TrainConfig(
-        vae.VAEConfig(channels=SMALL), dataset=f"folder:{pets}", epochs=1, batch_size=16,
-        w_perceptual=0, lpips_images=0, frames=3,
-    )  # fmt: skip
+    config = short(pets, epochs=1, batch_size=16)
     taken = []
     for memory in (10**9, 10**5):
         monkeypatch.setattr(machine, "device_memory", lambda device, memory=memory: memory)

@@ -65,12 +65,12 @@ def load_digits(split: str, dataset: str = "mnist", root: str | Path = "data", *
     size = None if size is None else as_count(size, "size", 8)
     if channels not in (None, 1, 3):
         raise ValueError(f"channels={channels!r} is not allowed: 1, 3 or None")
+    if pictures.is_own(dataset):
+        return Digits(*pictures.load_own(split, dataset, root, size, channels))
     if dataset == "mnist":
         images = _read_idx(MNIST_FOLDER / f"{SPLITS[split]}-images-idx3-ubyte.gz")
         labels = _read_idx(MNIST_FOLDER / f"{SPLITS[split]}-labels-idx1-ubyte.gz").long()
         images = images.view(-1, *MNIST_SHAPE)
-    elif pictures.is_own(dataset):
-        images, labels = pictures.load_own(split, dataset, root, size, channels)
     else:
         images, labels = _load_from_torchvision(split, dataset, as_path(root, "root"))
     if channels is not None:

@@ -56,7 +56,8 @@ def find(dataset: str, root: str | Path) -> Path:
     path = as_path(dataset.partition(":")[2], "dataset")
     moved = as_path(root, "root") / path.name
     if not path.exists() and not moved.exists():
-        raise FileError(f"{path} does not exist, and {moved} neither (which data_root decides)")
+        where = f"{path} does not exist, and {moved} neither (which data_root decides)"
+        raise FileError(f"dataset={dataset!r} is not allowed: {where}")
     return path if path.exists() else moved
 
 
@@ -120,11 +121,14 @@ def pictures_in(folder: Path) -> dict[str, list[tuple[str, Path]]]:
     trained = {name for name, _ in found["train"]}
     if unknown := sorted({name for name, _ in found["test"]} - trained):
         raise FileError(f"{folder} has no training pictures of the test's class {unknown[0]!r}")
-    if len(trained) > MOST_CLASSES:
-        raise FileError(
-            f"{folder} has {len(trained):,} classes; at most {MOST_CLASSES} are allowed"
-        )
+    check_count(folder, len(trained))
     return found
+
+
+def check_count(path: Path, classes: int) -> None:
+    """Raise `FileError` for more classes than a model can have."""
+    if classes > MOST_CLASSES:
+        raise FileError(f"{path} has {classes:,} classes; at most {MOST_CLASSES} are allowed")
 
 
 def _unwrapped(folder: Path) -> tuple[Path, dict[str, Path]]:
@@ -149,11 +153,9 @@ def _classes_in(folder: Path) -> list[tuple[float, str, Path]]:
 
     kinds = Image.registered_extensions().items()
     endings = {end for end, kind in kinds if kind in Image.OPEN and kind not in NO_DECODER}
-    files, left_out = [], []
-    for path in _walk(folder):
-        end = path.suffix.lower()
-        (files if end in endings else left_out if end in UNKNOWN else []).append(path)
-    if left_out:
+    there = _walk(folder)
+    files = [path for path in there if path.suffix.lower() in endings]
+    if left_out := [path for path in there if path.suffix.lower() in {*UNKNOWN} - endings]:
         text = f"{len(left_out):,} files in {folder} are of a kind that Pillow does not read"
         warnings.warn(f"{text}, such as {left_out[0].name}", stacklevel=2)
     if not files:
@@ -242,8 +244,7 @@ def load_archive(path: Path, split: str) -> tuple[Tensor, Tensor, list[str]]:
         given = f"{path} has labels {labels.dtype} {labels.shape}"
         raise FileError(f"{given}; {len(images)} whole numbers from 0 are expected")
     values, labels = np.unique(labels, return_inverse=True)
-    if len(values) > MOST_CLASSES:
-        raise FileError(f"{path} has {len(values):,} classes; at most {MOST_CLASSES} are allowed")
+    check_count(path, len(values))
     names = [] if values[-1] < len(values) else [str(value) for value in values]
     draws = [draw(str(k)) for k in range(len(images))]
     test = np.array(chosen_for_test(draws, labels.tolist()))

@@ -12,8 +12,6 @@ from ..data import BATCH, Digits, batches, load_digits, scale_images
 from ..model import VAE
 from .loop import checksum
 
-OF_OWN_IMAGES = "classes", "train_images"  # what the metrics say of your own pictures
-
 
 def finished_vae(directory: Path, remedy: str) -> VAE:
     """The VAE in `directory`. Raises `ValueError`, with a `remedy`, if its training was cut off."""
@@ -22,6 +20,11 @@ def finished_vae(directory: Path, remedy: str) -> VAE:
         held = f"directory={str(directory)!r} holds a VAE whose training was cut off"
         raise ValueError(f"{held}: finish it first (--resume), or {remedy}")
     return vae
+
+
+def of_own_images(metrics: dict) -> dict:
+    """What the metrics of a VAE say of your own pictures, which is said of what follows it too."""
+    return {key: metrics[key] for key in ("classes", "train_images") if key in metrics}
 
 
 def vae_hash(directory: Path) -> str:

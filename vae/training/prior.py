@@ -21,7 +21,7 @@ from ..prior import LatentPrior, PriorConfig
 from . import step
 from .config import PriorTrainConfig, with_budget
 from .isolation import Seeded, apart
-from .latents import OF_OWN_IMAGES, check_same_vae, digits_of, encode, finished_vae, vae_hash
+from .latents import check_same_vae, digits_of, encode, finished_vae, of_own_images, vae_hash
 from .loop import Loop, complete
 from .machine import Machine, check_tracker, peak_memory_mb, seeded_generator
 
@@ -97,7 +97,7 @@ class PriorTrainer(Loop):
         shared = self.prepare({"prior": self.prior}, {"optimizer": config.learning_rate})
         self.network, self.optimizer = shared
         self.metrics["vae"] = vae_hash(directory)
-        self.metrics |= {key: metrics[key] for key in OF_OWN_IMAGES if key in metrics}
+        self.metrics |= of_own_images(metrics)
         self.metrics["parameters"] = sum(p.numel() for p in self.prior.parameters())
 
     def select(self, index: Tensor) -> tuple[Tensor, ...]:

@@ -21,7 +21,7 @@ from ..model import VAE
 from . import step
 from .config import SharpenConfig, with_budget
 from .isolation import Seeded, apart
-from .latents import check_same_vae, digits_of, encode, finished_vae, vae_hash
+from .latents import check_same_vae, digits_of, encode, finished_vae, of_own_images, vae_hash
 from .loop import complete
 from .machine import Machine, check_tracker
 from .optimizer import plateau
@@ -98,9 +98,7 @@ class SharpenTrainer(RunLoop):
         self.memory["perceptual"] = torch.zeros((), dtype=torch.float32, device=self.device)
         self.networks = step.Networks(*shared, self.load_lpips(), self.memory, config, self.machine)
         self.metrics |= {"config": before["config"], "sharpen": asdict(config)}
-        self.metrics |= {
-            name: before[name] for name in ("classes", "train_images") if name in before
-        }
+        self.metrics |= of_own_images(before)
         self.metrics["vae"] = vae_hash(source)
         self.keep_measured(before["test"])
         self.frames = Frames(self.test_set, FRAMED)
