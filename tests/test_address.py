@@ -8,7 +8,7 @@ import sys
 import nbformat
 import pytest
 import yaml
-from address import NAMING, PLACEHOLDER, branch, read_remote, stamp, stamped
+from address import NAMING, PLACEHOLDER, branch, page, read_remote, stamp, stamped
 from common import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -44,6 +44,7 @@ def test_everything_that_names_the_old_address_names_the_new_one(copy):
     assert {"pyproject.toml", "README.md", "notebooks/vae_latent_4.ipynb"} <= names
     for name, text in after.items():
         assert f"/{old}" not in text, name
+        assert f"//{page(old)}/" not in text, name
         places = rf"github(?:\.com)?/{re.escape(old)}"
         assert len(re.findall(places, before[name])) == text.count("/some-body/their.vae")
         assert set(re.findall(r"their\.vae/blob/([^/]+)/", text)) <= {"their-main"}, name
@@ -77,6 +78,44 @@ def test_an_address_is_only_itself(copy):
     for odd in ("", "a b", "-x", "a/$(b)"):
         with pytest.raises(ValueError, match=r"^branch=.* is not allowed: letters"):
             stamp("C/D", odd, copy)
+
+
+LINKS = '[A](https://{0}/), https://{0}/?run=latent_2#z <https://{0}> "//{0}" https://{0}.\r\n'
+OTHERS = "https://A.github.io/B-more/ https://xA.github.io/B/ https://x.A.github.io/B/ A.B/B "
+OTHERS += "https://A.github.io/other/ https://A.github.io/B.x https://github.com/X/A.github.io "
+OTHERS += "https://me.github.io/other/ https://Axgithub.io/B/ https://github.com/X/me.github.io "
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [("Some-body/their.vae", "Some-body.github.io/their.vae"), ("me/me.github.io", "me.github.io"),
+     ("Me/me.github.io", "Me.github.io"), ("me/you.github.io", "me.github.io/you.github.io")],
+)  # fmt: skip
+def test_links_to_the_published_page_follow_the_address_and_come_back(address, shown, copy):
+    stamp("A/B", None, copy)
+    for name in ("README.md", "docs/how-to.md", "notebooks/vae_latent_4.ipynb"):
+        (copy / name).write_bytes((OTHERS + LINKS.format("A.github.io/B")).encode())
+    before = texts(copy)
+    stamp(address, None, copy)
+    after = texts(copy)
+    for name in ("README.md", "docs/how-to.md", "notebooks/vae_latent_4.ipynb"):
+        assert after[name] == OTHERS + LINKS.format(shown)
+    assert f'Explorer = "https://{shown}/"' in after["pyproject.toml"]
+    stamp(address, None, copy)
+    assert texts(copy) == after
+    stamp("C/D", None, copy)
+    assert (copy / "README.md").read_bytes().decode() == OTHERS + LINKS.format("C.github.io/D")
+    stamp("A/B", None, copy)
+    assert texts(copy) == before
+
+
+def test_deeper_links_are_stamped_and_those_below_a_bare_host_are_other_repositories(copy):
+    stamp("A/B", None, copy)
+    (copy / "README.md").write_text("https://A.github.io/B/models/index.json")
+    stamp("C/C.github.io", None, copy)
+    assert (copy / "README.md").read_text() == "https://C.github.io/models/index.json"
+    stamp("A/B", None, copy)
+    assert (copy / "README.md").read_text() == "https://C.github.io/models/index.json"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@
     python tools/address.py OWNER/REPO --branch B  # as .github/workflows/address.yml does
 
 Address and branch stand in `[project.urls]` of `pyproject.toml`. Links of the README, of the pages
-and of the notebooks are changed as text: what the notebooks' cells printed stays.
+and of the notebooks, to the repository and to the page that it publishes, are changed as text: what
+the notebooks' cells printed stays.
 """
 
 import argparse
@@ -36,6 +37,13 @@ def branch(root: Path = ROOT) -> str:
     )[1]
 
 
+def page(address: str) -> str:
+    """Where GitHub publishes what OWNER/REPO has, written as given: a host's name knows no case."""
+    owner, name = address.split("/")
+    host = f"{owner}.github.io"
+    return host if name.lower() == host.lower() else f"{host}/{name}"
+
+
 def of_remote(root: Path = ROOT) -> str | None:
     """OWNER/REPO of the checkout's `origin`, if that is on GitHub."""
     command = ["git", "-C", str(root), "remote", "get-url", "origin"]
@@ -62,9 +70,13 @@ def stamp(new: str, onto: str | None = None, root: Path = ROOT) -> list[Path]:
             f"branch={onto!r} is not allowed: letters, digits and ./@+#-_ are expected"
         )
     old, changed = re.escape(stamped(root)), []
+    shown = page(stamped(root))
+    deeper = "" if "/" in shown else "/?"  # below a bare host lie the owner's other repositories
+    published = rf"//{re.escape(shown)}(?!{deeper}[\w-]|\.\w)"
     for path in sorted(path for pattern in NAMING for path in root.glob(pattern)):
         text = path.read_bytes().decode()  # as it is, line ends too
         now = re.sub(rf"(github(?:\.com)?/){old}(?![\w-]|\.(?!git\b)\w)", rf"\g<1>{new}", text)
+        now = re.sub(published, f"//{page(new)}", now)
         if onto:
             ours = rf"(github(?:\.com)?/{re.escape(new)}/blob/){BRANCH}(?=/(?:{FOLDERS})/)"
             now = re.sub(ours, rf"\g<1>{onto}", now)
