@@ -1,5 +1,6 @@
 """The repository's address, wherever it is pushed to; and the forge's workflows."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +13,12 @@ from address import NAMING, PLACEHOLDER, branch, page, read_remote, stamp, stamp
 from common import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+ON_DEFAULT = "github.ref == format('refs/heads/{0}', github.event.repository.default_branch)"
+MAY = {  # what jobs may do, beside reading the repository
+    ("address.yml", "stamp"): {"contents": "write"},
+    ("pages.yml", "ask"): {"pages": "read"},
+    ("pages.yml", "deploy"): {"pages": "write", "id-token": "write"},
+}
 
 
 @pytest.fixture
@@ -160,10 +167,9 @@ def test_workflows_pin_their_actions_and_ask_for_little(path):
     text = path.read_text("utf-8")
     workflow = yaml.safe_load(text)
     assert workflow["permissions"] == {}, "of all jobs: none"
-    for job in workflow["jobs"].values():
+    for name, job in workflow["jobs"].items():
         assert job["timeout-minutes"] <= 60
-        wanted = {"contents": "write" if path.name == "address.yml" else "read"}
-        assert job["permissions"] == wanted
+        assert job["permissions"] == MAY.get((path.name, name), {"contents": "read"})
         for step in job["steps"]:
             assert re.fullmatch(
                 r"actions/[\w-]+@[0-9a-f]{40}", step.get("uses", f"actions/x@{40 * 'a'}")
@@ -173,20 +179,60 @@ def test_workflows_pin_their_actions_and_ask_for_little(path):
         assert (ROOT / script).is_file()
 
 
+def workflow_of(name):
+    """A workflow, from its file."""
+    return yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text("utf-8"))
+
+
 def test_the_stamp_cannot_start_itself_and_runs_on_the_default_branch_alone():
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "address.yml").read_text("utf-8"))
+    workflow = workflow_of("address.yml")
     (job,) = workflow["jobs"].values()
-    whole = "github.ref == format('refs/heads/{0}', github.event.repository.default_branch)"
-    assert job["if"] == whole  # a tag may have the branch's name
+    assert job["if"] == ON_DEFAULT  # whole: a tag may have the branch's name
     assert "secrets" not in str(workflow)  # its own token, whose pushes start nothing
     commit = job["steps"][-1]["run"]
     assert commit.startswith("git diff --quiet && exit 0")
 
 
+def test_the_page_is_published_from_the_default_branch_alone_and_where_that_is_switched_on():
+    jobs = workflow_of("pages.yml")["jobs"]
+    ask, build, deploy = jobs["ask"], jobs["build"], jobs["deploy"]
+    assert ask["if"] == ON_DEFAULT
+    assert ask["outputs"] == {"source": "${{ steps.ask.outputs.source }}"}
+    assert [step["id"] for step in ask["steps"]] == ["ask"]
+    assert (build["needs"], deploy["needs"]) == ("ask", "build")
+    assert build["if"] == "needs.ask.outputs.source == 'workflow'"
+    assert "if" not in deploy  # runs if what it needs succeeded, and was not left out
+    make, upload = build["steps"][-2:]
+    assert make["run"] == "make explorer-page"  # which makes .venv with what is in it already
+    assert "\n.venv/bin/python -m pip install torch torchvision " in build["steps"][-3]["run"]
+    assert upload["with"] == {"path": "explorer/dist"}
+    assert deploy["environment"]["name"] == "github-pages"
+
+
+@pytest.mark.unix
+@pytest.mark.parametrize(
+    ("gh", "source"),
+    [("echo workflow", "workflow"), ("echo legacy", "legacy"),
+     ("echo '{\"message\": \"Not Found\"}'; exit 1", "none")],
+)  # fmt: skip
+def test_where_the_page_cannot_be_published_the_owner_is_told_what_to_choose(gh, source, tmp_path):
+    (step,) = workflow_of("pages.yml")["jobs"]["ask"]["steps"]
+    (tmp_path / "gh").write_text(f"#!/bin/sh\n[ $2 = repos/A/B/pages ] || exit 2\n{gh}\n")
+    (tmp_path / "gh").chmod(0o755)
+    values = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "GITHUB_REPOSITORY": "A/B"}
+    values["GITHUB_OUTPUT"] = str(tmp_path / "output")
+    command = ["bash", "--noprofile", "--norc", "-e", "-c", step["run"]]  # as GitHub calls it
+    said = subprocess.run(command, env=values, capture_output=True, text=True, check=True).stdout
+    assert (tmp_path / "output").read_text() == f"source={source}\n"
+    told = "::warning title=Nothing was published::Choose Settings > Pages > Build and deployment"
+    told += " > Source: GitHub Actions, then run this workflow again.\n"
+    assert said == ("" if source == "workflow" else told)
+
+
 def test_ci_covers_the_oldest_and_the_newest_python_and_three_systems():
     project = (ROOT / "pyproject.toml").read_text("utf-8")
     named = re.findall(r"Python :: (3\.\d+)", project)
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8"))
+    workflow = workflow_of("ci.yml")
     linux, others = workflow["jobs"]["linux"], workflow["jobs"]["others"]
     assert linux["strategy"]["matrix"]["python"] == [named[0], named[-1]]
     assert f'requires-python = ">={named[0]}"' in project
