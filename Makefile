@@ -26,7 +26,7 @@ explorer: explorer-page ## build the page in which latents can be walked, and se
 
 # The same without serving it. With `-o install BIN=...` it takes an environment that is there.
 explorer-page: install explorer/node_modules/.package-lock.json
-	$(BIN)/python tools/explorer.py
+	$(BIN)/python tools/explorer_models.py
 	$(NPM) run build
 
 explorer/node_modules/.package-lock.json: explorer/package.json explorer/package-lock.json | node
@@ -60,4 +60,4 @@ notebooks: install ## write the notebooks and the README's tables again, with th
 
 clean: ## remove the virtual environment, the page and caches, not the runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
-	rm -rf explorer/node_modules explorer/dist explorer/public/models
+	rm -rf explorer/node_modules explorer/dist explorer/public

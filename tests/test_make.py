@@ -81,7 +81,7 @@ def test_the_page_is_set_up_exported_and_built_and_only_then_served(page):
     assert found.returncode == 0, found.stderr
     ci, *rest = said
     assert ci.startswith("npm ci ")
-    assert rest == ["python tools/explorer.py", "npm run build", "npm run preview"]
+    assert rest == ["python tools/explorer_models.py", "npm run build", "npm run preview"]
     assert page()[0] == rest[:2]  # without `npm ci`, for which nothing changed
 
 
@@ -122,21 +122,18 @@ def test_the_environments_own_node_goes_before_the_machines(page, machine):
 
 
 def test_what_vite_asks_for_is_what_the_makefile_checks():
-    lock = ROOT / LOCK
-    if not lock.exists():
-        pytest.skip("there is no page")
-    vite = json.loads(lock.read_text("utf-8"))["packages"]["node_modules/vite"]
+    vite = json.loads((ROOT / LOCK).read_text("utf-8"))["packages"]["node_modules/vite"]
     assert vite["engines"]["node"] == "^20.19.0 || >=22.12.0", "see `node` in the Makefile"
 
 
 def test_clean_leaves_of_the_page_only_its_sources(page, machine):
     page()
-    for name in ("dist", "public/models", "src"):
+    for name in ("dist", "public", "src"):
         (machine.here / "explorer" / name).mkdir(parents=True)
     machine.run("make", "clean")
     left = {path.relative_to(machine.here).as_posix() for path in machine.here.rglob("*")}
     assert {"explorer/package.json", LOCK, "explorer/src"} <= left
-    assert not {"explorer/node_modules", "explorer/dist", "explorer/public/models"} & left
+    assert not {"explorer/node_modules", "explorer/dist", "explorer/public"} & left
     ignored = (ROOT / ".gitignore").read_text("utf-8").splitlines()
     cleaned = re.search(r"rm -rf (explorer/.*)", (ROOT / "Makefile").read_text("utf-8"))[1]
     assert {f"{name}/" for name in cleaned.split()} <= set(ignored)

@@ -1,7 +1,7 @@
 """Each variational autoencoder beside the same network as a plain one.
 
-The plain ones are trained in `runs/results/autoencoder`, and not shipped; the others are those of
-`assets/`. Both are measured into `assets/autoencoder.json`.
+The plain ones of one vector for an image are in `assets/`, for the page in `explorer/`; that of a
+grid is in `runs/results`. All are measured into `assets/autoencoder.json`.
 """
 
 import itertools
@@ -21,6 +21,9 @@ from vae_store.folder import read_metrics
 # The variational one of each pair is shipped.
 PAIRS = {"2 on 1x1": "global_2", "4 on 1x1": "global_4", "16 on 1x1": "global_16",
          "4 on 7x7": "latent_4"}  # fmt: skip
+PLAIN = {pair: like.replace("global", "plain") for pair, like in PAIRS.items()
+         if "1x1" in pair}  # fmt: skip
+BARE = "*.png", "*.gif", "*.npz"  # what is not shipped of a plain one
 KINDS = {"plain": "o--", "variational": "o-"}  # and their lines
 DRAWN, DRAWN_PAIR = 40, "16 on 1x1"  # digits that are shown, and whose
 ABOUT = ("config", "environment", "test")  # kept of a run's metrics
@@ -31,19 +34,25 @@ MEASURE_SECONDS = 100
 
 def folders() -> dict[str, tuple[Path, Path]]:
     """The two folders of each pair: the plain autoencoder and the variational one."""
-    plain = RUNS / "autoencoder"
-    return {pair: (plain / pair, ASSETS / like) for pair, like in PAIRS.items()}
+    place = {pair: ASSETS if pair in PLAIN else RUNS for pair in PAIRS}
+    return {k: (place[k] / run_name(k), ASSETS / like) for k, like in PAIRS.items()}
+
+
+def run_name(pair: str) -> str:
+    """Of the pair's plain one."""
+    return PLAIN.get(pair, f"autoencoder/{pair}")
 
 
 def runs() -> dict[str, str]:
     """The training of each plain one: as the other of the pair, but without the KL."""
     flags = {pair: models.runs()[like] for pair, like in PAIRS.items()}
-    return {f"autoencoder/{k}": f"{v} --no-variational --beta 0" for k, v in flags.items()}
+    return {run_name(k): f"{v} --no-variational --beta 0" for k, v in flags.items()}
 
 
 def parts() -> list[Part]:
     """The trainings, what is measured of each pair's two models, and the picture."""
-    found = [training(name, flags, FULL_SECONDS) for name, flags in runs().items()]
+    keep = {name: partial(models.publish, leave_out=BARE) for name in PLAIN.values()}
+    found = [training(name, flags, FULL_SECONDS, keep.get(name)) for name, flags in runs().items()]
     for pair, both in folders().items():
         for kind, folder in zip(KINDS, both, strict=True):
             name, weights = f"autoencoder/{pair}/{kind}", [JUDGE, folder / VAE.weights_name]

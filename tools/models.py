@@ -46,11 +46,11 @@ def parts() -> list[Part]:
     return found
 
 
-def publish(name: str) -> None:
-    """Copy a finished run to `assets/`."""
+def publish(name: str, leave_out: tuple[str, ...] = ()) -> None:
+    """Copy a finished run to `assets/`, but for files of these patterns."""
     target, whole = ASSETS / name, ASSETS / f".{name}"
     shutil.rmtree(whole, ignore_errors=True)
-    shutil.copytree(RUNS / name, whole, ignore=shutil.ignore_patterns(".*"))
+    shutil.copytree(RUNS / name, whole, ignore=shutil.ignore_patterns(".*", *leave_out))
     shutil.rmtree(target, ignore_errors=True)
     whole.rename(target)
 

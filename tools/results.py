@@ -12,13 +12,14 @@ from datetime import timedelta
 
 import autoencoder
 import comparisons
+import explorer_models
 import generation
 import models
 import terms
 from common import Part, slowness
 
-MODULES = (models, comparisons, generation, terms, autoencoder)
-ORDER = ("train", "sharpen", "train a prior", "measure", "draw")
+MODULES = (models, comparisons, generation, terms, autoencoder, explorer_models)
+ORDER = ("train", "sharpen", "train a prior", "measure", "draw", "list")
 
 
 def all_parts() -> list[Part]:

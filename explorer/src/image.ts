@@ -1,0 +1,108 @@
+// Images of 28 x 28: on a canvas, in an address, and made of a drawing as MNIST made its own.
+import { PIXELS } from "./maths";
+
+export type Point = { x: number; y: number };
+const [SIZE, BOX, WIDTH, FINE] = [28, 20, 2.6, 8]; // pixels; of a stroke; parts of a pixel's side
+
+export function paint(canvas: HTMLCanvasElement, image: ArrayLike<number>, from = 0): void {
+  const data = new ImageData(SIZE, SIZE);
+  for (let i = 0; i < PIXELS; i++) {
+    data.data.fill((image[from + i] + 1) * 127.5, 4 * i, 4 * i + 3);
+    data.data[4 * i + 3] = 255;
+  }
+  canvas.getContext("2d")!.putImageData(data, 0, 0);
+}
+
+export function makeCanvas(label: string): HTMLCanvasElement {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [SIZE, SIZE];
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", label);
+  return canvas;
+}
+
+/** Bytes, 0 to 255, as an image in [-1, 1]. */
+export const scale = (bytes: ArrayLike<number>): Float32Array => Float32Array.from(bytes, (value) => value / 127.5 - 1);
+
+/** A test digit as the catalog has it. */
+export const unpackDigit = (text: string): Float32Array => scale(Uint8Array.from(atob(text), (char) => char.charCodeAt(0)));
+
+/**
+ * An image of lines, in [-1, 1]: their longer side fills 20 pixels, and the centre of their mass lies
+ * in the middle of 28 x 28 (LeCun et al. 1998, section III-A). Null where there is nothing drawn.
+ */
+export function normalise(lines: Point[][]): Float32Array | null {
+  const points = lines.flat();
+  if (!points.length) return null;
+  const [xs, ys] = [points.map((p) => p.x), points.map((p) => p.y)];
+  const [left, top] = [Math.min(...xs), Math.min(...ys)];
+  const [width, height] = [Math.max(...xs) - left, Math.max(...ys) - top];
+  const factor = (BOX - WIDTH) / Math.max(width, height, 1); // a stroke is as wide as it is, however large the drawing
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = SIZE * FINE;
+  const context = canvas.getContext("2d", { willReadFrequently: true })!;
+  const place = (p: Point) => [
+    (SIZE / 2 + (p.x - left - width / 2) * factor) * FINE,
+    (SIZE / 2 + (p.y - top - height / 2) * factor) * FINE,
+  ] as const;
+  drawLines(context, lines.map((line) => line.map((p) => ({ x: place(p)[0], y: place(p)[1] }))), WIDTH * FINE, "#fff");
+  const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+  const bytes = new Float32Array(PIXELS);
+  for (let i = 0; i < data.length / 4; i++) {
+    const [row, column] = [Math.floor(i / canvas.width), i % canvas.width];
+    bytes[Math.floor(row / FINE) * SIZE + Math.floor(column / FINE)] += data[4 * i + 3] / FINE ** 2;
+  }
+  return scale(centre(bytes));
+}
+
+/** Move an image of bytes by whole pixels until the centre of its mass is at pixel (14, 14). */
+export function centre(bytes: Float32Array): Float32Array {
+  let [mass, x, y] = [0, 0, 0];
+  bytes.forEach((value, i) => {
+    mass += value;
+    x += value * (i % SIZE);
+    y += value * Math.floor(i / SIZE);
+  });
+  const [right, down] = [Math.round(SIZE / 2 - x / mass), Math.round(SIZE / 2 - y / mass)];
+  return bytes.map((_, i) => {
+    const [row, column] = [Math.floor(i / SIZE) - down, (i % SIZE) - right];
+    const inside = row >= 0 && row < SIZE && column >= 0 && column < SIZE;
+    return inside ? bytes[row * SIZE + column] : 0;
+  });
+}
+
+export function drawLines(context: CanvasRenderingContext2D, lines: Point[][], width: number, colour: string): void {
+  Object.assign(context, { lineWidth: width, lineCap: "round", lineJoin: "round", strokeStyle: colour });
+  for (const line of lines) {
+    context.beginPath();
+    context.moveTo(line[0].x, line[0].y);
+    for (const point of line) context.lineTo(point.x, point.y); // of one point, a dot
+    context.stroke();
+  }
+}
+
+/** A drawing in 16 greys as text for an address: two pixels a byte, without the empty rows around it. */
+export function pack(image: Float32Array): string {
+  const grey = Array.from(image, (value) => Math.round((value + 1) * 7.5));
+  const rows = Array.from({ length: SIZE }, (_, row) => grey.slice(row * SIZE, (row + 1) * SIZE));
+  const first = Math.max(rows.findIndex((row) => row.some(Boolean)), 0);
+  const last = Math.max(rows.findLastIndex((row) => row.some(Boolean)), first);
+  const drawn = rows.slice(first, last + 1).flat();
+  const bytes = [first, ...Array.from({ length: drawn.length / 2 }, (_, i) => 16 * drawn[2 * i] + drawn[2 * i + 1])];
+  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}
+
+/** What `pack` made, or null where it made it not. */
+export function unpack(text: string): Float32Array | null {
+  try {
+    const bytes = Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (char) => char.charCodeAt(0));
+    const drawn = bytes.slice(1).flatMap((byte) => [byte >> 4, byte & 15]);
+    const start = bytes[0] * SIZE;
+    if (start + drawn.length > PIXELS || drawn.length < SIZE) return null;
+    const image = new Float32Array(PIXELS).fill(-1);
+    drawn.forEach((grey, i) => (image[start + i] = grey / 7.5 - 1));
+    return image;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,58 @@
+// The page: the catalog of models, and each part when it is first looked at.
+import { address, getJson, withTerms, type Catalog } from "./catalog";
+import { fail, get } from "./dom";
+import { imageOf, startDraw } from "./draw";
+import { startFlow } from "./flow";
+import * as maths from "./maths";
+import * as models from "./models";
+import { current, set } from "./state";
+import { startWalk } from "./walk";
+
+const PARTS: Record<string, (catalog: Catalog) => void> = { draw: startDraw, walk: startWalk, flow: startFlow };
+
+async function start(): Promise<void> {
+  const catalog = await getJson<Catalog>("index.json");
+  const plane = withTerms(catalog.models.filter((model) => model.plane), "all");
+  if (plane) get("band").style.backgroundImage = `url("${address(plane.plane!.file)}")`;
+  link(catalog);
+  Object.assign(window, { explorer: { catalog, imageOf, ...maths, ...models } }); // for the curious, in the console
+  const { part } = current();
+  const seen = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      seen.unobserve(target);
+      PARTS[target.id](catalog);
+    }
+  });
+  const middle = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) if (isIntersecting) set({ part: target.id });
+  }, { rootMargin: "-45% 0px -50% 0px" });
+  if (part !== "draw") get(part).scrollIntoView();
+  for (const id of Object.keys(PARTS)) {
+    seen.observe(get(id));
+    middle.observe(get(id));
+  }
+  for (const anchor of document.querySelectorAll<HTMLAnchorElement>("a[data-part]")) {
+    anchor.addEventListener("click", (event) => {
+      event.preventDefault();
+      get(anchor.dataset.part!).scrollIntoView({ behavior: "smooth" });
+    });
+  }
+}
+
+/** Links to the repository: the one on whose pages this stands, or else the one that built it. */
+function link(catalog: Catalog): void {
+  const owner = /^([\w-]+)\.github\.io$/i.exec(location.hostname)?.[1];
+  const name = location.pathname.split("/")[1] || `${owner}.github.io`;
+  const repository = owner ? `${owner}/${name}` : catalog.repository;
+  if (repository === "OWNER/REPO") return; // nobody has published it yet
+  for (const anchor of document.querySelectorAll<HTMLAnchorElement>("a[data-link]")) {
+    anchor.href = `https://github.com/${repository}${anchor.dataset.link}`;
+  }
+  const colab = document.createElement("a");
+  colab.href = `https://colab.research.google.com/github/${repository}/blob/${catalog.branch}/notebooks/vae_latent_2_on_1x1.ipynb`;
+  colab.textContent = "Train such a model yourself, in Colab.";
+  get("links").append(colab);
+}
+
+start().catch((error) => fail(get("failure"), new Error(`The models cannot be loaded: ${error instanceof Error ? error.message : error}.`)));

@@ -1,0 +1,302 @@
+"""Write what the page in `explorer/` loads: the models of `assets/`, ten digits, the decoded plane.
+
+    python tools/explorer_models.py [--out explorer/public/models]
+
+`assets/explorer.json`, which `tools/results.py` writes, lists the models. A weight is stored in 8
+bits, in steps of its channel's own, and computed with in float32: see docs/explorer.md. What was
+made of the same models is not made again.
+"""
+
+import argparse
+import base64
+import gzip
+import io
+import json
+import shutil
+from pathlib import Path
+
+import address
+import numpy as np
+import torch
+from common import ASSETS, JUDGE, ROOT, Part, fingerprint, read_json
+from PIL import Image
+from torch import Tensor, nn
+
+from vae import VAE, LatentPrior, VAEConfig, load_digits, scale_images
+from vae.judge import Judge
+from vae.onnx_export import Part as File
+from vae.onnx_export import Velocity, to_onnx
+from vae_store.files import sha256, write_atomically, write_json
+from vae_store.folder import METRICS_NAME
+from vae_store.settings import from_saved
+
+OUT = ROOT / "explorer" / "public" / "models"
+LIST, INDEX = ASSETS / "explorer.json", "index.json"
+STEPS, FINE = 90, 400  # from 0 to a channel's largest weight; couplings add up their errors
+LEAST = 512  # weights of a tensor that is rounded to them; smaller ones are kept in float16
+SIDE, EXTENT = 25, 3.0  # images along the plane's edge; where it ends, in standard deviations
+DOTS = 1000  # test digits on the plane
+
+
+class Encode(File):
+    """`image` to the Gaussian that the encoder gives: `mean` and `logvar`, (N, C, G, G)."""
+
+    def forward(self, image: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        model, token = self.network, self.network.class_token(label, image.shape[0])
+        mean = model.encoder(image, token).chunk(2, dim=1)[0]
+        return mean, model.encode(image, label).gaussian.logvar
+
+
+class Decode(File):
+    """`code`, as couplings leave it, (N, C, G, G), to `image`, (N, 1, 28, 28) in [-1, 1]."""
+
+    def forward(self, code: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.network.decoder(code, self.network.class_token(label, code.shape[0]))
+
+
+class Couple(File):
+    """Both ways: `code` to `latent` and `log_det`, and `z` to `u`; (N, C, 1, 1), log_det (N,)."""
+
+    def forward(self, code: Tensor, z: Tensor, label: Tensor | None = None) -> tuple[Tensor, ...]:
+        token = self.network.class_token(label, code.shape[0])
+        return *self.network.couplings.inverse(code, token), self.network.couplings(z, token)
+
+
+class Read(File):
+    """`image` to `logits`, (N, 10)."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.network(image)
+
+
+def models() -> dict[str, dict]:
+    """The models that the page shows, by their folder in `assets/`, the fewest numbers first.
+
+    They are those of MNIST with one vector for an image, and the smallest of those with a grid. Of
+    those that are told the digit, it is the one that was trained with all terms.
+    """
+    found = {}
+    for folder in sorted(ASSETS.iterdir()):
+        metrics = read_json(folder / METRICS_NAME)
+        shipped = (folder / VAE.weights_name).is_file() and "test" in metrics
+        if not shipped or metrics.get("config", {}).get("dataset") != "mnist":
+            continue
+        config, settings = from_saved(VAEConfig, metrics["config"]["model"]), metrics["config"]
+        lpips_or_gan = settings["w_perceptual"] or settings["w_adversarial"]
+        terms = "all" if lpips_or_gan or "sharpen" in metrics else "kl"
+        found[folder.name] = {
+            "size": config.latent_size, "grid": config.latent_grid,
+            "numbers": config.latent_values, "classes": config.num_classes,
+            "terms": terms if config.variational else "plain",
+            "mse": metrics["test"]["mean"]["mse"],
+            "kl": metrics["test"]["kl"] if config.variational else None,
+        }  # fmt: skip
+    on_a_grid = [row["numbers"] for row in found.values() if row["grid"] > 1]
+    small = {k: v for k, v in found.items() if v["grid"] == 1 or v["numbers"] == min(on_a_grid)}
+    shown = {k: v for k, v in small.items() if not v["classes"] or v["terms"] == "all"}
+    return dict(sorted(shown.items(), key=lambda item: (item[1]["numbers"], item[0])))
+
+
+def parts() -> list[Part]:
+    """The list, made anew when a model came or went."""
+
+    def done() -> bool:
+        return read_json(LIST) == models()
+
+    return [Part("list", "explorer", 1, done, lambda: write_json(LIST, models()))]
+
+
+def round_weights(network: nn.Module) -> nn.Module:
+    """Round the weights to what the files hold, in place: see `step`."""
+    for name, weight in network.named_parameters():
+        coupled = name.startswith("couplings")
+        if weight.ndim > 1 and weight.numel() >= LEAST:
+            largest = weight.data.abs().amax(tuple(range(1, weight.ndim)), keepdim=True)
+            step = largest.clamp_min(1e-12) / (FINE if coupled else STEPS)
+            weight.data = (weight.data / step).round() * step
+        elif not coupled:
+            weight.data = weight.data.half().float()
+    return network
+
+
+def pack(model: bytes) -> bytes:
+    """An ONNX file with its rounded weights as whole numbers, which are scaled when it is loaded.
+
+    Loses nothing: a weight that is no whole number of its channel's steps stays as it is.
+    """
+    import onnx
+
+    whole = onnx.load_from_string(model)
+    graph, kept, scaling = whole.graph, [], []
+    for tensor in graph.initializer:
+        found, name = split(onnx.numpy_helper.to_array(tensor)), tensor.name
+        kept += [onnx.numpy_helper.from_array(part, f"{name}.{key}") for key, part in found.items()]
+        scaling += restoring(name, found)
+        kept += [] if found else [tensor]
+    content = {"initializer": kept, "node": [*scaling, *graph.node]}
+    for field, values in content.items():
+        graph.ClearField(field)
+        getattr(graph, field).extend(values)
+    onnx.checker.check_model(whole, full_check=True)
+    return whole.SerializeToString()
+
+
+def split(weights: np.ndarray) -> dict[str, np.ndarray]:
+    """`low` and `step`, whose product `weights` are, channel by channel; {} if they are not so.
+
+    Of more than 8 bits there is `high` too, in units of `base`: bytes apart are smaller in a zip.
+    What float16 can hold is `low` alone.
+    """
+    if weights.dtype != np.float32 or weights.ndim == 0:
+        return {}
+    if np.array_equal(half := weights.astype(np.float16), weights):
+        return {"low": half}
+    for steps, axis in ((steps, axis) for steps in (STEPS, FINE) for axis in range(weights.ndim)):
+        others = tuple(other for other in range(weights.ndim) if other != axis)
+        step = np.abs(weights).max(others, keepdims=True) / np.float32(steps)
+        count = weights / np.where(step, step, 1)
+        if weights.size >= LEAST and np.abs(count - count.round()).max() < 1e-3:
+            count = count.round().astype(np.int16)
+            if steps == STEPS:
+                return {"low": count.astype(np.int8), "step": step}
+            low, high = (count & 255).astype(np.uint8), (count >> 8).astype(np.int8)
+            return {"low": low, "high": high, "base": np.array(256, np.float32), "step": step}
+    return {}
+
+
+def restoring(name: str, parts: dict[str, np.ndarray]) -> list:
+    """The nodes that make a weight of its `split` parts: (low + base * high) * step, or low."""
+    from onnx import TensorProto, helper
+
+    if not parts:
+        return []
+    counted = f"{name}.low.float" if "step" in parts else name
+    found = [helper.make_node("Cast", [f"{name}.low"], [counted], to=TensorProto.FLOAT)]
+    if "high" in parts:
+        high, low, counted = f"{name}.high.float", counted, f"{name}.count"
+        found.append(helper.make_node("Cast", [f"{name}.high"], [high], to=TensorProto.FLOAT))
+        found.append(helper.make_node("Mul", [high, f"{name}.base"], [f"{high}.based"]))
+        found.append(helper.make_node("Add", [low, f"{high}.based"], [counted]))
+    if "step" in parts:
+        found.append(helper.make_node("Mul", [counted, f"{name}.step"], [name]))
+    return found
+
+
+def model_files(model: VAE, prior: LatentPrior | None, made: dict[str, bytes]) -> dict[str, bytes]:
+    """A model's files, by what they do. `made`: earlier ones, by their weights, and these after it.
+
+    A sharpened model has the encoder and the couplings of the one before.
+    """
+    z, label = torch.zeros(2, *model.config.latent_shape), {}
+    if model.config.num_classes:
+        label = {"label": torch.zeros(2, dtype=torch.int64)}
+    image = {"image": torch.zeros(2, *model.config.image_shape)}
+    found = {"encoder": (Encode(model), image | label, ["mean", "logvar"]),
+             "decoder": (Decode(model), {"code": z} | label, ["image"])}  # fmt: skip
+    if len(model.couplings):
+        both = {"code": z, "z": z.clone()} | label  # one tensor would be taken for one input
+        found["couplings"] = Couple(model), both, ["latent", "log_det", "u"]
+    if prior is not None:
+        at = {"latent": z, "t": torch.zeros(2), "label": torch.zeros(2, dtype=torch.int64)}
+        found["prior"] = Velocity(prior), at, ["velocity", "mean", "std"]
+    for name, part in found.items():
+        state = (prior if name == "prior" else model).state_dict()
+        used = (name, "class_embedding") if name != "prior" else ""
+        weights = [w.contiguous().numpy().tobytes() for k, w in state.items() if k.startswith(used)]
+        key = sha256(b"".join([name.encode(), *weights]))
+        if key not in made:
+            made[key] = pack(to_onnx(*part))
+        found[name] = made[key]
+    return found
+
+
+def load(folder: Path) -> tuple[VAE, LatentPrior | None]:
+    """A model and its learned prior, if it has one, with weights as the page has them."""
+    prior = None
+    if (folder / LatentPrior.weights_name).is_file():
+        prior = round_weights(LatentPrior.from_pretrained(folder))
+    return round_weights(VAE.from_pretrained(folder)), prior
+
+
+def judge() -> Judge:
+    """The judge, with weights as the page has them."""
+    return round_weights(Judge.from_pretrained())
+
+
+@torch.no_grad()
+def plane(model: VAE) -> tuple[bytes, dict]:
+    """The plane of two numbers, decoded, as a PNG; its edges, and where test digits lie on it."""
+    images, labels = load_digits("test")
+    codes = torch.cat([model.encode(part).mean for part in scale_images(images).split(1000)])
+    codes = codes.flatten(1)
+    if model.config.variational:
+        edges = torch.tensor([[-EXTENT, EXTENT]] * 2)
+    else:  # nothing holds the codes near N(0, I)
+        edges = codes.quantile(torch.tensor([0.005, 0.995]), dim=0).T
+    across, down = (torch.linspace(*edge.tolist(), 2 * SIDE + 1)[1::2] for edge in edges)
+    z = torch.stack(torch.meshgrid(across, down.flip(0), indexing="xy"), -1).view(-1, 2, 1, 1)
+    tiles = model.decode(z).view(SIDE, SIDE, 28, 28).permute(0, 2, 1, 3).reshape(SIDE * 28, -1)
+    picture = Image.fromarray(((tiles + 1) * 127.5).round().byte().numpy()).quantize(16)
+    picture.save(buffer := io.BytesIO(), "PNG", optimize=True)
+    codes, labels = codes[:DOTS].tolist(), labels[:DOTS].tolist()
+    dots = [[round(x, 2), round(y, 2), label] for (x, y), label in zip(codes, labels, strict=True)]
+    return buffer.getvalue(), {"edges": edges.tolist(), "side": SIDE, "dots": dots}
+
+
+@torch.no_grad()
+def spread(model: VAE, label: Tensor | None) -> dict[str, list[float]]:
+    """Mean and standard deviation of each number of the codes of test digits, in z."""
+    digits = load_digits("test")
+    some = None if label is None else digits.labels[:DOTS]
+    z = model.encode(scale_images(digits.images[:DOTS]), some).mean.flatten(1)
+    return {"mean": z.mean(0).tolist(), "std": z.std(0).tolist()}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=OUT, help="folder (default: %(default)s)")
+    out = parser.parse_args(arguments).out
+    sources = [Path(__file__), LIST, JUDGE]
+    listed = read_json(LIST)
+    for name in listed:
+        sources += sorted((ASSETS / name).glob("*.safetensors"))
+    made_of = fingerprint(*sources)
+    if read_json(out / INDEX).get("made_of") == made_of:
+        print(f"{out} is of these models already")
+        return
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+
+    def keep(content: bytes, ending: str) -> dict:
+        """Write a file under the name of its content, so that what two models share is one."""
+        name = f"{sha256(content)[:12]}.{ending}"
+        write_atomically(out / name, content)
+        return {"file": name, "bytes": len(content)}
+
+    def keep_model(content: bytes) -> dict:
+        return keep(gzip.compress(content, 9, mtime=0), "onnx.gz")
+
+    rows, made = [], {}
+    for name, row in listed.items():
+        model, prior = load(ASSETS / name)
+        files = {k: keep_model(v) for k, v in model_files(model, prior, made).items()}
+        row = {"name": name} | row | {"posterior": model.config.posterior, "files": files}
+        if prior:
+            row["prior"] = {"steps": prior.config.steps, "guidance": prior.config.guidance}
+        if row["numbers"] == 2 and not row["classes"]:
+            picture, about = plane(model)
+            dots = keep(json.dumps(about, separators=(",", ":")).encode(), "json")
+            row["plane"] = keep(picture, "png") | {"about": dots}
+        rows.append(row | spread(model, row["classes"] or None))
+        print(name, {k: file["bytes"] for k, file in files.items()}, flush=True)
+    images, labels = load_digits("test")
+    first = [images[(labels == digit).nonzero()[0, 0]] for digit in range(10)]
+    digits = [base64.b64encode(image.numpy().tobytes()).decode() for image in first]
+    read = to_onnx(Read(judge()), {"image": torch.zeros(2, 1, 28, 28)}, ["logits"])
+    index = {"made_of": made_of, "judge": keep_model(pack(read)), "digits": digits, "models": rows,
+             "repository": address.stamped(), "branch": address.branch()}  # fmt: skip
+    write_json(out / INDEX, index, indent=None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Open the built page of `explorer/` in a Chromium: draw its picture, measure it.
+
+    make explorer-page
+    python tools/explorer_page.py    # writes assets/explorer.gif and prints sizes and times
+
+Needs playwright, and a Chromium of the system's.
+"""
+
+import contextlib
+import functools
+import http.server
+import io
+import itertools
+import math
+import shutil
+import statistics
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from common import ASSETS, ROOT
+from PIL import Image
+
+BUILT = ROOT / "explorer" / "dist"
+BROWSERS = "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
+VIEW = {"width": 1180, "height": 560}
+CLIP = {"x": 0, "y": 0, "width": 1140, "height": 390}  # of the part in which one draws
+WIDE = 760  # pixels of the picture
+STROKES = [  # a 4, which becomes a 9
+    [(0.42, 0.2), (0.3, 0.5), (0.62, 0.5)],
+    [(0.56, 0.3), (0.56, 0.82)],
+    [(0.42, 0.2), (0.56, 0.3)],
+]
+PAUSE = 8  # frames after a stroke
+HOLD, LAST = 90, 1800  # ms that a frame is shown
+MOVES = 60  # of a drag that is timed
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@contextlib.contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """The address of a server of a folder, which sends no more headers than a forge's pages do."""
+    handler = functools.partial(Quiet, directory=folder)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+
+
+@contextlib.contextmanager
+def browser(executable: str) -> Iterator:
+    """A Chromium. As root, in a container, there is no sandbox to be had."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+
+
+def wait_until_ready(page) -> None:
+    """Until every model of the first part has drawn."""
+    page.wait_for_selector(".column")
+    page.wait_for_function("!document.querySelector('.waiting')")
+
+
+def look(page, part: str) -> None:
+    """Scroll to a part, whose models are then loaded, and wait until its image is there."""
+    page.eval_on_selector(f"#{part}", "one => one.scrollIntoView()")
+    words = {"walk": "#here-words", "flow": "#flow-words"}[part]
+    page.wait_for_function("id => /ead as/.test(document.querySelector(id).textContent)", arg=words)
+
+
+def places(page, points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points in shares of the pad's width and height, as the mouse needs them."""
+    box = page.locator("#pad").bounding_box()
+    return [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+
+
+def record(page) -> list[Image.Image]:
+    """Pictures of somebody who draws a 4 and makes it a 9."""
+    page.set_viewport_size(VIEW)
+    page.eval_on_selector(".draw", "one => scrollTo(0, one.offsetTop - 12)")
+    clip, frames = CLIP | {"x": max(page.locator(".draw").bounding_box()["x"] - 12, 0)}, []
+
+    def shoot() -> None:
+        page.wait_for_timeout(120)
+        with Image.open(io.BytesIO(page.screenshot(clip=clip))) as image:
+            size = WIDE, round(image.height * WIDE / image.width)
+            frames.append(image.convert("RGB").resize(size, Image.Resampling.LANCZOS))
+
+    for stroke in STROKES:
+        points = places(page, stroke)
+        page.mouse.move(*points[0])
+        page.mouse.down()
+        for (x, y), end in itertools.pairwise(points):
+            parts = max(math.ceil(math.dist((x, y), end) / 16), 1)
+            for share in (part / parts for part in range(1, parts + 1)):
+                page.mouse.move(x + share * (end[0] - x), y + share * (end[1] - y))
+                shoot()
+        page.mouse.up()
+        frames += frames[-1:] * PAUSE
+    return frames
+
+
+def write_gif(frames: list[Image.Image], path: Path) -> None:
+    """The frames, with one palette for all, so that what stands still costs nothing."""
+    palette = frames[-1].quantize(64)
+    first, *others = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
+    times = [HOLD] * len(others) + [LAST]
+    first.save(path, save_all=True, append_images=others, duration=times, loop=0)
+
+
+def redraws(page) -> dict[str, float]:
+    """The median of the milliseconds that a redraw takes, by model, while somebody drags."""
+    look(page, "walk")
+    found = {}
+    for at in ("2", "4", "16"):
+        page.evaluate("performance.clearMeasures()")
+        page.locator(f"#spaces input[value='{at}']").check()
+        page.wait_for_function(
+            "n => document.querySelectorAll('#sliders input').length === n", arg=int(at)
+        )
+        box = page.locator("#sliders input").first.bounding_box()
+        high = box["y"] + box["height"] / 2
+        page.mouse.move(box["x"] + 20, high)
+        page.mouse.down()
+        for step in range(MOVES):
+            page.mouse.move(box["x"] + 20 + (box["width"] - 40) * step / MOVES, high)
+            page.wait_for_timeout(16)
+        page.mouse.up()
+        entries = "performance.getEntriesByType('measure').map((one) => [one.name, one.duration])"
+        times = [time for name, time in page.evaluate(entries) if name.startswith("redraw")]
+        found[f"{at} numbers, {len(times)} redraws"] = statistics.median(times)
+    return found
+
+
+def main() -> None:
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not (BUILT / "index.html").is_file() or executable is None:
+        raise SystemExit("this needs a built page (make explorer-page) and a Chromium")
+    size = {path: path.stat().st_size for path in BUILT.rglob("*") if path.is_file()}
+    packed = {path for path in size if path.suffix == ".gz"}
+    print(f"page without runtime and models: {sum(size[p] for p in size.keys() - packed):,} bytes; "
+          f"runtime and models: {sum(size[p] for p in packed):,}")  # fmt: skip
+    with serve(BUILT) as url, browser(executable) as chromium:
+        page = chromium.new_page(viewport=VIEW)
+        page.goto(url)
+        wait_until_ready(page)
+        print(
+            f"all of the first part drawn after {page.evaluate('performance.now()') / 1000:.1f} s"
+        )
+        frames = record(page)
+        write_gif(frames, ASSETS / "explorer.gif")
+        print(f"assets/explorer.gif: {len(frames)} frames")
+        for name, median in redraws(page).items():
+            print(f"{name}: {median:.1f} ms in the median")
+
+
+if __name__ == "__main__":
+    main()
