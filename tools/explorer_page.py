@@ -69,8 +69,10 @@ def wait_until_ready(page) -> None:
 
 
 def look(page, part: str) -> None:
-    """Scroll to a part, whose models are then loaded, and wait until its image is there."""
+    """Scroll to a part, whose models are then loaded, and wait until its images are there."""
     page.eval_on_selector(f"#{part}", "one => one.scrollIntoView()")
+    if part == "draw":
+        return wait_until_ready(page)
     words = {"walk": "#here-words", "flow": "#flow-words"}[part]
     page.wait_for_function("id => /ead as/.test(document.querySelector(id).textContent)", arg=words)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
-from address import branch, stamped
+from address import branch, page, stamped
 from common import ROOT
 from models import SHIPPED_BETA
 from nbclient import NotebookClient
@@ -46,7 +46,8 @@ def generate(name: str) -> nbformat.NotebookNode:
     size, grid, beta = NOTEBOOKS[name]
     values = {"name": name, "size": size, "grid": grid, "beta": beta, "values": size * grid**2}
     values |= EMOJI if name == "own_images" else DIGITS
-    for word, value in ({"repository": stamped(), "branch": branch()} | values).items():
+    of_all = {"repository": stamped(), "branch": branch(), "page": page(stamped())}
+    for word, value in (of_all | values).items():
         text = text.replace("{{" + word + "}}", str(value))
     notebook = jupytext.reads(text, fmt="md")
     notebook.metadata = nbformat.from_dict(METADATA)

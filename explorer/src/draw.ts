@@ -13,6 +13,8 @@ const WORDS: Record<Terms, string> = {
   all: "With the perceptual and the adversarial term too: a digit again, from the same numbers. Its error is larger, since it has to guess.",
 };
 
+export const TERMS: Record<Terms, string> = { plain: "MSE alone", kl: "MSE + KL", all: "all four terms" };
+
 /** The image that a state shows, in [-1, 1]; at the start's, where it shows none. */
 export function imageOf(catalog: Catalog, x: string): Float32Array {
   const drawn = x.length > 1 ? unpack(x) : null;

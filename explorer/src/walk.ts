@@ -1,7 +1,7 @@
 // The second part: places in the latent space, and the images that are there.
 import { address, getJson, shapeKey, shapes, withTerms, type Catalog, type Model, type Plane } from "./catalog";
 import { choice, fail, get, make, reading } from "./dom";
-import { imageOf } from "./draw";
+import { imageOf, TERMS } from "./draw";
 import { makeCanvas, paint } from "./image";
 import { normals, slerp } from "./maths";
 import { decode, encode, judge, latest, type Posterior } from "./models";
@@ -54,6 +54,7 @@ export function startWalk(catalog: Catalog): void {
       const own = await posterior(one, x);
       const z = chosen.length === one.numbers ? chosen : inUnits(one, own.z).map(near);
       sliders(one, z);
+      get("walk-terms").textContent = `Trained with ${TERMS[one.terms]}${one.terms === current().terms ? ", as chosen above" : ""}.`;
       plane(one, z, own);
       const at = fromUnits(one, z);
       const images = one.classes
