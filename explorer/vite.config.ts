@@ -8,6 +8,10 @@ const wasm = createRequire(import.meta.url).resolve("onnxruntime-web/ort-wasm-si
 mkdirSync("public/runtime", { recursive: true });
 writeFileSync("public/runtime/ort.wasm.gz", gzipSync(readFileSync(wasm), { level: 9 }));
 
+// OWNER/REPO, and the branch to which links lead, from the one place where they stand.
+const project = readFileSync("../pyproject.toml", "utf8");
+const [, repository, branch] = /^Notebooks = "https:\/\/github\.com\/([^/]+\/[^/]+)\/blob\/(.+)\/notebooks\/"$/m.exec(project)!;
+
 /** Leave out the copy that the library refers to and the page never asks for. */
 const once: Plugin = {
   name: "one-runtime",
@@ -19,6 +23,7 @@ const once: Plugin = {
 export default defineConfig({
   base: "./", // wherever the page is put
   appType: "mpa", // a file that is missing is an error, and not the page
+  define: { __REPOSITORY__: JSON.stringify(repository), __BRANCH__: JSON.stringify(branch) },
   plugins: [once],
   worker: { format: "es", plugins: () => [once] },
   build: { target: "es2022", assetsInlineLimit: 0 },

@@ -12,7 +12,7 @@ from helpers import FINISHED, make, small_prior
 
 import vae
 
-SLOW = ("test_results", "test_reliability", "test_notebooks", "test_processes", "test_training",
+SLOW = ("test_explorer", "test_results", "test_reliability", "test_notebooks", "test_processes", "test_training",
         "test_export")  # fmt: skip
 
 

@@ -164,16 +164,11 @@ def test_every_file_gives_in_node_what_pytorch_gives(folder, index, packages):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@torch.no_grad()
 def test_rounded_weights_change_no_digit(name):
-    (x, labels), judge = given(), Judge.from_pretrained()
-    model, ours = vae.VAE.from_pretrained(ASSETS / name), as_the_page_has_it(name)
-    told = labels if model.config.num_classes else None
-    before, after = (m.decode(m.encode(x, told).mean, told) for m in (model, ours))
-    assert (before - after).abs().mean() < 0.01  # of 2, from black to white
-    assert abs(vae.mse(x, after).mean() / vae.mse(x, before).mean() - 1) < 0.02
-    certain = judge(before).softmax(1).amax(1) > 0.9
-    assert (judge(before).argmax(1) == judge(after).argmax(1))[certain].all()
+    effect = explorer.rounding(ASSETS / name, DIGITS)
+    assert effect["difference"] < 0.01
+    assert abs(effect["mse"]) < 0.02
+    assert effect["changed"] == 0
 
 
 @torch.no_grad()
@@ -520,6 +515,26 @@ def test_a_broken_model_gives_a_sentence_and_leaves_the_rest_alive(what, visit, 
     before = pixels(page, others)
     stroke(page, SEVEN)
     changes(page, others, before)
+
+
+@pytest.mark.parametrize(("path", "repository"), [
+    ("some/fork/", "somebody/some"), ("", "somebody/somebody.github.io")])  # fmt: skip
+def test_links_lead_to_the_repository_on_whose_pages_it_stands(path, repository, chromium, site):
+    page = chromium.new_page()
+    port = site.url.split(":")[2].split("/")[0]
+    page.route(
+        "**/*",
+        lambda route: route.continue_(
+            url=site.url + route.request.url.split("/", 3)[3].removeprefix(path)
+        ),
+    )
+    page.goto(f"http://somebody.github.io:{port}/{path}")
+    link = page.locator("#links a")
+    link.wait_for()
+    assert f"colab.research.google.com/github/{repository}/blob/main/" in link.get_attribute("href")
+    shown = page.get_by_text("this repository").get_attribute("href")
+    assert shown == f"https://github.com/{repository}"
+    page.close()
 
 
 def test_without_models_there_is_a_sentence(chromium, site):

@@ -15,14 +15,13 @@ import json
 import shutil
 from pathlib import Path
 
-import address
 import numpy as np
 import torch
 from common import ASSETS, JUDGE, ROOT, Part, fingerprint, read_json
 from PIL import Image
 from torch import Tensor, nn
 
-from vae import VAE, LatentPrior, VAEConfig, load_digits, scale_images
+from vae import VAE, LatentPrior, VAEConfig, load_digits, mse, scale_images
 from vae.judge import Judge
 from vae.onnx_export import Part as File
 from vae.onnx_export import Velocity, to_onnx
@@ -32,7 +31,7 @@ from vae_store.settings import from_saved
 
 OUT = ROOT / "explorer" / "public" / "models"
 LIST, INDEX = ASSETS / "explorer.json", "index.json"
-STEPS, FINE = 90, 400  # from 0 to a channel's largest weight; couplings add up their errors
+STEPS, FINE = 80, 350  # from 0 to a channel's largest weight; couplings add up their errors
 LEAST = 512  # weights of a tensor that is rounded to them; smaller ones are kept in float16
 SIDE, EXTENT = 25, 3.0  # images along the plane's edge; where it ends, in standard deviations
 DOTS = 1000  # test digits on the plane
@@ -244,58 +243,87 @@ def plane(model: VAE) -> tuple[bytes, dict]:
 
 
 @torch.no_grad()
-def spread(model: VAE, label: Tensor | None) -> dict[str, list[float]]:
-    """Mean and standard deviation of each number of the codes of test digits, in z."""
+def spread(model: VAE) -> dict[str, list[float]]:
+    """Mean and standard deviation of each number of test digits' latents."""
     digits = load_digits("test")
-    some = None if label is None else digits.labels[:DOTS]
-    z = model.encode(scale_images(digits.images[:DOTS]), some).mean.flatten(1)
+    told = digits.labels[:DOTS] if model.config.num_classes else None
+    z = model.encode(scale_images(digits.images[:DOTS]), told).mean.flatten(1)
     return {"mean": z.mean(0).tolist(), "std": z.std(0).tolist()}
+
+
+@torch.no_grad()
+def rounding(folder: Path, images: int) -> dict[str, float]:
+    """What rounding does to a model's reconstructions of the first test digits.
+
+    Mean absolute difference, of 2 from black to white; the MSE's change, as a share; and how many
+    digits, of those of which the judge is certain, it reads as others.
+    """
+    digits, reader = load_digits("test"), Judge.from_pretrained()
+    x, labels = scale_images(digits.images[:images]), digits.labels[:images]
+    both = VAE.from_pretrained(folder), load(folder)[0]
+    told = labels if both[0].config.num_classes else None
+    before, after = (model.decode(model.encode(x, told).mean, told) for model in both)
+    chances, read = reader(before).softmax(1), reader(after).argmax(1)
+    return {
+        "difference": (before - after).abs().mean().item(),
+        "mse": (mse(x, after).mean() / mse(x, before).mean() - 1).item(),
+        "changed": ((chances.argmax(1) != read) & (chances.amax(1) > 0.9)).sum().item(),
+    }
+
+
+def keep(out: Path, content: bytes, ending: str) -> dict:
+    """Write a file under the name of its content, so that what two models share is one file."""
+    name = f"{sha256(content)[:12]}.{ending}"
+    write_atomically(out / name, content)
+    return {"file": name, "bytes": len(content)}
+
+
+def keep_model(out: Path, content: bytes) -> dict:
+    """Write an ONNX file, packed."""
+    return keep(out, gzip.compress(content, 9, mtime=0), "onnx.gz")
+
+
+def describe(out: Path, name: str, made: dict[str, bytes]) -> dict:
+    """Write a model's files. Returns what the index says of it, beside its row of the list."""
+    model, prior = load(ASSETS / name)
+    config = model.config
+    files = {k: keep_model(out, v) for k, v in model_files(model, prior, made).items()}
+    found = {"posterior": config.posterior, "files": files}
+    if prior:
+        found["prior"] = {"steps": prior.config.steps, "guidance": prior.config.guidance}
+    if config.latent_values == 2 and not config.num_classes:
+        picture, about = plane(model)
+        dots = json.dumps(about, separators=(",", ":")).encode()
+        found["plane"] = keep(out, picture, "png") | {"about": keep(out, dots, "json")}
+    return found | spread(model)
+
+
+def write(out: Path, listed: dict[str, dict]) -> dict:
+    """Write all files into `out`. Returns the index."""
+    rows, made = [], {}
+    for name, row in listed.items():
+        rows.append({"name": name} | row | describe(out, name, made))
+        print(name, {k: file["bytes"] for k, file in rows[-1]["files"].items()}, flush=True)
+    images, labels = load_digits("test")
+    first = [images[(labels == digit).nonzero()[0, 0]] for digit in range(10)]
+    digits = [base64.b64encode(image.numpy().tobytes()).decode() for image in first]
+    read = to_onnx(Read(judge()), {"image": torch.zeros(2, 1, 28, 28)}, ["logits"])
+    return {"judge": keep_model(out, pack(read)), "digits": digits, "models": rows}
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=OUT, help="folder (default: %(default)s)")
-    out = parser.parse_args(arguments).out
-    sources = [Path(__file__), LIST, JUDGE]
-    listed = read_json(LIST)
-    for name in listed:
-        sources += sorted((ASSETS / name).glob("*.safetensors"))
-    made_of = fingerprint(*sources)
+    out, listed = parser.parse_args(arguments).out, read_json(LIST)
+    weights = [path for name in listed for path in sorted((ASSETS / name).glob("*.safetensors"))]
+    made_of = fingerprint(Path(__file__), LIST, JUDGE, *weights)
     if read_json(out / INDEX).get("made_of") == made_of:
         print(f"{out} is of these models already")
         return
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-
-    def keep(content: bytes, ending: str) -> dict:
-        """Write a file under the name of its content, so that what two models share is one."""
-        name = f"{sha256(content)[:12]}.{ending}"
-        write_atomically(out / name, content)
-        return {"file": name, "bytes": len(content)}
-
-    def keep_model(content: bytes) -> dict:
-        return keep(gzip.compress(content, 9, mtime=0), "onnx.gz")
-
-    rows, made = [], {}
-    for name, row in listed.items():
-        model, prior = load(ASSETS / name)
-        files = {k: keep_model(v) for k, v in model_files(model, prior, made).items()}
-        row = {"name": name} | row | {"posterior": model.config.posterior, "files": files}
-        if prior:
-            row["prior"] = {"steps": prior.config.steps, "guidance": prior.config.guidance}
-        if row["numbers"] == 2 and not row["classes"]:
-            picture, about = plane(model)
-            dots = keep(json.dumps(about, separators=(",", ":")).encode(), "json")
-            row["plane"] = keep(picture, "png") | {"about": dots}
-        rows.append(row | spread(model, row["classes"] or None))
-        print(name, {k: file["bytes"] for k, file in files.items()}, flush=True)
-    images, labels = load_digits("test")
-    first = [images[(labels == digit).nonzero()[0, 0]] for digit in range(10)]
-    digits = [base64.b64encode(image.numpy().tobytes()).decode() for image in first]
-    read = to_onnx(Read(judge()), {"image": torch.zeros(2, 1, 28, 28)}, ["logits"])
-    index = {"made_of": made_of, "judge": keep_model(pack(read)), "digits": digits, "models": rows,
-             "repository": address.stamped(), "branch": address.branch()}  # fmt: skip
-    write_json(out / INDEX, index, indent=None)
+    index = write(out, listed)
+    write_json(out / INDEX, {"made_of": made_of} | index, indent=None)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,6 @@ export interface Catalog {
   judge: File;
   digits: string[]; // ten test digits, 0 to 9, 28 x 28 bytes each, in base64
   models: Model[];
-  repository: string; // OWNER/REPO
-  branch: string;
 }
 
 export const address = (file: string): string => new URL(`models/${file}`, document.baseURI).href;

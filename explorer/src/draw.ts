@@ -25,7 +25,7 @@ export function startDraw(catalog: Catalog): void {
   startPad(catalog);
   startTerms();
   const kinds = shapes(catalog.models).filter(([model]) => !model.classes);
-  const input = makeColumn("Your digit", "as the models see it", ["read as"]);
+  const input = makeColumn("Your digit", "as models see it", ["read as"]);
   const look = latest(async (x: string) => {
     await shown(input, async () => {
       const image = imageOf(catalog, x);

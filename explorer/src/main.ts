@@ -8,13 +8,17 @@ import * as models from "./models";
 import { current, set } from "./state";
 import { startWalk } from "./walk";
 
+// Of pyproject.toml, put in when the page is built.
+declare const __REPOSITORY__: string;
+declare const __BRANCH__: string;
+
 const PARTS: Record<string, (catalog: Catalog) => void> = { draw: startDraw, walk: startWalk, flow: startFlow };
 
 async function start(): Promise<void> {
   const catalog = await getJson<Catalog>("index.json");
   const plane = withTerms(catalog.models.filter((model) => model.plane), "all");
   if (plane) get("band").style.backgroundImage = `url("${address(plane.plane!.file)}")`;
-  link(catalog);
+  link();
   Object.assign(window, { explorer: { catalog, imageOf, ...maths, ...models } }); // for the curious, in the console
   const { part } = current();
   const seen = new IntersectionObserver((entries) => {
@@ -41,16 +45,16 @@ async function start(): Promise<void> {
 }
 
 /** Links to the repository: the one on whose pages this stands, or else the one that built it. */
-function link(catalog: Catalog): void {
+function link(): void {
   const owner = /^([\w-]+)\.github\.io$/i.exec(location.hostname)?.[1];
   const name = location.pathname.split("/")[1] || `${owner}.github.io`;
-  const repository = owner ? `${owner}/${name}` : catalog.repository;
+  const repository = owner ? `${owner}/${name}` : __REPOSITORY__;
   if (repository === "OWNER/REPO") return; // nobody has published it yet
   for (const anchor of document.querySelectorAll<HTMLAnchorElement>("a[data-link]")) {
     anchor.href = `https://github.com/${repository}${anchor.dataset.link}`;
   }
   const colab = document.createElement("a");
-  colab.href = `https://colab.research.google.com/github/${repository}/blob/${catalog.branch}/notebooks/vae_latent_2_on_1x1.ipynb`;
+  colab.href = `https://colab.research.google.com/github/${repository}/blob/${__BRANCH__}/notebooks/vae_latent_2_on_1x1.ipynb`;
   colab.textContent = "Train such a model yourself, in Colab.";
   get("links").append(colab);
 }
