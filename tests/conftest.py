@@ -12,8 +12,8 @@ from helpers import FINISHED, make, small_prior
 
 import vae
 
-SLOW = ("test_explorer", "test_results", "test_reliability", "test_notebooks", "test_processes", "test_training",
-        "test_export")  # fmt: skip
+SLOW = ("test_explorer", "test_results", "test_reliability", "test_notebooks", "test_processes",
+        "test_training", "test_export")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):

@@ -387,7 +387,7 @@ def test_a_term_switched_off_and_the_same_draws(visit):
     page = visit()
     drawing, draws, by_all = (pixels(page, name) for name in ("#pad", ".strip canvas", COLUMNS))
     two, rate = (f".column[data-numbers='2'] {part}" for part in ("canvas", "dd:nth-of-type(2)"))
-    for label, says_ in (("MSE alone", "has none"), ("MSE + KL", "nats")):
+    for label, says_ in (("MSE alone", "none"), ("MSE + KL", "nats")):
         page.get_by_label(label).check()
         changes(page, two, by_all[1:2])
         changes(

@@ -34,8 +34,8 @@ export function choice(
   };
 }
 
-/** "7 (98 %)": what the judge reads, and how certain it is. */
+/** "7 (98 %)": what the judge reads, and how certain it is, on one line. */
 export function reading(chances: number[]): string {
   const largest = Math.max(...chances);
-  return `${chances.indexOf(largest)} (${Math.round(100 * largest)} %)`;
+  return `${chances.indexOf(largest)}\u00a0(${Math.round(100 * largest)}\u00a0%)`;
 }

@@ -87,10 +87,10 @@ function startColumn(catalog: Catalog, kind: Model[]): void {
       const posterior = await encode(model, image);
       const drawn = await decodeCode(model, posterior.code);
       paint(column.canvas, drawn);
-      column.about.textContent = model.terms === terms ? shapeOf(model) : `${shapeOf(model)}, all four terms`;
+      column.about.textContent = model.terms === terms ? shapeOf(model) : TERMS[model.terms];
       const { kl } = posterior;
       const chances = (await judge(catalog, drawn))[0];
-      const values = [mse(image, drawn).toFixed(4), kl === null ? "has none" : `${kl.toFixed(kl < 20 ? 1 : 0)} nats`, reading(chances)];
+      const values = [mse(image, drawn).toFixed(4), kl === null ? "none" : `${kl.toFixed(kl < 20 ? 1 : 0)} nats`, reading(chances)];
       values.forEach((value, i) => (column.values[i].textContent = value));
       column.canvas.setAttribute("aria-label", `From ${numbersOf(model)}: read as ${values[2]}`);
     });
@@ -110,8 +110,7 @@ function startStrip(kind: Model[]): void {
   const look = latest(async (seed: number, terms: Terms) => {
     try {
       const model = withTerms(kind, terms);
-      const else_ = model.terms === terms ? "" : ", all four terms";
-      title.textContent = `${numbersOf(model)}, ${shapeOf(model)}${else_}`;
+      title.textContent = `${numbersOf(model)}, ${model.terms === terms ? shapeOf(model) : TERMS[model.terms]}`;
       const images = await decode(model, normals(DRAWS * model.numbers, seed));
       canvases.forEach((canvas, i) => paint(canvas, images, i * 784));
       fail(failure);

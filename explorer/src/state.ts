@@ -30,7 +30,7 @@ export function parse(hash: string): State {
     x: /^[\w-]{1,560}$/.test(read("x")) ? read("x") : START.x,
     terms: (["plain", "kl", "all"] as const).find((one) => one === read("terms")) ?? START.terms,
     at: /^\d+(-told)?$/.test(read("at")) ? read("at") : START.at,
-    z: read("z") && z.every((value) => Math.abs(value) <= 4) ? z : [],
+    z: read("z") && z.every((value) => Math.abs(value) <= 5) ? z : [],
     seed: whole("seed", 1e9), noise: whole("noise", 1e9), say: whole("say", 9), ask: whole("ask", 9), t: whole("t", 100),
     w: read("w") && w >= 0 && w <= 4 ? w : START.w,
   };

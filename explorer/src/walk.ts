@@ -9,7 +9,7 @@ import { current, follow, set, START } from "./state";
 
 // matplotlib's ten colours, as in the repository's pictures
 export const COLOURS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"];
-const FARTHEST = 3.5; // standard deviations that a slider reaches
+const FARTHEST = 5; // standard deviations that a slider reaches
 const STEP = 0.1; // of an arrow key
 const MINE = "x"; // stands for the visitor's digit where one is chosen
 
@@ -52,7 +52,7 @@ export function startWalk(catalog: Catalog): void {
     try {
       const { x, z: chosen, say } = current();
       const own = await posterior(one, x);
-      const z = chosen.length === one.numbers ? chosen : inUnits(one, own.z).map(near);
+      const z = chosen.length === one.numbers ? chosen : inUnits(one, own.z);
       sliders(one, z);
       get("walk-terms").textContent = `Trained with ${TERMS[one.terms]}${one.terms === current().terms ? ", as chosen above" : ""}.`;
       plane(one, z, own);
@@ -64,8 +64,8 @@ export function startWalk(catalog: Catalog): void {
       const shown = one.classes ? images.slice(say * 784, say * 784 + 784) : images;
       paint(get<HTMLCanvasElement>("here"), shown);
       performance.measure(`redraw ${one.name}`, { start: begun, end: performance.now() });
-      const distance = Math.hypot(...z).toFixed(1);
-      get("here-words").textContent = `Read as ${reading((await judge(catalog, shown))[0])}, ${distance} from the middle.`;
+      const read = reading((await judge(catalog, shown))[0]);
+      get("here-words").textContent = `Read as ${read}. Distance from 0: ${Math.hypot(...z).toFixed(1)}.`;
       fail(failure);
     } catch (error) {
       fail(failure, error);
@@ -205,7 +205,6 @@ function startTold() {
     digits,
     show(model: Model, images: Float32Array, say: number): void {
       get("told").hidden = !model.classes;
-      get("told").style.display = model.classes ? "" : "none";
       if (model.classes) canvases.forEach((canvas, digit) => paint(canvas, images, digit * 784));
       mark(String(say));
     },
