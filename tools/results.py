@@ -15,10 +15,11 @@ import comparisons
 import explorer_models
 import generation
 import models
+import seeds
 import terms
 from common import Part, slowness
 
-MODULES = (models, comparisons, generation, terms, autoencoder, explorer_models)
+MODULES = (models, comparisons, generation, terms, autoencoder, seeds, explorer_models)
 ORDER = ("train", "sharpen", "train a prior", "measure", "draw", "list")
 
 
