@@ -10,7 +10,8 @@ writeFileSync("public/runtime/ort.wasm.gz", gzipSync(readFileSync(wasm), { level
 
 // OWNER/REPO, and the branch to which links lead, from the one place where they stand.
 const project = readFileSync("../pyproject.toml", "utf8");
-const [, repository, branch] = /^Notebooks = "https:\/\/github\.com\/([^/]+\/[^/]+)\/blob\/(.+)\/notebooks\/"$/m.exec(project)!;
+const [, repository, branch] =
+  /^Notebooks = "https:\/\/github\.com\/([^/]+\/[^/]+)\/blob\/(.+)\/notebooks\/"$/m.exec(project)!;
 
 /** Leave out the copy that the library refers to and the page never asks for. */
 const once: Plugin = {

@@ -33,6 +33,7 @@ OUT = ROOT / "explorer" / "public" / "models"
 LIST, INDEX = ASSETS / "explorer.json", "index.json"
 STEPS, FINE = 80, 350  # from 0 to a channel's largest weight; couplings add up their errors
 LEAST = 512  # weights of a tensor that is rounded to them; smaller ones are kept in float16
+USED = VAE.config_name, VAE.weights_name, LatentPrior.config_name, LatentPrior.weights_name
 SIDE, EXTENT = 25, 3.0  # images along the plane's edge; where it ends, in standard deviations
 DOTS = 1000  # test digits on the plane
 
@@ -121,7 +122,8 @@ def round_weights(network: nn.Module) -> nn.Module:
 def pack(model: bytes) -> bytes:
     """An ONNX file with its rounded weights as whole numbers, which are scaled when it is loaded.
 
-    Loses nothing: a weight that is no whole number of its channel's steps stays as it is.
+    They are as before, but for float32's last digit: what is no whole number of its channel's steps
+    stays as it is.
     """
     import onnx
 
@@ -244,10 +246,8 @@ def plane(model: VAE) -> tuple[bytes, dict]:
 
 @torch.no_grad()
 def spread(model: VAE) -> dict[str, list[float]]:
-    """Mean and standard deviation of each number of test digits' latents."""
-    digits = load_digits("test")
-    told = digits.labels[:DOTS] if model.config.num_classes else None
-    z = model.encode(scale_images(digits.images[:DOTS]), told).mean.flatten(1)
+    """Mean and standard deviation of each number of test digits' latents, which lie anywhere."""
+    z = model.encode(scale_images(load_digits("test").images[:DOTS])).mean.flatten(1)
     return {"mean": z.mean(0).tolist(), "std": z.std(0).tolist()}
 
 
@@ -295,7 +295,7 @@ def describe(out: Path, name: str, made: dict[str, bytes]) -> dict:
         picture, about = plane(model)
         dots = json.dumps(about, separators=(",", ":")).encode()
         found["plane"] = keep(out, picture, "png") | {"about": keep(out, dots, "json")}
-    return found | spread(model)
+    return found if config.variational else found | spread(model)
 
 
 def write(out: Path, listed: dict[str, dict]) -> dict:
@@ -315,13 +315,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=OUT, help="folder (default: %(default)s)")
     out, listed = parser.parse_args(arguments).out, read_json(LIST)
-    weights = [path for name in listed for path in sorted((ASSETS / name).glob("*.safetensors"))]
-    made_of = fingerprint(Path(__file__), LIST, JUDGE, *weights)
+    code = [Path(__file__), *sorted((ROOT / "vae").rglob("*.py"))]
+    runs = [path for name in listed for path in sorted((ASSETS / name).iterdir())]
+    used = [path for path in runs if path.name in USED]
+    made_of = fingerprint(*code, LIST, JUDGE, *used)
     if read_json(out / INDEX).get("made_of") == made_of:
         print(f"{out} is of these models already")
         return
+    if out.exists() and any(out.iterdir()) and not (out / INDEX).is_file():
+        parser.error(
+            f"--out {out} holds other files: a new folder is expected, or one of this tool"
+        )
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
+    write_json(out / INDEX, {})  # by which a folder that was cut off is known as this tool's
     index = write(out, listed)
     write_json(out / INDEX, {"made_of": made_of} | index, indent=None)
 

@@ -43,6 +43,10 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
+    def copyfile(self, *args):
+        with contextlib.suppress(ConnectionError):  # of a visitor who has left
+            super().copyfile(*args)
+
 
 @contextlib.contextmanager
 def serve(folder: Path) -> Iterator[str]:

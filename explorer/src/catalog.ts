@@ -1,4 +1,4 @@
-// Which models there are: `models/index.json`, as tools/explorer.py writes it.
+// Which models there are: `models/index.json`, as tools/explorer_models.py writes it.
 
 /** Which terms a model was trained with: MSE alone, with KL, or with the perceptual and adversarial ones too. */
 export type Terms = "plain" | "kl" | "all";
@@ -8,7 +8,7 @@ export interface File {
   bytes: number;
 }
 
-/** A trained model. Its files are described in tools/explorer.py, class by class. */
+/** A trained model. Its files are described in tools/explorer_models.py, class by class. */
 export interface Model {
   name: string;
   size: number; // channels of a latent
@@ -19,8 +19,8 @@ export interface Model {
   mse: number; // of 10,000 test digits
   kl: number | null; // in nats; null for a plain autoencoder
   posterior: "diagonal" | "coupled"; // a Gaussian of z, or of what the decoder sees
-  mean: number[]; // of each number over test digits' latents
-  std: number[];
+  mean?: number[]; // of each number over test digits' latents, where they are not near N(0, I)
+  std?: number[];
   files: { encoder: File; decoder: File; couplings?: File; prior?: File };
   prior?: { steps: number; guidance: number };
   plane?: File & { about: File };

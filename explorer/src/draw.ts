@@ -1,41 +1,31 @@
 // The first part: an image, what each model makes of it, and what each draws by itself.
 import { shapes, withTerms, type Catalog, type Model, type Terms } from "./catalog";
-import { fail, get, make, reading } from "./dom";
+import { announce, fail, get, make, makeFailure, reading, write } from "./dom";
 import { drawLines, makeCanvas, normalise, pack, paint, unpack, unpackDigit, type Point } from "./image";
-import { mse, normals } from "./maths";
+import { mse, normals, PIXELS } from "./maths";
 import { decode, decodeCode, encode, judge, latest } from "./models";
-import { current, follow, set, type State } from "./state";
+import { current, follow, NOTHING, set } from "./state";
 
 const DRAWS = 12; // of each model
+const BLACK = new Float32Array(PIXELS).fill(-1);
+export const TERMS: Record<Terms, string> = { plain: "MSE alone", kl: "MSE + KL", all: "all four terms" };
 const WORDS: Record<Terms, string> = {
-  plain: "A plain autoencoder: a latent is a point, and nothing says where points may lie. Decoded, N(0, I) means nothing.",
+  plain:
+    "A plain autoencoder: a latent is a point, and nothing says where points may lie. Decoded, N(0, I) means nothing.",
   kl: "A variational autoencoder: KL pays for what a latent tells. Of few numbers it draws a grey average of all digits that might be meant.",
   all: "With the perceptual and the adversarial term too: a digit again, from the same numbers. Its error is larger, since it has to guess.",
 };
 
-export const TERMS: Record<Terms, string> = { plain: "MSE alone", kl: "MSE + KL", all: "all four terms" };
-
-/** The image that a state shows, in [-1, 1]; at the start's, where it shows none. */
-export function imageOf(catalog: Catalog, x: string): Float32Array {
-  const drawn = x.length > 1 ? unpack(x) : null;
-  return drawn ?? unpackDigit(catalog.digits[/^\d$/.test(x) ? Number(x) : 7]);
+/** The image of a state, in [-1, 1]: a test digit or a drawing, or null where nothing is drawn. */
+export function imageOf(catalog: Catalog, x: string): Float32Array | null {
+  return /^\d$/.test(x) ? unpackDigit(catalog.digits[Number(x)]) : unpack(x);
 }
 
 export function startDraw(catalog: Catalog): void {
   startPad(catalog);
   startTerms();
-  const kinds = shapes(catalog.models).filter(([model]) => !model.classes);
-  const input = makeColumn("Your digit", "as models see it", ["read as"]);
-  const look = latest(async (x: string) => {
-    await shown(input, async () => {
-      const image = imageOf(catalog, x);
-      paint(input.canvas, image);
-      input.values[0].textContent = reading((await judge(catalog, image))[0]);
-    });
-  });
-  get("columns").append(input.figure);
-  follow(({ x }, changed) => void (changed.has("x") && look(x)));
-  for (const kind of kinds) {
+  startInput(catalog);
+  for (const kind of shapes(catalog.models).filter(([model]) => !model.classes)) {
     startColumn(catalog, kind);
     startStrip(kind);
   }
@@ -43,56 +33,93 @@ export function startDraw(catalog: Catalog): void {
 }
 
 const numbersOf = ({ numbers }: Model) => `${numbers} numbers`;
-const shapeOf = ({ grid, size }: Model) => `${size} on ${grid}×${grid}`;
+const shapeOf = ({ grid, size }: Model) =>
+  grid === 1 ? "one vector" : `${size} channels of ${grid}×${grid}`;
+/** Below a title: the latent's shape, or that there is no model with the terms that were chosen. */
+const captionOf = (model: Model, terms: Terms) =>
+  model.terms === terms ? shapeOf(model) : `only ${TERMS[model.terms]}`;
 
 interface Column {
   figure: HTMLElement;
   canvas: HTMLCanvasElement;
-  about: HTMLElement;
+  caption: HTMLElement;
   values: HTMLElement[];
   failure: HTMLElement;
 }
 
-function makeColumn(title: string, about: string, names: string[]): Column {
-  const canvas = makeCanvas(title);
-  const values = names.map(() => make("dd", {}, "…"));
-  const list = make("dl", {}, ...names.flatMap((name, i) => [make("dt", {}, name), values[i]]));
-  const failure = make("p", { className: "failure", hidden: true });
-  failure.setAttribute("role", "alert");
-  const words = make("p", { className: "quiet" }, about);
-  const figure = make("figure", { className: "column waiting" }, make("h3", {}, title), words, canvas, list, failure);
-  return { figure, canvas, about: words, values, failure };
+/** A column of the first part, with a place for each of these values. */
+function addColumn(title: string, caption: string, names: string[]): Column {
+  const column = {
+    canvas: makeCanvas(title),
+    caption: make("p", { className: "quiet" }, caption),
+    failure: makeFailure(),
+    values: names.map(() => make("dd", {}, "…")),
+  };
+  const list = make("dl", {}, ...names.flatMap((name, i) => [make("dt", {}, name), column.values[i]]));
+  const figure = make(
+    "figure",
+    { className: "column waiting" },
+    make("h3", {}, title),
+    column.caption,
+    column.canvas,
+    list,
+    column.failure,
+  );
+  get("columns").append(figure);
+  return { figure, ...column };
 }
 
-/** Fill a column, or say in it what went wrong; the others go on. */
-async function shown(column: Column, work: () => Promise<void>): Promise<void> {
+/** Fill a column with an image and values, or say in it what went wrong; the others go on. */
+async function fill(column: Column, work: () => Promise<[Float32Array, string[]]>): Promise<void> {
   try {
-    await work();
+    const [image, values] = await work();
+    paint(column.canvas, image);
+    column.values.forEach((place, i) => write(place, values[i] ?? "–"));
     fail(column.failure);
   } catch (error) {
-    for (const value of column.values) value.textContent = "–";
+    for (const place of column.values) write(place, "–");
     fail(column.failure, error);
   }
   column.figure.classList.remove("waiting");
+  announce(() =>
+    [...document.querySelectorAll(".column")]
+      .map(
+        (one) =>
+          `${one.querySelector("h3")!.textContent}: read as ${one.querySelector("dd:last-of-type")!.textContent}`,
+      )
+      .join("; "),
+  );
+}
+
+/** The image as the models see it. */
+function startInput(catalog: Catalog): void {
+  const column = addColumn("Your digit", "as models see it", ["read as"]);
+  const look = latest(async (x: string) =>
+    fill(column, async () => {
+      const image = imageOf(catalog, x);
+      return image ? [image, [reading((await judge(catalog, image))[0])]] : [BLACK, []];
+    }),
+  );
+  follow(({ x }, changed) => void (changed.has("x") && look(x)));
 }
 
 /** What a model makes of the image: reconstruction, error, rate, reading. */
 function startColumn(catalog: Catalog, kind: Model[]): void {
-  const column = makeColumn(numbersOf(kind[0]), shapeOf(kind[0]), ["MSE", "rate", "read as"]);
+  const column = addColumn(numbersOf(kind[0]), shapeOf(kind[0]), ["MSE", "rate", "read as"]);
   column.figure.dataset.numbers = String(kind[0].numbers);
-  get("columns").append(column.figure);
   const look = latest(async (x: string, terms: Terms) => {
-    await shown(column, async () => {
-      const [model, image] = [withTerms(kind, terms), imageOf(catalog, x)];
-      const posterior = await encode(model, image);
-      const drawn = await decodeCode(model, posterior.code);
-      paint(column.canvas, drawn);
-      column.about.textContent = model.terms === terms ? shapeOf(model) : TERMS[model.terms];
-      const { kl } = posterior;
-      const chances = (await judge(catalog, drawn))[0];
-      const values = [mse(image, drawn).toFixed(4), kl === null ? "none" : `${kl.toFixed(kl < 20 ? 1 : 0)} nats`, reading(chances)];
-      values.forEach((value, i) => (column.values[i].textContent = value));
-      column.canvas.setAttribute("aria-label", `From ${numbersOf(model)}: read as ${values[2]}`);
+    const [model, image] = [withTerms(kind, terms), imageOf(catalog, x)];
+    write(column.caption, captionOf(model, terms));
+    column.figure.classList.toggle("other", model.terms !== terms);
+    await fill(column, async () => {
+      if (!image) return [BLACK, []];
+      const { code, kl } = await encode(model, image);
+      const drawn = await decodeCode(model, code);
+      const read = reading((await judge(catalog, drawn))[0]);
+      return [
+        drawn,
+        [mse(image, drawn).toFixed(4), kl === null ? "none" : `${kl.toFixed(kl < 20 ? 1 : 0)} nats`, read],
+      ];
     });
   });
   follow(({ x, terms }, changed) => void ((changed.has("x") || changed.has("terms")) && look(x, terms)));
@@ -100,33 +127,36 @@ function startColumn(catalog: Catalog, kind: Model[]): void {
 
 /** What a model draws from N(0, I). */
 function startStrip(kind: Model[]): void {
-  const canvases = Array.from({ length: DRAWS }, (_, i) => makeCanvas(`Draw ${i + 1} from ${numbersOf(kind[0])}`));
-  const strip = make("div", { className: "strip" }, ...canvases);
-  const failure = make("p", { className: "failure", hidden: true });
-  const title = make("h4", {});
-  const place = make("div", {}, title, strip, failure);
-  place.dataset.numbers = String(kind[0].numbers);
-  get("draws").append(place);
+  const canvases = Array.from({ length: DRAWS }, (_, i) =>
+    makeCanvas(`Draw ${i + 1} from ${numbersOf(kind[0])}`),
+  );
+  const [title, failure] = [make("h4"), makeFailure()];
+  const strip = make("div", {}, title, make("div", { className: "strip" }, ...canvases), failure);
+  get("draws").append(strip);
   const look = latest(async (seed: number, terms: Terms) => {
+    const model = withTerms(kind, terms);
+    write(title, `${numbersOf(model)}, ${captionOf(model, terms)}`);
+    strip.classList.toggle("other", model.terms !== terms);
     try {
-      const model = withTerms(kind, terms);
-      title.textContent = `${numbersOf(model)}, ${model.terms === terms ? shapeOf(model) : TERMS[model.terms]}`;
       const images = await decode(model, normals(DRAWS * model.numbers, seed));
-      canvases.forEach((canvas, i) => paint(canvas, images, i * 784));
+      canvases.forEach((canvas, i) => paint(canvas, images, i * PIXELS));
       fail(failure);
     } catch (error) {
       fail(failure, error);
     }
   });
-  follow(({ seed, terms }, changed) => void ((changed.has("seed") || changed.has("terms")) && look(seed, terms)));
+  follow(
+    ({ seed, terms }, changed) => void ((changed.has("seed") || changed.has("terms")) && look(seed, terms)),
+  );
 }
 
 function startTerms(): void {
   const buttons = get("terms").querySelectorAll("input");
-  for (const button of buttons) button.addEventListener("change", () => set({ terms: button.value as Terms }));
+  for (const button of buttons)
+    button.addEventListener("change", () => set({ terms: button.value as Terms }));
   follow(({ terms }) => {
     for (const button of buttons) button.checked = button.value === terms;
-    get("terms-words").textContent = WORDS[terms];
+    write(get("terms-words"), WORDS[terms]);
   });
 }
 
@@ -135,53 +165,61 @@ function startPad(catalog: Catalog): void {
   const pad = get<HTMLCanvasElement>("pad");
   const context = pad.getContext("2d")!;
   let lines: Point[][] = [];
-  let own = ""; // the drawing in the address that these lines are
-  let pen = false;
-  const at = (event: PointerEvent): Point => {
+  let drawn = ""; // what the lines are in the address
+  let pen: number | null = null; // the pointer that draws
+
+  const place = (event: PointerEvent): Point => {
     const { left, top, width } = pad.getBoundingClientRect();
-    const factor = pad.width / width;
-    return { x: (event.clientX - left) * factor, y: (event.clientY - top) * factor };
+    const inside = (value: number) => Math.max(0, Math.min(pad.width, (value * pad.width) / width));
+    return { x: inside(event.clientX - left), y: inside(event.clientY - top) };
   };
   const redraw = () => {
     context.clearRect(0, 0, pad.width, pad.height);
     drawLines(context, lines, 22, "#fff");
-    const image = normalise(lines);
-    if (image) set({ x: (own = pack(image)) });
+    drawn = pack(normalise(lines)!);
+    set({ x: drawn });
+  };
+  /** Show an image in place of lines. */
+  const show = (x: string) => {
+    [lines, drawn] = [[], ""];
+    const small = makeCanvas("");
+    paint(small, imageOf(catalog, x) ?? BLACK);
+    context.imageSmoothingEnabled = false;
+    context.drawImage(small, 0, 0, pad.width, pad.height);
   };
   pad.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    pad.setPointerCapture(event.pointerId);
-    if (current().x !== own) lines = [];
-    lines.push([at(event)]);
-    pen = true;
+    if (event.button !== 0 || pen !== null) return; // a second finger draws nothing
+    pen = event.pointerId;
+    pad.setPointerCapture(pen);
+    lines.push([place(event)]);
     redraw();
   });
   pad.addEventListener("pointermove", (event) => {
-    if (!pen) return;
+    if (event.pointerId !== pen) return;
     const steps = event.getCoalescedEvents?.() ?? [];
-    lines.at(-1)!.push(...(steps.length ? steps : [event]).map(at));
+    lines.at(-1)!.push(...(steps.length ? steps : [event]).map(place));
     redraw();
   });
-  for (const end of ["pointerup", "pointercancel"] as const) pad.addEventListener(end, () => (pen = false));
-  get("clear").addEventListener("click", () => {
-    lines = [];
-    context.clearRect(0, 0, pad.width, pad.height);
-  });
+  for (const end of ["pointerup", "pointercancel"] as const) {
+    pad.addEventListener(end, (event) => {
+      if (event.pointerId === pen) pen = null;
+    });
+  }
+  get("clear").addEventListener("click", () => set({ x: NOTHING }));
   const buttons = catalog.digits.map((packed, digit) => {
     const canvas = makeCanvas("");
     paint(canvas, unpackDigit(packed));
-    const button = make("button", { type: "button", ariaLabel: `Test digit ${digit}`, onclick: () => set({ x: String(digit) }) }, canvas);
     canvas.setAttribute("aria-hidden", "true");
-    return button;
+    return make(
+      "button",
+      { type: "button", ariaLabel: `Test digit ${digit}`, onclick: () => set({ x: String(digit) }) },
+      canvas,
+    );
   });
   get("digits").append(...buttons);
-  follow(({ x }: State, changed) => {
+  follow(({ x }, changed) => {
     if (!changed.has("x")) return;
     buttons.forEach((button, digit) => (button.ariaPressed = String(x === String(digit))));
-    if (x === own) return; // the lines are there already
-    const small = makeCanvas("");
-    paint(small, imageOf(catalog, x));
-    context.imageSmoothingEnabled = false;
-    context.drawImage(small, 0, 0, pad.width, pad.height);
+    if (x !== drawn) show(x); // else the lines are there already
   });
 }

@@ -22,10 +22,12 @@ export function makeCanvas(label: string): HTMLCanvasElement {
 }
 
 /** Bytes, 0 to 255, as an image in [-1, 1]. */
-export const scale = (bytes: ArrayLike<number>): Float32Array => Float32Array.from(bytes, (value) => value / 127.5 - 1);
+export const scale = (bytes: ArrayLike<number>): Float32Array =>
+  Float32Array.from(bytes, (value) => value / 127.5 - 1);
 
 /** A test digit as the catalog has it. */
-export const unpackDigit = (text: string): Float32Array => scale(Uint8Array.from(atob(text), (char) => char.charCodeAt(0)));
+export const unpackDigit = (text: string): Float32Array =>
+  scale(Uint8Array.from(atob(text), (char) => char.charCodeAt(0)));
 
 /**
  * An image of lines, in [-1, 1]: their longer side fills 20 pixels, and the centre of their mass lies
@@ -41,11 +43,17 @@ export function normalise(lines: Point[][]): Float32Array | null {
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = SIZE * FINE;
   const context = canvas.getContext("2d", { willReadFrequently: true })!;
-  const place = (p: Point) => [
-    (SIZE / 2 + (p.x - left - width / 2) * factor) * FINE,
-    (SIZE / 2 + (p.y - top - height / 2) * factor) * FINE,
-  ] as const;
-  drawLines(context, lines.map((line) => line.map((p) => ({ x: place(p)[0], y: place(p)[1] }))), WIDTH * FINE, "#fff");
+  const place = (p: Point) =>
+    [
+      (SIZE / 2 + (p.x - left - width / 2) * factor) * FINE,
+      (SIZE / 2 + (p.y - top - height / 2) * factor) * FINE,
+    ] as const;
+  drawLines(
+    context,
+    lines.map((line) => line.map((p) => ({ x: place(p)[0], y: place(p)[1] }))),
+    WIDTH * FINE,
+    "#fff",
+  );
   const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
   const bytes = new Float32Array(PIXELS);
   for (let i = 0; i < data.length / 4; i++) {
@@ -71,7 +79,12 @@ export function centre(bytes: Float32Array): Float32Array {
   });
 }
 
-export function drawLines(context: CanvasRenderingContext2D, lines: Point[][], width: number, colour: string): void {
+export function drawLines(
+  context: CanvasRenderingContext2D,
+  lines: Point[][],
+  width: number,
+  colour: string,
+): void {
   Object.assign(context, { lineWidth: width, lineCap: "round", lineJoin: "round", strokeStyle: colour });
   for (const line of lines) {
     context.beginPath();
@@ -85,17 +98,31 @@ export function drawLines(context: CanvasRenderingContext2D, lines: Point[][], w
 export function pack(image: Float32Array): string {
   const grey = Array.from(image, (value) => Math.round((value + 1) * 7.5));
   const rows = Array.from({ length: SIZE }, (_, row) => grey.slice(row * SIZE, (row + 1) * SIZE));
-  const first = Math.max(rows.findIndex((row) => row.some(Boolean)), 0);
-  const last = Math.max(rows.findLastIndex((row) => row.some(Boolean)), first);
+  const first = Math.max(
+    rows.findIndex((row) => row.some(Boolean)),
+    0,
+  );
+  const last = Math.max(
+    rows.findLastIndex((row) => row.some(Boolean)),
+    first,
+  );
   const drawn = rows.slice(first, last + 1).flat();
-  const bytes = [first, ...Array.from({ length: drawn.length / 2 }, (_, i) => 16 * drawn[2 * i] + drawn[2 * i + 1])];
-  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+  const bytes = [
+    first,
+    ...Array.from({ length: drawn.length / 2 }, (_, i) => 16 * drawn[2 * i] + drawn[2 * i + 1]),
+  ];
+  return btoa(String.fromCharCode(...bytes))
+    .replaceAll("+", "-")
+    .replaceAll("/", "_")
+    .replaceAll("=", "");
 }
 
 /** What `pack` made, or null where it made it not. */
 export function unpack(text: string): Float32Array | null {
   try {
-    const bytes = Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (char) => char.charCodeAt(0));
+    const bytes = Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (char) =>
+      char.charCodeAt(0),
+    );
     const drawn = bytes.slice(1).flatMap((byte) => [byte >> 4, byte & 15]);
     const start = bytes[0] * SIZE;
     if (start + drawn.length > PIXELS || drawn.length < SIZE) return null;

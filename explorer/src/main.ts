@@ -5,22 +5,27 @@ import { imageOf, startDraw } from "./draw";
 import { startFlow } from "./flow";
 import * as maths from "./maths";
 import * as models from "./models";
-import { current, set } from "./state";
+import { current, set, START } from "./state";
 import { startWalk } from "./walk";
 
 // Of pyproject.toml, put in when the page is built.
 declare const __REPOSITORY__: string;
 declare const __BRANCH__: string;
 
-const PARTS: Record<string, (catalog: Catalog) => void> = { draw: startDraw, walk: startWalk, flow: startFlow };
+const PARTS: Record<string, (catalog: Catalog) => void> = {
+  draw: startDraw,
+  walk: startWalk,
+  flow: startFlow,
+};
 
 async function start(): Promise<void> {
   const catalog = await getJson<Catalog>("index.json");
-  const plane = withTerms(catalog.models.filter((model) => model.plane), "all");
+  const plane = withTerms(
+    catalog.models.filter((model) => model.plane),
+    "all",
+  );
   if (plane) get("band").style.backgroundImage = `url("${address(plane.plane!.file)}")`;
-  link();
   Object.assign(window, { explorer: { catalog, imageOf, ...maths, ...models } }); // for the curious, in the console
-  const { part } = current();
   const seen = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
       if (!isIntersecting) continue;
@@ -28,18 +33,28 @@ async function start(): Promise<void> {
       PARTS[target.id](catalog);
     }
   });
-  const middle = new IntersectionObserver((entries) => {
-    for (const { isIntersecting, target } of entries) if (isIntersecting) set({ part: target.id });
-  }, { rootMargin: "-45% 0px -50% 0px" });
-  if (part !== "draw") get(part).scrollIntoView();
+  const middle = new IntersectionObserver(
+    (entries) => {
+      for (const { isIntersecting, target } of entries) if (isIntersecting) set({ part: target.id });
+    },
+    { rootMargin: "-45% 0px -50% 0px" },
+  );
   for (const id of Object.keys(PARTS)) {
     seen.observe(get(id));
     middle.observe(get(id));
   }
+}
+
+/** Scroll to the part that the address names, or that a link of the page leads to. */
+function startScrolling(): void {
+  if (current().part !== START.part) get(current().part).scrollIntoView();
+  window.addEventListener("hashchange", () => get(current().part).scrollIntoView());
   for (const anchor of document.querySelectorAll<HTMLAnchorElement>("a[data-part]")) {
     anchor.addEventListener("click", (event) => {
-      event.preventDefault();
-      get(anchor.dataset.part!).scrollIntoView({ behavior: "smooth" });
+      event.preventDefault(); // the address holds more than the part
+      const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+      get(anchor.dataset.part!).scrollIntoView({ behavior: calm ? "auto" : "smooth" });
+      get(`${anchor.dataset.part}-title`).focus({ preventScroll: true });
     });
   }
 }
@@ -59,4 +74,11 @@ function link(): void {
   get("links").append(colab);
 }
 
-start().catch((error) => fail(get("failure"), new Error(`The models cannot be loaded: ${error instanceof Error ? error.message : error}.`)));
+startScrolling();
+link();
+start().catch((error) =>
+  fail(
+    get("failure"),
+    new Error(`The models cannot be loaded: ${error instanceof Error ? error.message : error}.`),
+  ),
+);

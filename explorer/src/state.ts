@@ -3,45 +3,81 @@ import type { Terms } from "./catalog";
 
 export interface State {
   part: string; // draw, walk or flow: where the page is scrolled to
-  x: string; // the image: a test digit, "0" to "9", or a drawing as `image.ts` packs it
+  x: string; // the image: a test digit, "0" to "9", a drawing as `image.ts` packs it, or NOTHING
   terms: Terms;
   seed: number; // of the draws from N(0, I)
   at: string; // the latent that is walked in, as `shapeKey` names it
-  z: number[]; // where the walker stands, in standard deviations; empty: at the image's latent
-  say: number; // the digit that a model is told
+  z: number[]; // where the walker stands, in standard deviations; empty: see `along`
+  from: string; // the ends of a way: a test digit, or MINE
+  to: string;
+  along: number; // how far the walker is on it, in percent; -1: nowhere, but at the image's latent
+  say: number; // the digit that a model is told; -1: what the judge reads
+  dots: number; // 1: test digits are shown on the plane
   ask: number; // the digit asked of the prior
   noise: number; // the seed of its noise
   w: number; // its guidance
   t: number; // the step that is looked at; -1: the last
 }
 
-export const START: State = { part: "draw", x: "7", terms: "all", seed: 1, at: "2", z: [], say: 7, ask: 3, noise: 1, w: 1.25, t: -1 };
+export const NOTHING = "-"; // is drawn
+export const MINE = "x"; // stands for the visitor's digit where one is chosen
+export const START: State = {
+  part: "draw",
+  x: "7",
+  terms: "all",
+  seed: 1,
+  at: "2",
+  z: [],
+  from: MINE,
+  to: "2",
+  along: -1,
+  say: -1,
+  dots: 1,
+  ask: 3,
+  noise: 1,
+  w: 1.25,
+  t: -1,
+};
+const FARTHEST = 99; // of z
+const MOST = { seed: 1e9, noise: 1e9, along: 100, say: 9, dots: 1, ask: 9, t: 100 };
 
 /** The state in a hash; what is missing or makes no sense there is as at the start. */
 export function parse(hash: string): State {
   const given = new URLSearchParams(hash.replace(/^#/, ""));
-  const read = (key: keyof State) => given.get(key) ?? "";
-  const whole = (key: "seed" | "noise" | "say" | "ask" | "t", most: number) =>
-    /^\d{1,9}$/.test(read(key)) && Number(read(key)) <= most ? Number(read(key)) : START[key];
-  const z = read("z").split(",").map(Number);
-  const w = Number(read("w"));
+  const read = (key: keyof State, pattern: RegExp): string | undefined =>
+    pattern.exec(given.get(key) ?? "")?.[0];
+  const whole = (key: keyof typeof MOST): number => {
+    const text = read(key, /^\d{1,9}$/);
+    return text !== undefined && Number(text) <= MOST[key] ? Number(text) : START[key];
+  };
+  const z = (given.get("z") || "x").split(",").map(Number);
+  const w = Number(read("w", /^[\d.]+$/) ?? START.w);
   return {
-    part: ["draw", "walk", "flow"].includes(read("part")) ? read("part") : START.part,
-    x: /^[\w-]{1,560}$/.test(read("x")) ? read("x") : START.x,
-    terms: (["plain", "kl", "all"] as const).find((one) => one === read("terms")) ?? START.terms,
-    at: /^\d+(-told)?$/.test(read("at")) ? read("at") : START.at,
-    z: read("z") && z.every((value) => Math.abs(value) <= 5) ? z : [],
-    seed: whole("seed", 1e9), noise: whole("noise", 1e9), say: whole("say", 9), ask: whole("ask", 9), t: whole("t", 100),
-    w: read("w") && w >= 0 && w <= 4 ? w : START.w,
+    part: read("part", /^(draw|walk|flow)$/) ?? START.part,
+    x: read("x", /^[\w-]{1,560}$/) ?? START.x,
+    terms: (read("terms", /^(plain|kl|all)$/) as Terms | undefined) ?? START.terms,
+    at: read("at", /^\d{1,4}(-told)?$/) ?? START.at,
+    z: z.every((value) => Math.abs(value) <= FARTHEST) ? z : [], // of what is no number, this is false
+    from: read("from", /^[\dx]$/) ?? START.from,
+    to: read("to", /^[\dx]$/) ?? START.to,
+    seed: whole("seed"),
+    noise: whole("noise"),
+    along: whole("along"),
+    say: whole("say"),
+    dots: whole("dots"),
+    ask: whole("ask"),
+    t: whole("t"),
+    w: w >= 0 && w <= 4 ? w : START.w,
   };
 }
 
+const text = (value: State[keyof State]): string =>
+  Array.isArray(value) ? value.map((one) => Number(one.toFixed(3))).join(",") : String(value);
+
 /** The hash of a state: what is not as at the start. */
 export function format(state: State): string {
-  const parts = Object.entries(state).map(([key, value]) => [key, Array.isArray(value) ? value.join(",") : String(value)]);
-  const start = new Map(Object.entries(START).map(([key, value]) => [key, String(value)]));
-  const changed = parts.filter(([key, value]) => value !== start.get(key));
-  return `#${changed.map(([key, value]) => `${key}=${value}`).join("&")}`;
+  const keys = (Object.keys(state) as (keyof State)[]).filter((key) => text(state[key]) !== text(START[key]));
+  return `#${keys.map((key) => `${key}=${text(state[key])}`).join("&")}`;
 }
 
 type Listener = (state: State, changed: Set<keyof State>) => void;
@@ -59,7 +95,9 @@ export function follow(listener: Listener): void {
 
 export function set(change: Partial<State>): void {
   const next = { ...state, ...change };
-  const keys = (Object.keys(next) as (keyof State)[]).filter((key) => String(next[key]) !== String(state[key]));
+  const keys = (Object.keys(next) as (keyof State)[]).filter(
+    (key) => String(next[key]) !== String(state[key]),
+  );
   if (!keys.length) return;
   state = next;
   clearTimeout(written); // browsers refuse hundreds of addresses in a few seconds

@@ -6,14 +6,20 @@ export interface Tensor {
   data: Float32Array | BigInt64Array;
   dims: number[];
 }
-/** Run the model at `url`; where it takes no `inputs`, only load it. */
+/** Run the model at `url`. */
 export interface Order {
   id: number;
   runtime: string;
   url: string;
-  inputs: Record<string, Tensor> | null;
+  inputs: Record<string, Tensor>; // more than it takes is no harm
 }
-export type Reply = { id: number; outputs?: Record<string, Float32Array>; error?: string };
+/** `stage`: what failed, where there is an `error`. */
+export interface Reply {
+  id: number;
+  outputs?: Record<string, Float32Array>;
+  stage?: "runtime" | "load" | "run";
+  error?: string;
+}
 
 const sessions = new Map<string, Promise<ort.InferenceSession>>();
 let started: Promise<void> | undefined;
@@ -30,20 +36,20 @@ async function bytes(url: string): Promise<Uint8Array<ArrayBuffer>> {
 }
 
 async function start(runtime: string): Promise<void> {
+  const wasm = await bytes(runtime);
+  if (!WebAssembly.validate(wasm)) throw new Error("it is cut short, or another file");
+  ort.env.wasm.wasmBinary = wasm;
   ort.env.wasm.numThreads = 1; // more would need headers that a forge's pages do not send
   ort.env.logLevel = "error";
-  ort.env.wasm.wasmBinary = await bytes(runtime);
 }
 
-/** What `make` gives, made once; where it fails, made anew the next time. */
-function open(order: Order): Promise<ort.InferenceSession> {
-  started ??= start(order.runtime);
-  started.catch(() => (started = undefined));
-  let session = sessions.get(order.url);
+/** A model, loaded once; where that fails, anew the next time. */
+function open(url: string, runtime: Promise<void>): Promise<ort.InferenceSession> {
+  let session = sessions.get(url);
   if (!session) {
-    session = Promise.all([bytes(order.url), started]).then(([model]) => ort.InferenceSession.create(model));
-    sessions.set(order.url, session);
-    session.catch(() => sessions.delete(order.url));
+    session = Promise.all([bytes(url), runtime]).then(([model]) => ort.InferenceSession.create(model));
+    sessions.set(url, session);
+    session.catch(() => sessions.delete(url));
   }
   return session;
 }
@@ -59,14 +65,17 @@ async function run(session: ort.InferenceSession, inputs: Record<string, Tensor>
 }
 
 self.onmessage = async ({ data: order }: MessageEvent<Order>) => {
-  const reply: Reply = { id: order.id };
+  const reply: Reply = { id: order.id, stage: "runtime" };
   try {
-    const session = await open(order);
-    if (order.inputs) {
-      const turn = line.then(() => run(session, order.inputs!));
-      line = turn.catch(() => undefined);
-      reply.outputs = await turn;
-    }
+    started ??= start(order.runtime); // only once: the page makes another worker if this fails
+    const session = open(order.url, started); // both are fetched at a time
+    await started;
+    reply.stage = "load";
+    await session;
+    reply.stage = "run";
+    const turn = line.then(async () => run(await session, order.inputs));
+    line = turn.catch(() => undefined);
+    reply.outputs = await turn;
   } catch (error) {
     reply.error = error instanceof Error ? error.message : String(error);
   }

@@ -17,7 +17,14 @@ for (const { file, inputs } of JSON.parse(readFileSync(0, "utf8"))) {
     feeds[name] = new ort.Tensor(type, new arrays[type](buffer), dims);
   }
   const found = Object.entries(await session.run(feeds));
-  answers.push(Object.fromEntries(found.map(([name, { data }]) => [name, Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64")])));
+  answers.push(
+    Object.fromEntries(
+      found.map(([name, { data }]) => [
+        name,
+        Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64"),
+      ]),
+    ),
+  );
   await session.release();
 }
 process.stdout.write(JSON.stringify(answers));

@@ -1,0 +1,147 @@
+// The plane of two numbers: what each place decodes to, and where test digits lie.
+import { address, getJson, type Model, type Plane } from "./catalog";
+import { get, make, write } from "./dom";
+import { inUnits, type Posterior } from "./models";
+import { current, set } from "./state";
+
+// matplotlib's ten colours, as in the repository's pictures
+const COLOURS = [
+  "#1f77b4",
+  "#ff7f0e",
+  "#2ca02c",
+  "#d62728",
+  "#9467bd",
+  "#8c564b",
+  "#e377c2",
+  "#7f7f7f",
+  "#bcbd22",
+  "#17becf",
+];
+const STEP = 0.1; // standard deviations of an arrow key
+const LARGER = 10; // than it is, the ring of the posterior is drawn
+const ARROWS: Record<string, number[]> = {
+  ArrowLeft: [-1, 0],
+  ArrowRight: [1, 0],
+  ArrowUp: [0, 1],
+  ArrowDown: [0, -1],
+};
+
+interface Loaded {
+  about: Plane;
+  picture: HTMLImageElement;
+}
+
+const loaded = new Map<string, Promise<Loaded>>();
+
+/** The decoded plane of a model, loaded once; where that fails, anew the next time. */
+export function loadPlane({ name, plane }: Model): Promise<Loaded> {
+  let found = loaded.get(name);
+  if (!found) {
+    const picture = Object.assign(new Image(), { src: address(plane!.file) });
+    found = Promise.all([getJson<Plane>(plane!.about.file), picture.decode()]).then(
+      ([about]) => ({ about, picture }),
+      (error) => {
+        loaded.delete(name);
+        throw new Error(
+          `The decoded plane cannot be shown: a file of it is missing (${error instanceof Error ? error.message : error}).`,
+        );
+      },
+    );
+    loaded.set(name, found);
+  }
+  return found;
+}
+
+/** Returns a function that draws a plane, the walker's place on it, and the posterior of her digit. */
+export function startPlane(): (model: Model, plane: Loaded, z: number[], own: Posterior | null) => void {
+  const canvas = get<HTMLCanvasElement>("plane");
+  const dots = get<HTMLInputElement>("dots");
+  let [shown, edges]: [Model | null, Plane["edges"]] = [null, []];
+  COLOURS.forEach((colour, digit) => {
+    const dot = make("i");
+    dot.style.background = colour;
+    get("legend").append(make("li", {}, dot, String(digit)));
+  });
+  dots.addEventListener("change", () => set({ dots: Number(dots.checked) }));
+
+  /** Tell the walk how to move. */
+  const move = (how: (z: number[]) => number[]) =>
+    canvas.dispatchEvent(new CustomEvent("move", { detail: how }));
+  const point = (event: PointerEvent) => {
+    if (!shown) return;
+    const { left, top, width, height } = canvas.getBoundingClientRect();
+    const shares = [(event.clientX - left) / width, 1 - (event.clientY - top) / height];
+    const z = edges.map(([low, high], i) => low + Math.max(0, Math.min(1, shares[i])) * (high - low));
+    const there = inUnits(shown, z);
+    move(() => there);
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    canvas.setPointerCapture(event.pointerId);
+    point(event);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (canvas.hasPointerCapture(event.pointerId)) point(event);
+  });
+  canvas.addEventListener("keydown", (event) => {
+    const way = ARROWS[event.key];
+    if (!way) return;
+    event.preventDefault();
+    move((z) => z.map((value, i) => value + STEP * way[i]));
+  });
+
+  return (model, { about, picture }, z, own) => {
+    [shown, edges] = [model, about.edges];
+    dots.checked = current().dots === 1;
+    const [context, side] = [canvas.getContext("2d")!, canvas.width];
+    /** Where a latent lies in pixels, on the edge if it lies outside. */
+    const place = (latent: ArrayLike<number>): [number, number] => {
+      const shares = edges.map(([low, high], i) =>
+        Math.max(0, Math.min(1, (latent[i] - low) / (high - low))),
+      );
+      return [shares[0] * side, (1 - shares[1]) * side];
+    };
+    /** A line in a colour, with black around it, to be seen on any ground. */
+    const trace = (colour: string, width: number, path: () => void) => {
+      for (const [ink, wide] of [
+        ["#000", 2 * width],
+        [colour, width],
+      ] as const) {
+        Object.assign(context, { strokeStyle: ink, lineWidth: wide });
+        context.beginPath();
+        path();
+        context.stroke();
+      }
+    };
+    context.imageSmoothingEnabled = false;
+    context.drawImage(picture, 0, 0, side, side);
+    for (const [x, y, digit] of dots.checked ? about.dots : []) {
+      context.fillStyle = COLOURS[digit];
+      context.beginPath();
+      context.arc(...place([x, y]), 3.5, 0, 2 * Math.PI);
+      context.fill();
+    }
+    if (own) {
+      const radii = edges.map(([low, high], i) => (2 * LARGER * own.std[i] * side) / (high - low));
+      trace("#fff", 3, () =>
+        context.ellipse(...place(own.z), Math.max(radii[0], 4), Math.max(radii[1], 4), 0, 0, 2 * Math.PI),
+      );
+    }
+    const [x, y] = place(z);
+    trace("#ffd33d", 5, () => {
+      for (const [right, down] of Object.values(ARROWS)) {
+        context.moveTo(x + 9 * right, y + 9 * down);
+        context.lineTo(x + 26 * right, y + 26 * down);
+      }
+    });
+    const words = dots.checked ? "Dots are test digits, coloured by class. " : "";
+    write(get("plane-words"), words + (own ? ringWords(model, own) : ""));
+  };
+}
+
+/** What the ring on the plane is. */
+function ringWords(model: Model, { std }: Posterior): string {
+  if (model.terms === "plain") return "The ring is your digit: a point, without a posterior.";
+  const widths = [...std].map((value) => value.toFixed(3)).join(" and ");
+  return `The ring is the posterior of your digit at two standard deviations, drawn ${LARGER} times as large. One is ${widths}.`;
+}
