@@ -110,7 +110,6 @@ function startColumn(catalog: Catalog, kind: Model[]): void {
   const look = latest(async (x: string, terms: Terms) => {
     const [model, image] = [withTerms(kind, terms), imageOf(catalog, x)];
     write(column.caption, captionOf(model, terms));
-    column.figure.classList.toggle("other", model.terms !== terms);
     await fill(column, async () => {
       if (!image) return [BLACK, []];
       const { code, kl } = await encode(model, image);
@@ -130,13 +129,12 @@ function startStrip(kind: Model[]): void {
   const canvases = Array.from({ length: DRAWS }, (_, i) =>
     makeCanvas(`Draw ${i + 1} from ${numbersOf(kind[0])}`),
   );
-  const [title, failure] = [make("h4"), makeFailure()];
-  const strip = make("div", {}, title, make("div", { className: "strip" }, ...canvases), failure);
-  get("draws").append(strip);
+  const [caption, failure] = [make("p", { className: "quiet" }), makeFailure()];
+  const strip = make("div", { className: "strip" }, ...canvases);
+  get("draws").append(make("div", {}, make("h4", {}, numbersOf(kind[0])), caption, strip, failure));
   const look = latest(async (seed: number, terms: Terms) => {
     const model = withTerms(kind, terms);
-    write(title, `${numbersOf(model)}, ${captionOf(model, terms)}`);
-    strip.classList.toggle("other", model.terms !== terms);
+    write(caption, captionOf(model, terms));
     try {
       const images = await decode(model, normals(DRAWS * model.numbers, seed));
       canvases.forEach((canvas, i) => paint(canvas, images, i * PIXELS));

@@ -142,6 +142,6 @@ export function startPlane(): (model: Model, plane: Loaded, z: number[], own: Po
 /** What the ring on the plane is. */
 function ringWords(model: Model, { std }: Posterior): string {
   if (model.terms === "plain") return "The ring is your digit: a point, without a posterior.";
-  const widths = [...std].map((value) => value.toFixed(3)).join(" and ");
-  return `The ring is the posterior of your digit at two standard deviations, drawn ${LARGER} times as large. One is ${widths}.`;
+  const widths = [...std].map((value) => value.toFixed(3)).join(", ");
+  return `The ring is the posterior of your digit at two standard deviations, drawn ${LARGER} times as large (σ: ${widths}).`;
 }
