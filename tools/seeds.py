@@ -10,7 +10,7 @@ from vae_store.folder import read_metrics
 
 SEEDS = 5
 SECONDS = 170
-MEASURED = {"mse": ".4f", "ssim": ".4f", "psnr": ".2f", "kl": ".1f"}  # and how they are printed
+MEASURED = {"mse": ".5f", "ssim": ".4f", "psnr": ".2f", "kl": ".1f"}  # and how they are printed
 
 
 def latents() -> dict[str, str]:
@@ -43,17 +43,12 @@ def keep(name: str) -> None:
     keep_row(name, {"command": command, "seconds": metrics["seconds"], **kept, **origin})
 
 
-def spread(rows: list[dict], key: str) -> tuple[float, float]:
-    """Mean and standard deviation of a number over the rows of a latent's seeds."""
-    values = [row[key] for row in rows]
-    return statistics.mean(values), statistics.stdev(values)
-
-
 def table() -> list[list[str]]:
-    """A row for each latent of which there are two seeds or more: every number as mean ± std."""
+    """A row for each latent: over its seeds, each number as mean ± standard deviation."""
     found = []
-    for latent, seeds in read_json(ASSETS / "seeds.json").items():
-        numbers = [f"{mean:{form}} ± {std:{form}}" for key, form in MEASURED.items()
-                   for mean, std in [spread(list(seeds.values()), key)]]  # fmt: skip
-        found.append([latent.replace("x", "×"), str(len(seeds)), *numbers])
+    for latent, rows in read_json(ASSETS / "seeds.json").items():
+        columns = {key: [row[key] for row in rows.values()] for key in MEASURED}
+        both = {k: (statistics.mean(v), statistics.stdev(v)) for k, v in columns.items()}
+        numbers = [f"{mean:{MEASURED[k]}} ± {std:{MEASURED[k]}}" for k, (mean, std) in both.items()]
+        found.append([latent.replace("x", "×"), str(len(rows)), *numbers])
     return found
