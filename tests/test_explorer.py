@@ -36,6 +36,7 @@ from vae.judge import Judge
 HERE = ROOT / "explorer"
 MODELS = list(explorer.read_json(explorer.LIST))
 DIGITS = 100
+PATIENCE = 90_000  # milliseconds, for a machine that does other things too
 COLOURS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd",
            "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"]  # fmt: skip
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -221,6 +222,7 @@ def visit(chromium, site):
 
     def open_page(hash_="", prepare=None, expected=(), **options):
         contexts.append(context := chromium.new_context(**options))
+        context.set_default_timeout(PATIENCE)
         page = context.new_page()
 
         def note(text):
