@@ -202,9 +202,10 @@ def test_the_page_is_published_from_the_default_branch_alone_and_where_that_is_s
     assert (build["needs"], deploy["needs"]) == ("ask", "build")
     assert build["if"] == "needs.ask.outputs.source == 'workflow'"
     assert "if" not in deploy  # runs if what it needs succeeded, and was not left out
-    make, upload = build["steps"][-2:]
+    make, test, upload = build["steps"][-3:]
     assert make["run"] == "make explorer-page"  # which makes .venv with what is in it already
-    assert "\n.venv/bin/python -m pip install torch torchvision " in build["steps"][-3]["run"]
+    assert "\n.venv/bin/python -m pip install torch torchvision " in build["steps"][-4]["run"]
+    assert test["run"] == "EXPLORER_TESTS=must .venv/bin/python -m pytest tests/test_explorer.py"
     assert upload["with"] == {"path": "explorer/dist"}
     assert deploy["environment"]["name"] == "github-pages"
 
