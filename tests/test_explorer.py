@@ -537,6 +537,20 @@ def test_a_walk_on_the_plane(name, visit, index, folder):
     until(page, "location.hash.includes('dots=0')")
 
 
+def test_of_many_calls_the_last_is_always_made(visit):
+    """As in a drag, which is drawn more slowly than it moves."""
+    seen = visit().evaluate("""async () => {
+      const seen = [], pause = (time) => new Promise((settle) => setTimeout(settle, time));
+      const call = explorer.latest(async (n) => { await pause(30); seen.push(n); });
+      for (const n of [1, 2, 3, 4]) call(n);
+      await pause(45);
+      call(5);
+      await pause(200);
+      return seen;
+    }""")
+    assert seen == [1, 4, 5]
+
+
 @torch.no_grad()
 def test_what_is_drawn_on_the_plane(visit, index, folder):
     page, model = visit("#z=3,3"), as_the_page_has_it("sharp_2")
