@@ -3,6 +3,7 @@ import { address, getJson, type Model, type Plane } from "./catalog";
 import { get, make, write } from "./dom";
 import { inUnits, type Posterior } from "./models";
 import { current, set } from "./state";
+import type { Move } from "./walk";
 
 // matplotlib's ten colours, as in the repository's pictures
 const COLOURS = [
@@ -53,7 +54,9 @@ export function loadPlane({ name, plane }: Model): Promise<Loaded> {
 }
 
 /** Returns a function that draws a plane, the walker's place on it, and the posterior of her digit. */
-export function startPlane(): (model: Model, plane: Loaded, z: number[], own: Posterior | null) => void {
+export function startPlane(
+  move: Move,
+): (model: Model, plane: Loaded, z: number[], own: Posterior | null) => void {
   const canvas = get<HTMLCanvasElement>("plane");
   const dots = get<HTMLInputElement>("dots");
   let [shown, edges]: [Model | null, Plane["edges"]] = [null, []];
@@ -64,9 +67,6 @@ export function startPlane(): (model: Model, plane: Loaded, z: number[], own: Po
   });
   dots.addEventListener("change", () => set({ dots: Number(dots.checked) }));
 
-  /** Tell the walk how to move. */
-  const move = (how: (z: number[]) => number[]) =>
-    canvas.dispatchEvent(new CustomEvent("move", { detail: how }));
   const point = (event: PointerEvent) => {
     if (!shown) return;
     const { left, top, width, height } = canvas.getBoundingClientRect();

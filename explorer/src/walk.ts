@@ -10,6 +10,9 @@ import { current, follow, MINE, set, type State } from "./state";
 
 const REACH = 4; // standard deviations that a slider reaches, or more where the walker is farther out
 const MOVES: (keyof State)[] = ["at", "terms", "x", "z", "from", "to", "along", "say", "dots"];
+/** Go to what `how` makes of the place where the walker stands, in standard deviations. */
+export type Move = (how: (z: number[]) => number[]) => void;
+
 const DIGITS = Array.from({ length: 10 }, (_, digit) => digit);
 
 export function startWalk(catalog: Catalog): void {
@@ -51,8 +54,16 @@ export function startWalk(catalog: Catalog): void {
     return model.terms === "plain" ? a.map((value, i) => value + share * (b[i] - value)) : slerp(a, b, share);
   }
 
-  const [sliders, plane, told] = [startSliders(), startPlane(), startTold()];
   let here: number[] = []; // where the walker was last seen
+
+  /** Move, from where the walker is seen or has been sent. */
+  const move: Move = (how) => {
+    const { z, at } = current();
+    const { numbers } = kindOf(at)[0];
+    const there = [z, here].find((one) => one.length === numbers) ?? new Array<number>(numbers).fill(0);
+    set({ z: how(there).map((value) => Math.round(1000 * value) / 1000), along: -1 });
+  };
+  const [sliders, plane, told] = [startSliders(move), startPlane(move), startTold()];
 
   const look = latest(async () => {
     const [begun, state] = [performance.now(), current()];
@@ -60,39 +71,18 @@ export function startWalk(catalog: Catalog): void {
     try {
       const own = await posterior(model, state.x);
       here = await place(model, state);
-      const say = state.say >= 0 ? state.say : (own?.[1] ?? 0);
       const z = fromUnits(model, here);
-      const images = model.classes
-        ? await decode(
-            model,
-            DIGITS.flatMap(() => z),
-            DIGITS,
-          )
-        : await decode(model, z);
-      const shown = model.classes ? images.slice(say * PIXELS, (say + 1) * PIXELS) : images;
-      sliders(model, here);
-      told(model, images, say);
-      paint(get<HTMLCanvasElement>("here"), shown);
+      const say = state.say >= 0 ? state.say : (own?.[1] ?? 0);
+      const all = model.classes ? await decode(model, Array(10).fill(z).flat(), DIGITS) : null;
+      const image = all ? all.slice(say * PIXELS, (say + 1) * PIXELS) : await decode(model, z);
+      sliders(here);
+      told(all, say);
+      paint(get<HTMLCanvasElement>("here"), image);
       performance.measure(`redraw ${model.name}`, { start: begun, end: performance.now() });
+      describe(model, here, reading((await judge(catalog, image))[0]));
       get("walk").querySelector(".walk")!.classList.toggle("no-map", !model.plane);
-      write(
-        get("walk-terms"),
-        `Trained with ${TERMS[model.terms]}${model.terms === state.terms ? ", as chosen above" : ", whatever is chosen above"}.`,
-      );
-      write(
-        get("way-words"),
-        model.terms === "plain"
-          ? "In a straight line: the latents of a plain autoencoder lie on no sphere."
-          : "Along the sphere on which N(0, I) has its mass, so that the stops are about as likely as the ends.",
-      );
-      const far = `Distance from 0: ${Math.hypot(...here).toFixed(1)}; a draw of N(0, I) has about ${Math.sqrt(model.numbers).toFixed(1)}.`;
-      write(
-        get("here-words"),
-        `Read as ${reading((await judge(catalog, shown))[0])}.${model.terms === "plain" ? "" : ` ${far}`}`,
-      );
-      announce(() => get("here-words").textContent!);
-      fail(get("walk-failure"));
       if (model.plane) plane(model, await loadPlane(model), z, own?.[0] ?? null);
+      fail(get("walk-failure"));
     } catch (error) {
       fail(get("walk-failure"), error);
     }
@@ -101,34 +91,37 @@ export function startWalk(catalog: Catalog): void {
     mark(shapeKey(kindOf(state.at)[0]));
     if (MOVES.some((key) => changed.has(key))) void look();
   });
-
-  /** Move, from where the walker is seen or has been sent. */
-  const move = (how: (z: number[]) => number[]) => {
-    const { z, at } = current();
-    const { numbers } = kindOf(at)[0];
-    const there = [z, here].find((one) => one.length === numbers) ?? new Array<number>(numbers).fill(0);
-    set({ z: how(there).map((value) => Math.round(1000 * value) / 1000), along: -1 });
-  };
-  get("sliders").addEventListener("input", ({ target }) => {
-    const moved = [...get("sliders").querySelectorAll("input")].indexOf(target as HTMLInputElement);
-    move((z) => z.map((value, i) => (i === moved ? Number((target as HTMLInputElement).value) : value)));
-  });
-  get("plane").addEventListener("move", (event) =>
-    move((event as CustomEvent<(z: number[]) => number[]>).detail),
-  );
   get("to-mine").addEventListener("click", () => set({ z: [], along: -1, say: -1 }));
   get("to-zero").addEventListener("click", () => move((z) => z.map(() => 0)));
-  get("to-random").addEventListener("click", () =>
-    move((z) => [...normals(z.length, Math.floor(Math.random() * 1e9))]),
-  );
+  get("to-random").addEventListener("click", () => move((z) => [...normals(z.length, Date.now())]));
   startWay(catalog);
 }
 
+/** Say in words where the walker stands, `z` in standard deviations, and what the judge reads there. */
+function describe(model: Model, z: number[], read: string): void {
+  const plain = model.terms === "plain";
+  const chosen = model.terms === current().terms ? "as" : "whatever is";
+  write(get("walk-terms"), `Trained with ${TERMS[model.terms]}, ${chosen} chosen above.`);
+  write(get("sliders-words"), `In standard deviations of ${plain ? "test digits' latents" : "N(0, I)"}.`);
+  const straight = "In a straight line: the latents of a plain autoencoder lie on no sphere.";
+  const arc =
+    "Along the sphere on which N(0, I) has its mass, so that the stops are about as likely as the ends.";
+  write(get("way-words"), plain ? straight : arc);
+  const usual = `a draw of N(0, I) has about ${Math.sqrt(z.length).toFixed(1)}`;
+  const far = plain ? "" : ` Distance from 0: ${Math.hypot(...z).toFixed(1)}; ${usual}.`;
+  write(get("here-words"), `Read as ${read}.${far}`);
+  announce(() => get("here-words").textContent!);
+}
+
 /** A slider for each number. Returns a function that shows a place on them. */
-function startSliders(): (model: Model, z: number[]) => void {
+function startSliders(move: Move): (z: number[]) => void {
   const place = get("sliders");
   let inputs: HTMLInputElement[] = [];
-  return (model, z) => {
+  place.addEventListener("input", ({ target }) => {
+    const moved = inputs.indexOf(target as HTMLInputElement);
+    move((z) => z.map((value, i) => (i === moved ? Number(inputs[moved].value) : value)));
+  });
+  return (z) => {
     if (inputs.length !== z.length) {
       inputs = z.map(() => make("input", { type: "range", step: "0.01" }));
       place.replaceChildren(
@@ -139,12 +132,6 @@ function startSliders(): (model: Model, z: number[]) => void {
         }),
       );
     }
-    write(
-      get("sliders-words"),
-      model.terms === "plain"
-        ? "In standard deviations of test digits' latents."
-        : "In standard deviations of N(0, I).",
-    );
     inputs.forEach((input, i) => {
       const reach = String(Math.max(REACH, Math.ceil(Math.abs(z[i]))));
       Object.assign(input, { min: `-${reach}`, max: reach, value: String(z[i]) });
@@ -154,7 +141,7 @@ function startSliders(): (model: Model, z: number[]) => void {
 }
 
 /** The ten digits that a model can be told, each with the style where the walker stands. */
-function startTold(): (model: Model, images: Float32Array, say: number) => void {
+function startTold(): (images: Float32Array | null, say: number) => void {
   const canvases = DIGITS.map((digit) => makeCanvas(`the same style as a ${digit}`));
   const mark = choice(
     get("told"),
@@ -162,9 +149,9 @@ function startTold(): (model: Model, images: Float32Array, say: number) => void 
     DIGITS.map((digit) => [String(digit), canvases[digit]]),
     (digit) => set({ say: Number(digit) }),
   );
-  return (model, images, say) => {
-    get("told").hidden = !model.classes;
-    if (model.classes) canvases.forEach((canvas, digit) => paint(canvas, images, digit * PIXELS));
+  return (images, say) => {
+    get("told").hidden = images === null; // of a model that is told nothing
+    if (images) canvases.forEach((canvas, digit) => paint(canvas, images, digit * PIXELS));
     mark(String(say));
   };
 }
