@@ -195,6 +195,14 @@ def test_files_are_few_and_small(folder, index, site):
     assert sum(bytes_ for path, bytes_ in size.items() if path not in heavy) < 1.5e6
 
 
+def test_a_folder_of_somebody_elses_is_left_alone(tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(SystemExit):
+        explorer.main(["--out", str(tmp_path)])
+    assert f"--out {tmp_path} holds other files" in capsys.readouterr().err
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
 def test_a_model_that_is_trained_appears(tmp_path, monkeypatch):
     for name in ("sharp_2", "latent_2", "second_judge", "emoji"):
         shutil.copytree(ASSETS / name, tmp_path / name)
