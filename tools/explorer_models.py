@@ -103,7 +103,7 @@ def parts() -> list[Part]:
     def done() -> bool:
         return read_json(LIST) == models()
 
-    return [Part("list", "explorer", 1, done, lambda: write_json(LIST, models()))]
+    return [Part("list", "explorer", 10, done, lambda: write_json(LIST, models()))]
 
 
 def round_weights(network: nn.Module) -> nn.Module:

@@ -8,7 +8,7 @@ from models import SHIPPED_BETA
 
 from vae_store.folder import read_metrics
 
-SEEDS = 2
+SEEDS = 3
 SECONDS = 170
 MEASURED = {"mse": ".5f", "ssim": ".4f", "psnr": ".2f", "kl": ".1f"}  # and how they are printed
 
