@@ -200,6 +200,8 @@ def test_a_folder_of_somebody_elses_is_left_alone(tmp_path, capsys):
     with pytest.raises(SystemExit):
         explorer.main(["--out", str(tmp_path)])
     assert f"--out {tmp_path} holds other files" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        explorer.main(["--out", str(tmp_path / "thesis.txt")])
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 

@@ -9,6 +9,7 @@ made of the same models is not made again.
 
 import argparse
 import base64
+import copy
 import gzip
 import io
 import json
@@ -22,6 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vae import VAE, LatentPrior, VAEConfig, load_digits, mse, scale_images
+from vae.couplings import Couplings
 from vae.judge import Judge
 from vae.onnx_export import Part as File
 from vae.onnx_export import Velocity, to_onnx
@@ -39,12 +41,14 @@ DOTS = 1000  # test digits on the plane
 
 
 class Encode(File):
-    """`image` to the Gaussian that the encoder gives: `mean` and `logvar`, (N, C, G, G)."""
+    """`image` to the Gaussian that the encoder gives: `mean` and `logvar`, (N, C, G, G).
+
+    Of a model without its couplings, which have a file of their own.
+    """
 
     def forward(self, image: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        model, token = self.network, self.network.class_token(label, image.shape[0])
-        mean = model.encoder(image, token).chunk(2, dim=1)[0]
-        return mean, model.encode(image, label).gaussian.logvar
+        gaussian = self.network.encode(image, label).gaussian
+        return gaussian.mean, gaussian.logvar
 
 
 class Decode(File):
@@ -88,8 +92,6 @@ def models() -> dict[str, dict]:
             "size": config.latent_size, "grid": config.latent_grid,
             "numbers": config.latent_values, "classes": config.num_classes,
             "terms": terms if config.variational else "plain",
-            "mse": metrics["test"]["mean"]["mse"],
-            "kl": metrics["test"]["kl"] if config.variational else None,
         }  # fmt: skip
     on_a_grid = [row["numbers"] for row in found.values() if row["grid"] > 1]
     small = {k: v for k, v in found.items() if v["grid"] == 1 or v["numbers"] == min(on_a_grid)}
@@ -192,7 +194,9 @@ def model_files(model: VAE, prior: LatentPrior | None, made: dict[str, bytes]) -
     if model.config.num_classes:
         label = {"label": torch.zeros(2, dtype=torch.int64)}
     image = {"image": torch.zeros(2, *model.config.image_shape)}
-    found = {"encoder": (Encode(model), image | label, ["mean", "logvar"]),
+    bare = copy.deepcopy(model)
+    bare.couplings = Couplings()
+    found = {"encoder": (Encode(bare), image | label, ["mean", "logvar"]),
              "decoder": (Decode(model), {"code": z} | label, ["image"])}  # fmt: skip
     if len(model.couplings):
         both = {"code": z, "z": z.clone()} | label  # one tensor would be taken for one input
@@ -322,10 +326,9 @@ def main(arguments: list[str] | None = None) -> None:
     if read_json(out / INDEX).get("made_of") == made_of:
         print(f"{out} is of these models already")
         return
-    if out.exists() and any(out.iterdir()) and not (out / INDEX).is_file():
-        parser.error(
-            f"--out {out} holds other files: a new folder is expected, or one of this tool"
-        )
+    free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    if not free and not (out / INDEX).is_file():
+        parser.error(f"--out {out} holds other files: a new folder or one of this tool is expected")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     write_json(out / INDEX, {})  # by which a folder that was cut off is known as this tool's

@@ -43,17 +43,12 @@ export function normalise(lines: Point[][]): Float32Array | null {
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = SIZE * FINE;
   const context = canvas.getContext("2d", { willReadFrequently: true })!;
-  const place = (p: Point) =>
-    [
-      (SIZE / 2 + (p.x - left - width / 2) * factor) * FINE,
-      (SIZE / 2 + (p.y - top - height / 2) * factor) * FINE,
-    ] as const;
-  drawLines(
-    context,
-    lines.map((line) => line.map((p) => ({ x: place(p)[0], y: place(p)[1] }))),
-    WIDTH * FINE,
-    "#fff",
-  );
+  const place = (p: Point): Point => ({
+    x: (SIZE / 2 + (p.x - left - width / 2) * factor) * FINE,
+    y: (SIZE / 2 + (p.y - top - height / 2) * factor) * FINE,
+  });
+  const placed = lines.map((line) => line.map(place));
+  drawLines(context, placed, WIDTH * FINE, "#fff");
   const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
   const bytes = new Float32Array(PIXELS);
   for (let i = 0; i < data.length / 4; i++) {
