@@ -1,6 +1,7 @@
 """What `assets/` ships: that it beats the reference, and that its numbers are its weights'."""
 
 import json
+import runpy
 
 import autoencoder
 import common
@@ -20,6 +21,7 @@ from vae_show.showcase import REFERENCE, SHARPENED
 from vae_store.folder import read_metrics
 from vae_store.settings import config_differences
 
+TOOLS = sorted([*(ROOT / "tools").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
 RUNS = models.runs() | comparisons.runs() | autoencoder.runs()
 
 
@@ -275,6 +277,11 @@ def test_every_part_has_a_name_of_its_own_and_all_that_is_measured_is_there():
     for part in parts:
         assert part.command.startswith("python ")
         assert 5 < part.seconds < 3600, part.name
+
+
+@pytest.mark.parametrize("file", TOOLS, ids=lambda file: file.name)
+def test_every_tool_finds_what_it_takes_from_the_packages(file):
+    runpy.run_path(str(file), run_name="not __main__")
 
 
 def fake_parts(made: set[str]) -> list[Part]:

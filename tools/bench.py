@@ -4,8 +4,7 @@
 
 The variants take turns within a round, so that a machine whose speed drifts slows all of them;
 what is printed is the median over the rounds. FLOPs are counted by torch, for one image. The time
-to the reference's quality is read from the histories of `assets/latent_*`, each of which names
-its machine; `make results` measures it anew.
+to the reference's quality is what `make speedrun` measured, and on which machine.
 """
 
 import argparse
@@ -14,15 +13,14 @@ from functools import partial
 
 import torch
 from common import ASSETS, build_trainer, in_turns, seconds, time_steps
-from models import REFERENCE_SECONDS, SHIPPED_BETA, time_to_reference
+from speedrun import print_table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from vae import VAE, TrainConfig, Trainer, VAEConfig, evaluate, scale_images
 from vae.notebook import latent_sliders
 from vae.training.machine import peak_memory_mb
-from vae.training.vae import RUNNING_LPIPS_IMAGES
-from vae_store.folder import read_metrics
+from vae.training.run_loop import RUNNING_IMAGES, RUNNING_LPIPS_IMAGES
 
 BASE, WHOLE = "MSE + KL", "all four terms"
 VARIANTS = {
@@ -43,7 +41,7 @@ PARTS = {  # of a step, from the variants' seconds or FLOPs
     WHOLE: lambda of: of[WHOLE],
 }
 STEPS = 20  # timed together, so that one wait for the device is shared: five rounds of lazy terms
-EPOCH, TEST_IMAGES, EVALUATED = 60_000, 10_000, 1_000
+EPOCH = 60_000
 
 
 class FlopCount(TorchDispatchMode):
@@ -97,7 +95,7 @@ def measure(batch_size: int, rounds: int) -> tuple[Trainer, dict, dict]:
     slider = latent_sliders(VAE.from_pretrained(ASSETS / "global_16")).children[1].children[0]
     work = {name: partial(time_steps, trainer, STEPS) for name, trainer in trainers.items()}
     work["optimiser"] = partial(optimiser_steps, full)
-    images, some = full.test_set.images[:EVALUATED], {"mean": False, "lpips_images": 0}
+    images, some = full.test_set.images[:RUNNING_IMAGES], {"mean": False, "lpips_images": 0}
     work["evaluation"] = partial(evaluate, full.ema, images, **some)
     work["LPIPS"] = partial(running_lpips, full)
     work["redraw"] = partial(redraws, slider)
@@ -116,11 +114,11 @@ def print_steps(median: dict[str, float], flops: dict[str, float], images: int) 
     for name, of in PARTS.items():
         print(f"{name:<18}{of(median) / STEPS * 1e3:>10.1f}{of(median) / median[WHOLE]:>10.0%}"
               f"{of(flops) / images:>13.3f}")  # fmt: skip
-    one = median["evaluation"] * TEST_IMAGES / EVALUATED + median["LPIPS"]
+    one = median["evaluation"] + median["LPIPS"]
     share = one / (median[WHOLE] * EPOCH / images)
-    counted = flops["evaluation"] / EVALUATED + flops["LPIPS"] / TEST_IMAGES
-    print(f"\na running evaluation of 10,000 digits takes {share:.1%} of an epoch of 60,000"
-          f" ({counted:.3f} GFLOP/image)")  # fmt: skip
+    counted = (flops["evaluation"] + flops["LPIPS"]) / RUNNING_IMAGES
+    print(f"\na running evaluation of {RUNNING_IMAGES:,} digits takes {share:.1%} of an epoch of "
+          f"60,000 ({counted:.3f} GFLOP/image)")  # fmt: skip
     redraw = median["redraw"] / STEPS * 1e3
     print(f"moving a notebook's slider redraws the digit in {redraw:.0f} ms, on the CPU")
 
@@ -135,12 +133,8 @@ def main() -> None:
     print(f"{here['hardware']}, torch {here['torch']}, batch {options.batch_size}")
     print(f"peak resident memory {peak_memory_mb(full.device):,.0f} MiB, six models loaded\n")
     print_steps(median, flops, STEPS * options.batch_size)
-    print(f"\n{'latent':<8}{'seconds':>10}{'times faster':>18}{'epoch':>10}   to the reference's"
-          f" MSE, SSIM and PSNR ({REFERENCE_SECONDS:,} s); measured on")  # fmt: skip
-    for size in SHIPPED_BETA:
-        after, faster, epoch = time_to_reference(size)
-        hardware = read_metrics(ASSETS / f"latent_{size}")["environment"]["hardware"]
-        print(f"{size:<8}{after:>10.0f}{faster:>18.0f}{epoch:>10.2f}   {hardware}")
+    print("\nThe time to the reference's row, as `make speedrun` measured it:")
+    print_table()
 
 
 if __name__ == "__main__":

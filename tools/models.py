@@ -7,7 +7,6 @@ from common import ASSETS, FULL_SECONDS, RUNS, Part, read_json, run, training
 
 from vae_show.showcase import REFERENCE, SHARPENED
 from vae_store.folder import PRIOR_METRICS_NAME as PRIOR_METRICS
-from vae_store.folder import read_metrics
 
 # At size 16 a smaller beta than 0.3 buys MSE that the eye does not see.
 SHIPPED_BETA = {16: 0.3, 4: 0.1, 2: 0.1}
@@ -59,11 +58,3 @@ def beats_reference(size: int, row: dict) -> bool:
     """Whether MSE, SSIM and PSNR are all better than the reference's."""
     mse, ssim, psnr = REFERENCE[size]
     return row["mse"] < mse and row["ssim"] > ssim and row["psnr"] > psnr
-
-
-def time_to_reference(size: int) -> tuple[float, float, float]:
-    """When a shipped training, all of which do, passed its row: seconds, times faster, epoch."""
-    rows = read_metrics(ASSETS / f"latent_{size}")["history"]["test"]
-    passed = next(row for row in rows if beats_reference(size, row))
-    seconds = passed["training_seconds"]
-    return seconds, REFERENCE_SECONDS / seconds, passed["epoch"]

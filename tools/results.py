@@ -16,10 +16,11 @@ import explorer_models
 import generation
 import models
 import seeds
+import speedrun
 import terms
 from common import Part, slowness
 
-MODULES = (models, comparisons, generation, terms, autoencoder, seeds, explorer_models)
+MODULES = (models, comparisons, generation, terms, autoencoder, seeds, speedrun, explorer_models)
 ORDER = ("train", "sharpen", "train a prior", "measure", "draw", "list")
 
 

@@ -20,9 +20,17 @@ TRACKERS = ("tensorboard", "wandb", "trackio", "aim", "comet_ml", "mlflow", "cle
             "swanlab")  # fmt: skip
 BUDGETS = {  # what TrainConfig leaves open; times are for two CPU cores
     "full": {},  # 20 minutes; a few on a GPU
-    "quick": {"epochs": 1, "max_train_images": 24_000},  # 3 minutes
+    "quick": {
+        "epochs": 1,
+        "max_train_images": 24_000,
+        "early_evaluations": 2,
+        "lpips_images": 100,
+        "frames": 18,
+        "projected_images": 500,
+    },  # 2 minutes, most of which are training
     "tiny": {"epochs": 1, "max_train_images": 320, "max_test_images": 100},  # to see that it runs
 }
+LOOKS = {"early_evaluations": 5, "lpips_images": 1000, "frames": 36, "projected_images": 2000}
 RECIPES = {  # what else TrainConfig leaves open: on 1x1, where `sharpen` adds the terms, or not
     "map": {"epochs": 3, "learning_rate": 6e-3, "w_perceptual": 0.05, "w_adversarial": 0.1},
     "vector": {"epochs": 6, "learning_rate": 3e-3, "w_perceptual": 0.0, "w_adversarial": 0.0},
@@ -51,9 +59,9 @@ def tracker():
     return option("no", help, choices=("no", *TRACKERS), decides=False)
 
 
-def left_open(help: str, low: float = 1, kind: type = int):
+def left_open(help: str, low: float = 1, kind: type = int, high: float | None = None):
     """A number that is None until `with_budget` decides it."""
-    return option(None, help, low, kind=kind)
+    return option(None, help, low, high, kind=kind)
 
 
 @dataclass(frozen=True)
@@ -104,10 +112,20 @@ class TrainConfig:
     discriminator_accuracy: float = option(0.75, "to which the R1 penalty steers it", 0.5, 1)
     lazy: int = option(4, "LPIPS and R1 count every so many-th step, so many times", 1)
     mixed_precision: str = option("auto", "of the model", choices=PRECISIONS)
-    early_evaluations: int = option(5, "in the first epoch, besides the one at its end", 0, 100)
-    lpips_images: int = option(1000, "test images on which LPIPS is measured", 0)
-    frames: int = option(36, "of the GIFs, close together at the start", 1, 200)
-    projected_images: int = option(2000, "test images in latent.gif", 10)
+    early_evaluations: int | None = left_open(
+        "in the first epoch, besides the one at its end; default: 5, of a quick training 2",
+        0,
+        high=100,
+    )
+    lpips_images: int | None = left_open(
+        "test images on which LPIPS is measured; default: 1000, of a quick training 100", 0
+    )
+    frames: int | None = left_open(
+        "of the GIFs, close together at the start; default: 36, of a quick training 18", high=200
+    )
+    projected_images: int | None = left_open(
+        "test images in latent.gif; default: 2000, of a quick training 500", 10
+    )
     seed: int = option(0, "of the weights, the order and the sampling noise", 0, 2**32 - 1)
     log_with: str = tracker()
 
@@ -206,7 +224,7 @@ def with_budget(config, budget: str = "auto", images: int | None = None):
         budget = "full" if torch.accelerator.is_available() else "quick"
     decided = dict(config.budgets.get(budget, {}))
     if isinstance(config, TrainConfig):
-        decided = RECIPES["vector" if config.model.latent_grid == 1 else "map"] | decided
+        decided = LOOKS | RECIPES["vector" if config.model.latent_grid == 1 else "map"] | decided
         if images is None and is_own(config.dataset):
             images = count_own("train", config.dataset, config.data_root)
     if images is not None:
