@@ -1,18 +1,25 @@
 """The Bernoulli likelihood: its images, its loss, its training, and bounds of log p(x)."""
 
+import json
 import math
 
+import common
+import likelihood as tool
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import make
+from helpers import interrupt_at, make
 from torch import nn
+from torch.distributions import MultivariateNormal
 
 import vae
 from vae import losses
+from vae.cli import main
 from vae.data import binarise
 from vae.training import latents, step
+from vae.training.config import run_name, with_budget
 from vae.training.vae import Trainer
+from vae_store.folder import read_metrics
 
 BERNOULLI = {"likelihood": "bernoulli", "latent_grid": 1}
 
@@ -138,14 +145,53 @@ def test_codes_are_of_binarised_images():
         assert not torch.allclose(mean, model.encode(vae.scale_images(images)).gaussian.mean)
 
 
+@pytest.mark.parametrize("weights", [{"w_perceptual": 0.05}, {"w_mse": 0.5}, {"w_mse": 0.0}])
+def test_what_has_no_part_in_a_bernoulli_is_refused(weights):
+    (name, value), model = *weights.items(), vae.VAEConfig(likelihood="bernoulli")
+    with pytest.raises(ValueError, match=f"{name}={value}.* with likelihood='bernoulli'"):
+        vae.TrainConfig(model, **weights)
+
+
+def test_what_is_left_open_of_a_bernoulli_has_no_part():
+    config = vae.TrainConfig(vae.VAEConfig(likelihood="bernoulli"))
+    assert run_name(config) == "latent_2_bernoulli"
+    decided = with_budget(config, "full")
+    assert (decided.epochs, decided.w_perceptual, decided.w_adversarial) == (3, 0, 0)
+    stated = vae.TrainConfig(vae.VAEConfig(likelihood="bernoulli"), w_adversarial=0.2)
+    assert with_budget(stated, "full").w_adversarial == 0.2
+    assert with_budget(vae.TrainConfig(), "full").w_perceptual == 0.05
+
+
+def test_a_bernoulli_is_trained_measured_drawn_and_taken_up_again(tmp_path, monkeypatch, capsys):
+    flags = ["train", "--likelihood", "bernoulli", "--latent-size", "3", "--latent-grid", "1",
+             "--channels", "8", "16", "16", "--epochs", "1", "--max-train-images", "64",
+             "--max-test-images", "40", "--batch-size", "8", "--lpips-images", "0", "--frames",
+             "2", "--projected-images", "20", "--early-evaluations", "1"]  # fmt: skip
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main([*flags, "--run-dir", str(whole)]) == 0
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 5)
+        assert main([*flags, "--run-dir", str(cut)]) == 130
+    assert main([*flags, "--run-dir", str(cut), "--resume"]) == 0
+    name = vae.VAE.weights_name
+    assert (whole / name).read_bytes() == (cut / name).read_bytes()
+    assert read_metrics(whole)["test"] == read_metrics(cut)["test"]
+    for picture in ("reconstruction.gif", "latent.gif", "samples.png", "test_metrics.png"):
+        assert (whole / picture).is_file()
+    assert main(["evaluate", str(whole)]) == 0
+    assert "in MSE, SSIM, PSNR, KL: 0\n" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="likelihood='bernoulli' has no distortion to sharpen"):
+        vae.sharpen(whole)
+
+
 def log_likelihood(model: vae.VAE, x: torch.Tensor, nll) -> torch.Tensor:
     """log p(x) of images, by a sum over a fine grid of the plane of latents: (N,), float64."""
-    axis = torch.linspace(-6, 6, 97)
+    axis = torch.linspace(-6, 6, 61)
     z = torch.cartesian_prod(axis, axis)
     with torch.no_grad():
         y = model.decode(z.view(-1, 2, 1, 1)).double()
     prior = -0.5 * z.double().square().sum(1) - math.log(2 * math.pi)
-    cell = 2 * math.log(12 / 96)
+    cell = 2 * math.log(12 / 60)
     given = torch.stack([-nll(one.double().expand(len(y), -1, -1, -1), y) for one in x])
     return torch.logsumexp(given + prior, 1) + cell
 
@@ -154,7 +200,7 @@ def log_likelihood(model: vae.VAE, x: torch.Tensor, nll) -> torch.Tensor:
 def test_the_bound_of_many_draws_is_the_likelihood_by_quadrature(likelihood, digits):
     model = make(latent_size=2, latent_grid=1, likelihood=likelihood)
     model.decoder.conv_out.weight.data *= 0.3  # so that all of q's draws matter
-    x = model.observed(digits[:3], torch.Generator().manual_seed(1))
+    x = model.observed(digits[:2], torch.Generator().manual_seed(1))
     variance = None if likelihood == "bernoulli" else 0.7
 
     def gaussian_nll(a, b):
@@ -165,3 +211,64 @@ def test_the_bound_of_many_draws_is_the_likelihood_by_quadrature(likelihood, dig
     exact = log_likelihood(model, x, nll)
     many = vae.importance_weighted_bound(model, x, variance, samples=4000)
     assert torch.allclose(many, exact, atol=0.1)
+    if likelihood == "bernoulli":
+        by_product = tool.plane_sum(model, x, step=0.2)
+        torch.testing.assert_close(by_product, exact, rtol=0, atol=0.01)
+
+
+class Linear(nn.Module):
+    """A decoder whose images are W z + b."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(0.02 * torch.randn(784, 2))
+        self.position = nn.Parameter(0.3 * torch.randn(784))  # where a model looks for its device
+
+    def forward(self, z, token):
+        return (z.flatten(1) @ self.weight.T + self.position).view(-1, 1, 28, 28)
+
+
+def test_the_bound_of_a_linear_gaussian_model_is_its_likelihood_in_closed_form():
+    model = make(latent_size=2, latent_grid=1, couplings=0)
+    model.decoder = linear = Linear()
+    x, variance = 2 * torch.rand(4, 1, 28, 28) - 1, 0.5
+    w, b = linear.weight.double(), linear.position.double()
+    covariance = w @ w.T + variance * torch.eye(784, dtype=torch.float64)
+    exact = MultivariateNormal(b, covariance).log_prob(x.double().flatten(1))
+    bound = vae.importance_weighted_bound(model, x, variance, samples=4000)
+    assert torch.allclose(bound, exact, atol=0.1)
+    elbo = vae.importance_weighted_bound(model, x.repeat(50, 1, 1, 1), variance, samples=1)
+    assert (elbo.view(50, 4).mean(0) < exact - 0.2).all()
+
+
+def test_a_bound_has_a_variance_where_its_likelihood_has(digits):
+    for likelihood, variance in (("bernoulli", 0.1), ("calibrated", None)):
+        model = make(latent_size=2, latent_grid=1, likelihood=likelihood)
+        with pytest.raises(ValueError, match=f"variance={variance} is not allowed"):
+            vae.importance_weighted_bound(model, digits, variance)
+
+
+def test_bounds_that_were_cut_off_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(tool, "RUNS", tmp_path)
+    monkeypatch.setattr(tool, "SAMPLES", 3)
+    monkeypatch.setattr(tool, "PART", 2)
+    model = make(latent_size=2, **BERNOULLI)
+    model.save_pretrained(tmp_path / "run")
+    x = model.observed(vae.scale_images(vae.load_digits("test").images[:5]), tool.seeded())
+    whole, _ = tool.bounds_of("run", model, x)
+    path = tmp_path / "run" / "bounds.json"
+    kept = json.loads(path.read_text("utf-8"))
+    assert len(whole.unique()) == 5
+    path.write_text(json.dumps(kept | {"bounds": [7.0, *kept["bounds"][1:4]]}))
+    again, _ = tool.bounds_of("run", model, x)
+    assert again.tolist() == [7.0, *whole.tolist()[1:]]
+    path.write_text(json.dumps(kept | {"weights": "others"}))
+    assert tool.bounds_of("run", model, x)[0].tolist() == whole.tolist()
+
+
+def test_the_table_stands_with_and_without_our_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "ASSETS", tmp_path)
+    assert [row[:4] for row in tool.table()] == [["2", "–", "–", "–"], ["10", "–", "–", "–"]]
+    ours = {"neg_elbo": 92.5, "neg_bound": 91.25, "neg_bound_std_error": 0.3}
+    common.keep_row("likelihood/bernoulli_10", ours)
+    assert tool.table()[1][:4] == ["10", "92.50", "91.25 ± 0.30", "–"]

@@ -8,6 +8,7 @@ Each stands on one page, between `<!-- name -->` and `<!-- /name -->`; nothing e
 import re
 from pathlib import Path
 
+import likelihood as likelihoods
 import seeds
 from address import branch, stamped
 from common import ASSETS, ROOT, read_json
@@ -300,9 +301,16 @@ def chance() -> str:
     return table(["latent size", "seeds", "MSE", "SSIM", "PSNR, dB", "KL, nats"], seeds.table())
 
 
+def likelihood() -> str:
+    """How likely black and white digits are, beside what others have published."""
+    header = ["numbers", "−ELBO", "−log p(x), bound of K = 1,000", "by a sum over the plane",
+              "Davidson et al., Gaussian", "Davidson et al., on a sphere"]  # fmt: skip
+    return table(header, likelihoods.table())
+
+
 BLOCKS = (
     gallery, results, own_images, sizes, knobs, ablation, rates, time_to_reference, latent_sizes,
-    generation, sharpness, autoencoder, chance,
+    generation, sharpness, autoencoder, chance, likelihood,
 )  # fmt: skip
 
 

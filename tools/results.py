@@ -14,12 +14,15 @@ import autoencoder
 import comparisons
 import explorer_models
 import generation
+import likelihood
 import models
 import seeds
 import terms
 from common import Part, slowness
 
-MODULES = (models, comparisons, generation, terms, autoencoder, seeds, explorer_models)
+MODULES = (
+    models, comparisons, generation, terms, autoencoder, seeds, likelihood, explorer_models,
+)  # fmt: skip
 ORDER = ("train", "sharpen", "train a prior", "measure", "draw", "list")
 
 

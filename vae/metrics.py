@@ -129,13 +129,12 @@ def evaluate(model: VAE, images: Tensor, labels: Labels = None, *, mean: bool = 
     lpips_images = min(lpips_images, len(x))
     if lpips_images and lpips is None:
         lpips = LPIPS().to(model.device)
-    bernoulli = model.config.likelihood == "bernoulli"
     kl, nll, drawn, of_mean = [], [], [], []
     for part, given, eps in Bar(parts, "evaluating", disable=not progress):
         y, posterior = model(part, given, eps)  # no layer works otherwise in training
         drawn.append(y)
         kl.append(posterior.kl(eps))
-        if bernoulli:
+        if model.config.likelihood == "bernoulli":
             nll.append(bernoulli_nll(part, y))
         if mean:
             of_mean.append(model.decode(posterior.mode(), given))
@@ -150,7 +149,7 @@ def evaluate(model: VAE, images: Tensor, labels: Labels = None, *, mean: bool = 
             ours.update(theirs)
     if model.config.variational:
         error = torch.tensor(result["sample"]["mse"], dtype=torch.float64)
-        nll = _mean(nll) if bernoulli else calibrated_nll(error, None, x[0].numel()).item()
+        nll = _mean(nll) if nll else calibrated_nll(error, None, x[0].numel()).item()
         result |= {"kl": _mean(kl), "neg_elbo": nll + _mean(kl)}
     sizes = {"latent_values": model.config.latent_values, "images": len(x)}
     return result | sizes | {"lpips_images": lpips_images}

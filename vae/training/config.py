@@ -120,7 +120,7 @@ class TrainConfig:
             raise ValueError(f"{given}, which has no KL: beta=0")
         if self.model.likelihood == "bernoulli" and (self.w_perceptual or self.w_mse != 1):
             given = f"w_mse={self.w_mse}, w_perceptual={self.w_perceptual} is not allowed with"
-            raise ValueError(f"{given} likelihood='bernoulli', which has no distortion: 1 and 0")
+            raise ValueError(f"{given} likelihood='bernoulli', which has no distortion: 1.0, 0.0")
         check_distortion(self)
 
     def fitted(self, images: Tensor) -> "TrainConfig":
