@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import vae
-from vae import perceptual
+from vae_store import published
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_v01_equals_the_authors_own_with_the_backbone_copied_over(pairs, monkeyp
         "features." + name.split(".", 1)[1]: value
         for name, value in theirs.net.state_dict().items()
     }
-    monkeypatch.setattr(perceptual, "_torchvision_vgg16", lambda: backbone)
+    monkeypatch.setattr(published, "torchvision_vgg16", lambda: backbone)
     x, y = pairs
     with torch.no_grad():
         expected = theirs(x.expand(-1, 3, -1, -1), y.expand(-1, 3, -1, -1)).flatten()
@@ -80,7 +80,7 @@ def test_weights_that_are_not_the_published_ones_are_refused(damage, tmp_path, m
         path.write_bytes(b"cos\nsystem\n(S'true'\ntR.")  # a pickle that would run a command
     spec = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
     found = None if damage == "not installed" else spec
-    monkeypatch.setattr(perceptual, "find_spec", lambda name: found)
+    monkeypatch.setattr(published, "find_spec", lambda name: found)
     with pytest.raises(vae.FileError, match="pip install"):
         vae.LPIPS()
 

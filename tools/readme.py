@@ -8,6 +8,7 @@ Each stands on one page, between `<!-- name -->` and `<!-- /name -->`; nothing e
 import re
 from pathlib import Path
 
+import likelihood as likelihoods
 import seeds
 import speedrun as speedruns
 from address import branch, stamped
@@ -304,9 +305,16 @@ def differences() -> str:
                  seeds.differences())  # fmt: skip
 
 
+def likelihood() -> str:
+    """How likely black and white digits are, beside what others have published."""
+    header = ["numbers", "−ELBO", "−log p(x), bound of K = 1,000", "by a sum over the plane",
+              "Davidson et al., Gaussian", "Davidson et al., on a sphere"]  # fmt: skip
+    return table(header, likelihoods.table())
+
+
 BLOCKS = (
     gallery, results, own_images, sizes, knobs, ablation, rates, speedrun, latent_sizes,
-    generation, sharpness, autoencoder, chance, differences,
+    generation, sharpness, autoencoder, chance, differences, likelihood,
 )  # fmt: skip
 
 

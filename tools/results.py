@@ -14,13 +14,17 @@ import autoencoder
 import comparisons
 import explorer_models
 import generation
+import likelihood
 import models
 import seeds
 import speedrun
 import terms
 from common import Part, slowness
 
-MODULES = (models, comparisons, generation, terms, autoencoder, seeds, speedrun, explorer_models)
+MODULES = (
+    models, comparisons, generation, terms, autoencoder, seeds, speedrun, likelihood,
+    explorer_models,
+)  # fmt: skip
 ORDER = ("train", "sharpen", "train a prior", "measure", "draw", "list")
 
 

@@ -11,16 +11,11 @@ from torch import Tensor
 
 from vae_store import pictures, pixels
 from vae_store.files import FileError, as_path, sha256
+from vae_store.published import TORCHVISION, load_from_torchvision
 
 from .checks import MNIST_SHAPE, as_count, check_type
 
 BATCH = 500  # images at once where nothing is learned
-TORCHVISION = {  # name here: there, what else it is told, an image's shape
-    "fashion_mnist": ("FashionMNIST", {}, MNIST_SHAPE),
-    "kmnist": ("KMNIST", {}, MNIST_SHAPE),
-    "emnist_digits": ("EMNIST", {"split": "digits"}, MNIST_SHAPE),
-    "cifar10": ("CIFAR10", {}, (3, 32, 32)),
-}
 DATASETS, OWN = ("mnist", *TORCHVISION), "folder:PATH, or file:PATH.npz"
 CLASSES = {  # of data sets whose classes have names
     "fashion_mnist": "T-shirt trousers pullover dress coat sandal shirt sneaker bag boot",
@@ -72,7 +67,7 @@ def load_digits(split: str, dataset: str = "mnist", root: str | Path = "data", *
         labels = _read_idx(MNIST_FOLDER / f"{SPLITS[split]}-labels-idx1-ubyte.gz").long()
         images = images.view(-1, *MNIST_SHAPE)
     else:
-        images, labels = _load_from_torchvision(split, dataset, as_path(root, "root"))
+        images, labels = load_from_torchvision(split, dataset, as_path(root, "root"))
     if channels is not None:
         images = pixels.of_channels(images, channels)
     return Digits(images if size is None else pixels.of_size(images, size), labels)
@@ -98,6 +93,17 @@ def scale_images(images: Tensor) -> Tensor:
     return images.float().div_(127.5).sub_(1)  # in place on the copy
 
 
+def binarise(images: Tensor, drawn: Tensor) -> Tensor:
+    """Images whose pixels are white (1) with the probability that is their grey, or black (-1).
+
+    `images`: in [-1, 1]; `drawn`: float32, uniform in [0, 1), of the same shape. What is black and
+    white already stays so. With new draws in each step it makes the dynamically binarised MNIST
+    (Salakhutdinov & Murray, "On the Quantitative Analysis of DBNs", 2008; Burda et al. 2016).
+    """
+    white = (2 * drawn - 1).to(images.device) < images
+    return 2 * white.to(images.dtype) - 1
+
+
 def batches(size: int, *columns: Tensor | None) -> Iterator[tuple]:
     """The rows of some tensors, `size` at a time; a column that is None stays None."""
     for start in range(0, len(columns[0]), size):
@@ -120,26 +126,3 @@ def _read_idx(path: Path) -> Tensor:
         raise FileError(f"{path} is not the published file (SHA-256); reinstall the package")
     header = 4 + 4 * data[3]  # the number of dimensions, then each as four bytes
     return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=header)
-
-
-def _load_from_torchvision(split: str, dataset: str, root: Path) -> Digits:
-    from torchvision import datasets  # half a second that MNIST does not need
-
-    name, part, shape = TORCHVISION[dataset]
-    try:
-        loaded = getattr(datasets, name)(root, train=split == "train", download=True, **part)
-        images, labels = torch.as_tensor(loaded.data), torch.as_tensor(loaded.targets).long()
-        images = images.unsqueeze(1) if images.ndim == 3 else images.movedim(-1, 1).contiguous()
-        if images.shape != (len(labels), *shape):
-            raise ValueError(f"images {tuple(images.shape)} for {len(labels)} labels")
-    except Exception as error:  # torchvision raises what the damage happens to lead to
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        place = root if dataset == "cifar10" else root / name / "raw"
-        raise FileError(
-            f"dataset={dataset!r} could not be downloaded or read by torchvision ({reason}). Put "
-            f"its unpacked files, under torchvision's names, into {place} (the folder is root, or "
-            "--data-root) and try again."
-        ) from error
-    if dataset == "emnist_digits":  # EMNIST stores its images transposed
-        images = images.transpose(2, 3).contiguous()
-    return Digits(images, labels)

@@ -13,6 +13,7 @@ from vae_store.progress import Bar
 
 from .checks import as_count, as_labels, check_images, check_pair, gaussian
 from .data import BATCH, batches, in_unit_range
+from .losses import bernoulli_nll, calibrated_nll
 from .model import VAE, Labels
 from .perceptual import LPIPS
 
@@ -111,27 +112,30 @@ def evaluate(model: VAE, images: Tensor, labels: Labels = None, *, mean: bool = 
     ten times the model, is measured on the first so many images (0: not at all), with `lpips` or,
     if None, a new `vae.LPIPS()`.
     `reference`: MSE, SSIM and PSNR are scikit-image's own (slower), and "skimage_difference" is
-    the largest difference from ours. `seed` draws z, the same on every device.
+    the largest difference from ours. `seed` draws z, the same on every device, and before it, for
+    a Bernoulli likelihood, the black and white images of which everything is then measured.
 
     Returns {"sample": {"mse", "ssim", "psnr", "lpips"}, "mean": {the same}, "kl" and "neg_elbo"
-    (nats for an image, the latter of a calibrated Gaussian by MSE alone; neither for a plain
-    autoencoder), "latent_values", "images", "lpips_images"}. Raises `ValueError` for images of
-    another shape, type or range.
+    (nats for an image, the latter of a Bernoulli, or of a calibrated Gaussian by MSE alone; neither
+    for a plain autoencoder), "latent_values", "images", "lpips_images"}. Raises `ValueError` for
+    images of another shape, type or range.
     """
     batch_size = as_count(batch_size, "batch_size")
     lpips_images = as_count(lpips_images, "lpips_images", 0)
     generator = torch.Generator().manual_seed(as_count(seed, "seed", 0))
-    x = _checked(model, images, hint=True)
+    x = _checked(model, images, generator, hint=True)
     noise = gaussian(len(x), *model.config.latent_shape, generator=generator)
     parts = _parts(model, batch_size, x, labels, noise)
     lpips_images = min(lpips_images, len(x))
     if lpips_images and lpips is None:
         lpips = LPIPS().to(model.device)
-    kl, drawn, of_mean = [], [], []
+    kl, nll, drawn, of_mean = [], [], [], []
     for part, given, eps in Bar(parts, "evaluating", disable=not progress):
         y, posterior = model(part, given, eps)  # no layer works otherwise in training
         drawn.append(y)
         kl.append(posterior.kl(eps))
+        if model.config.likelihood == "bernoulli":
+            nll.append(bernoulli_nll(part, y))
         if mean:
             of_mean.append(model.decode(posterior.mode(), given))
     result = {}
@@ -144,8 +148,8 @@ def evaluate(model: VAE, images: Tensor, labels: Labels = None, *, mean: bool = 
             result["skimage_difference"] = max(result.get("skimage_difference", 0), *differences)
             ours.update(theirs)
     if model.config.variational:
-        error = max(result["sample"]["mse"], 1e-12)
-        nll = x[0].numel() / 2 * (math.log(2 * math.pi * error) + 1)
+        error = torch.tensor(result["sample"]["mse"], dtype=torch.float64)
+        nll = _mean(nll) if nll else calibrated_nll(error, None, x[0].numel()).item()
         result |= {"kl": _mean(kl), "neg_elbo": nll + _mean(kl)}
     sizes = {"latent_values": model.config.latent_values, "images": len(x)}
     return result | sizes | {"lpips_images": lpips_images}
@@ -165,28 +169,34 @@ def _measure(x: Tensor, y: Tensor, size: int, lpips: LPIPS | None, lpips_images:
 
 
 @torch.no_grad()
-def importance_weighted_bound(model: VAE, images: Tensor, variance: float,
+def importance_weighted_bound(model: VAE, images: Tensor, variance: float | None = None,
                               labels: Labels = None, *, samples: int = 500,
                               seed: int = 0) -> Tensor:  # fmt: skip
     """A lower bound of log p(x) in nats for each image, tighter than the ELBO: (N,), float64.
 
     log 1/K sum_k p(x|z_k) p(z_k) / q(z_k|x) with K = `samples` draws of q(z|x) (Burda, Grosse &
     Salakhutdinov, "Importance Weighted Autoencoders", 2016, eq. 8). `images`: as for `evaluate`.
-    `variance`: of the decoder's Gaussian; in `evaluate`, the MSE. Raises `ValueError`.
+    `variance`: of the decoder's Gaussian; in `evaluate`, the MSE. A Bernoulli decoder has none, and
+    the bound is of images that `seed` binarises. Raises `ValueError`.
     """
-    samples = as_count(samples, "samples")
+    samples, bernoulli = as_count(samples, "samples"), model.config.likelihood == "bernoulli"
     number = isinstance(variance, Real) and not isinstance(variance, bool)
-    if not number or not 0 < (variance := float(variance)) < math.inf:
-        raise ValueError(f"variance={variance!r} is not allowed: a finite number above 0")
+    if not (variance is None if bernoulli else number and 0 < float(variance) < math.inf):
+        allowed = "None, of a Bernoulli decoder" if bernoulli else "a finite number above 0"
+        raise ValueError(f"variance={variance!r} is not allowed: {allowed}")
     if not model.config.variational:
         raise ValueError("variational=False is not allowed: there is no q(z|x) to draw from")
     bounds, generator = [], torch.Generator().manual_seed(as_count(seed, "seed", 0))
-    for one, given in _parts(model, 1, _checked(model, images, hint=True), labels):
+    x = _checked(model, images, generator, hint=True)
+    for one, given in _parts(model, 1, x, labels):
         posterior = model.encode(one, given).expand(samples)
         noise = gaussian(samples, *model.config.latent_shape, generator=generator)
         y = model.decode(posterior.sample(noise), given if given is None else given.expand(samples))
-        error = _mse(_precise(one), _precise(y))
-        nll = one.numel() / 2 * (math.log(2 * math.pi * variance) + error / variance)
+        one, y = _precise(one), _precise(y)
+        if bernoulli:
+            nll = bernoulli_nll(one, y)
+        else:
+            nll = calibrated_nll(_mse(one, y), one.new_tensor(float(variance)), one.numel())
         weight = -_precise(posterior.log_ratio(noise)) - nll
         bounds.append(torch.logsumexp(weight, 0) - math.log(samples))
     return torch.stack(bounds).cpu().double()
@@ -198,17 +208,17 @@ def active_units(model: VAE, images: Tensor, labels: Labels = None) -> int:
 
     `images`, `labels`: as for `evaluate`, two or more. Raises `ValueError`.
     """
-    x = _checked(model, images)
+    x = _checked(model, images, torch.Generator().manual_seed(0))
     if len(x) < 2:
         raise ValueError(f"images has {len(x)} image; a variance needs two or more")
     means = [model.encode(*part).mean for part in _parts(model, BATCH, x, labels)]
     return int((torch.cat(means).flatten(1).var(0) > ACTIVE).sum())
 
 
-def _checked(model: VAE, images: Tensor, hint: bool = False) -> Tensor:
-    """A model's images in [-1, 1], of uint8 or such ones."""
+def _checked(model: VAE, images: Tensor, generator: torch.Generator, hint: bool = False) -> Tensor:
+    """A model's images in [-1, 1], of uint8 or such ones; as its likelihood sees them."""
     check_images(images, raw=True, shape=model.config.image_shape, hint=hint)
-    return in_unit_range(images)
+    return model.observed(in_unit_range(images), generator)
 
 
 def _parts(model: VAE, size: int, x: Tensor, labels: Labels, *more: Tensor) -> list[tuple]:

@@ -12,9 +12,9 @@ from vae_store.modules import Pretrained
 from vae_store.settings import check_options, option
 
 from .blocks import NORM_GROUPS, DownBlock, MidBlock, UpBlock, check_widths, to_tokens
-from .checks import MNIST_SHAPE, as_count, as_labels, check_floats, check_images, gaussian
+from .checks import MNIST_SHAPE, as_count, as_labels, check_floats, check_images, gaussian, uniform
 from .couplings import Coupling, Couplings
-from .data import BATCH, batches
+from .data import BATCH, batches, binarise
 from .posterior import CoupledGaussian, DiagonalGaussian, at_least_float32
 
 Labels = Tensor | Sequence[int] | int | None  # or a NumPy array
@@ -52,6 +52,10 @@ class VAEConfig:
         None, "whether q(z|x) is a Gaussian of z (diagonal) or of what the decoder sees (coupled); "
         "default: coupled above 2 values", choices=("diagonal", "coupled"), kind=str)  # fmt: skip
     variational: bool = option(True, "or a plain autoencoder: no draw, z is the mean; beta 0")
+    likelihood: str = option(
+        "calibrated", "p(x|z) of grey pixels, a Gaussian with its variance at the optimum; or "
+        "bernoulli, of pixels drawn black or white", choices=("calibrated", "bernoulli")
+    )  # fmt: skip
     image_size: int | None = option(
         None, "height and width of an image, a multiple of 4; default: 28, or the data set's, "
         "which is 32 for your own pictures", MNIST_SHAPE[1], LARGEST, kind=int)  # fmt: skip
@@ -150,6 +154,7 @@ class Decoder(nn.Module):
         self.up_blocks = nn.ModuleList(UpBlock(*pair, config.blocks, context) for pair in widths)
         self.norm = nn.GroupNorm(NORM_GROUPS, narrow)
         self.conv_out = nn.Conv2d(narrow, config.image_channels, 3, padding=1)
+        self.precise = config.likelihood == "bernoulli"  # in half precision, 0.1 % would be 0
 
     def forward(self, z: Tensor, class_token: Tensor | None = None) -> Tensor:
         x = self.conv_in(z) + self.position  # (B, wide, 7, 7) for 28x28 images
@@ -159,7 +164,8 @@ class Decoder(nn.Module):
         x = self.mid_block(x)
         for block in self.up_blocks:
             x = block(x, context)
-        return torch.tanh(self.conv_out(F.silu(self.norm(x))))
+        x = self.conv_out(F.silu(self.norm(x)))
+        return torch.tanh(at_least_float32(x) if self.precise else x)
 
 
 class VAE(Pretrained):
@@ -231,6 +237,12 @@ class VAE(Pretrained):
         if z.shape != shape:
             raise ValueError(f"prior draws latents {tuple(z.shape[1:])}; {shape[1:]} is expected")
         return torch.cat([self.decode(*part) for part in batches(BATCH, z, given)])
+
+    def observed(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """What the likelihood is of: `x`, or if it is Bernoulli's, `x` with binarised pixels."""
+        if self.config.likelihood == "calibrated":
+            return x
+        return binarise(x, uniform(*x.shape, generator=generator))
 
     @property
     def device(self) -> torch.device:

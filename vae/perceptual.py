@@ -10,28 +10,20 @@ Two sets of weights, neither of which is part of this package:
 """
 
 from functools import partial
-from importlib.util import find_spec
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from vae_store.files import FileError, sha256
+from vae_store import published
 
 from .checks import MNIST_SHAPE, check_images, check_pair
 
 VARIANTS = ("shift_tolerant", "v0.1")
 STAGES = ((3, 64, 64), (64, 128, 128),  # channels before and after each of VGG16's convolutions
           (128, 256, 256, 256), (256, 512, 512, 512), (512, 512, 512, 512))  # fmt: skip
-WEIGHT_FILES = {  # variant: package and path in it, SHA-256
-    "shift_tolerant": ("stlpips_pytorch/weights/vST0.0/vgg_shift_tolerant.pth",
-                       "44597da68f49c1837c100ff52299050f274d102eb102e5837178c79be6f0e250"),
-    "v0.1": ("lpips/weights/v0.1/vgg.pth",
-             "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"),
-}  # fmt: skip
 
 
 class LPIPS(nn.Module):
@@ -109,7 +101,7 @@ class LPIPS(nn.Module):
 
 
 def _load_weights(model: LPIPS, variant: str) -> None:
-    weights = _read_weights(variant) | (_torchvision_vgg16() if variant == "v0.1" else {})
+    weights = published.lpips_weights(variant)
     # "net.slice3.13.weight" or "features.13.weight": torchvision numbers the layers
     names = [key.removesuffix(".weight") for key in weights if key.endswith(".weight")]
     names = [name for name in names if name.startswith(("net.", "features."))]
@@ -120,30 +112,3 @@ def _load_weights(model: LPIPS, variant: str) -> None:
         conv.bias.data.copy_(weights[f"{name}.bias"])
     for i, weight in enumerate(model.linear):
         weight.data.copy_(weights[f"lin{i}.model.1.weight"])
-
-
-def _read_weights(variant: str) -> dict[str, Tensor]:
-    place, expected = WEIGHT_FILES[variant]
-    package, _, name = place.partition("/")
-    spec = find_spec(package)  # finds the package's folder without running its code
-    if spec is None:
-        raise FileError(f"LPIPS variant={variant!r} needs weights: pip install {package}")
-    path = Path(spec.submodule_search_locations[0]) / name
-    if not path.is_file() or sha256(path.read_bytes()) != expected:
-        remedy = f"pip install --force-reinstall --no-deps {package}"
-        raise FileError(f"{path} is missing or not the published file (SHA-256): {remedy}")
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _torchvision_vgg16() -> dict[str, Tensor]:
-    from torchvision.models import VGG16_Weights
-
-    weights = VGG16_Weights.IMAGENET1K_V1
-    try:
-        return weights.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:
-        raise FileError(
-            f"LPIPS variant='v0.1' needs torchvision's VGG16, and {weights.url} could not be had "
-            f"({error}). Put that file into {torch.hub.get_dir()}/checkpoints/, or use "
-            "variant='shift_tolerant', which needs no download."
-        ) from error

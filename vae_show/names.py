@@ -9,8 +9,9 @@ LONGEST_NAME = 16  # letters of a class
 
 
 def describe(config: VAEConfig, dataset: str) -> str:
-    """ "latent size 2 on 7×7", and the data set if it is not MNIST, for titles."""
+    """ "latent size 2 on 7×7", then "Bernoulli" and a data set that is not MNIST, for titles."""
     shape = f"latent size {config.latent_size} on {config.latent_grid}×{config.latent_grid}"
+    shape += ", Bernoulli" * (config.likelihood == "bernoulli")
     return shape + ("" if dataset == "mnist" else f", {plain(dataset_name(dataset))}")
 
 

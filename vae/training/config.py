@@ -136,6 +136,9 @@ class TrainConfig:
         if not self.model.variational and self.beta:
             given = f"beta={self.beta} is not allowed with variational=False"
             raise ValueError(f"{given}, which has no KL: beta=0")
+        if self.model.likelihood == "bernoulli" and (self.w_perceptual or self.w_mse != 1):
+            given = f"w_mse={self.w_mse}, w_perceptual={self.w_perceptual} is not allowed with"
+            raise ValueError(f"{given} likelihood='bernoulli', which has no distortion: 1.0, 0.0")
         check_distortion(self)
 
     def fitted(self, images: Tensor) -> "TrainConfig":
@@ -225,6 +228,8 @@ def with_budget(config, budget: str = "auto", images: int | None = None):
     decided = dict(config.budgets.get(budget, {}))
     if isinstance(config, TrainConfig):
         decided = LOOKS | RECIPES["vector" if config.model.latent_grid == 1 else "map"] | decided
+        if config.model.likelihood == "bernoulli":
+            decided |= {"w_perceptual": 0.0, "w_adversarial": 0.0}
         if images is None and is_own(config.dataset):
             images = count_own("train", config.dataset, config.data_root)
     if images is not None:
@@ -249,6 +254,7 @@ def run_name(config: TrainConfig) -> str:
         f"_size_{model.image_size}": model.image_size not in (28, 32),
         "_conditional": model.num_classes > 0,
         "_autoencoder": not model.variational,
+        "_bernoulli": model.likelihood == "bernoulli",
         f"_beta_{config.beta:g}": model.variational and config.beta != TrainConfig.beta,
         f"_epochs_{config.epochs}": config.epochs is not None,
         f"_images_{config.max_train_images}": config.max_train_images is not None,

@@ -68,8 +68,12 @@ def digits_of(vae: VAE, directory: Path, config) -> tuple[Digits, Digits, dict, 
 
 @torch.no_grad()
 def encode(vae: VAE, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and deviation of each image's posterior's Gaussian, (N, C, G, G), and its label."""
-    labels = labels.to(vae.device)
+    """Mean and deviation of each image's posterior's Gaussian, (N, C, G, G), and its label.
+
+    Of a Bernoulli likelihood, one draw of each binarised image.
+    """
+    labels, generator = labels.to(vae.device), torch.Generator().manual_seed(0)
     parts = batches(BATCH, images, labels if vae.config.num_classes else None)
-    found = [vae.encode(scale_images(x.to(vae.device)), given).gaussian for x, given in parts]
+    seen = ((vae.observed(scale_images(x.to(vae.device)), generator), given) for x, given in parts)
+    found = [vae.encode(*part).gaussian for part in seen]
     return torch.cat([q.mean for q in found]), torch.cat([q.std for q in found]), labels

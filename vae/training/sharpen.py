@@ -52,6 +52,9 @@ def sharpen(directory: str | Path, run_dir: str | Path | None = None,
     if vae.config.latent_grid != 1:
         given = f"latent_grid={vae.config.latent_grid} leaves no blur to cure"
         raise ValueError(f"{given}: latent_grid=1 is expected")
+    if vae.config.likelihood == "bernoulli":
+        given = "likelihood='bernoulli' has no distortion to sharpen"
+        raise ValueError(f"{given}: likelihood='calibrated' is expected")
     if folder.is_finished(run_dir) and not (run_dir / CHECKPOINT_NAME).is_file():
         saved = sharpened_with(folder.read_metrics(run_dir), directory, run_dir)
         check_same_settings(saved, config, f"run_dir={run_dir}, finished,")

@@ -39,18 +39,22 @@ def training_step(nets: Networks, step: int, adversarial: bool, x: Tensor, label
     """One step of the VAE, and if it is `adversarial`, one of the discriminator.
 
     loss = -log p(x|z) + beta * KL + w_adversarial * lambda * generator's loss, where the distortion
-    in p is w_mse * MSE + w_perceptual * LPIPS, and lambda is `losses.adaptive_weight`. The
-    couplings of a global latent, and they alone, get the gradient of beta * w_marginal * the
-    marginal KL as well: see `vae/couplings.py`. Returns each term's value.
+    in p is w_mse * MSE + w_perceptual * LPIPS, unless p is a Bernoulli, which has none; lambda is
+    `losses.adaptive_weight`. The couplings of a global latent, and they alone, get the gradient of
+    beta * w_marginal * the marginal KL as well: see `vae/couplings.py`. Returns each term's value.
 
-    `x`: (B, C, H, W) in [-1, 1]; `labels`: int64 (B,) or None; `noise`: (B, C, G, G).
+    `x`: (B, C, H, W), binarised or in [-1, 1]; `labels`: int64 (B,) or None; `noise`: (B, C, G, G).
     """
     config, machine, model = nets.config, nets.machine, nets.machine.unwrap(nets.model)
     y, posterior = nets.model(x, labels, noise)  # z = mean + std * noise, y = decoder(z)
 
-    terms, distortion = distortion_of(nets, step, x, y)
     pixels = x[0].numel()
-    loss = terms["nll"] = losses.calibrated_nll(distortion, machine.mean(distortion), pixels)
+    if model.config.likelihood == "bernoulli":
+        terms = {"nll": losses.bernoulli_nll(x, y).mean()}
+    else:
+        terms, distortion = distortion_of(nets, step, x, y)
+        terms["nll"] = losses.calibrated_nll(distortion, machine.mean(distortion), pixels)
+    loss = terms["nll"]
 
     if adversarial:
         with frozen(machine.unwrap(nets.discriminator)) as discriminator:

@@ -16,8 +16,8 @@ from vae_store.folder import check_directory, is_finished
 from vae_store.pictures import is_own
 from vae_store.settings import check_kind, check_same_settings
 
-from ..checks import check_classes, gaussian
-from ..data import Digits, class_names, load_digits, scale_images
+from ..checks import check_classes, gaussian, uniform
+from ..data import Digits, binarise, class_names, load_digits, scale_images
 from ..discriminator import PatchDiscriminator
 from ..model import VAE
 from . import step
@@ -109,9 +109,13 @@ class Trainer(RunLoop):
         labels = self.train_set.labels[index] if self.config.model.num_classes else None
         return scale_images(self.machine.fetch(self.train_set.images, index)), labels
 
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor]:
-        """The noise of z = mean + std * noise: (n, C, G, G)."""
-        return (gaussian(n, *self.config.model.latent_shape, generator=generator),)
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The noise of z = mean + std * noise, (n, C, G, G); and for a Bernoulli, of `binarise`."""
+        model = self.config.model
+        noise = gaussian(n, *model.latent_shape, generator=generator)
+        if model.likelihood == "calibrated":
+            return (noise,)
+        return noise, uniform(n, *model.image_shape, generator=generator)
 
     def finish(self, started: float) -> None:
         """Fit the couplings to the codes as they are now, and measure again; then as every run."""
@@ -121,7 +125,9 @@ class Trainer(RunLoop):
             self.measure()
         super().finish(started)
 
-    def training_step(self, x: Tensor, labels: Tensor | None, noise: Tensor) -> dict[str, Tensor]:
+    def training_step(self, x: Tensor, labels: Tensor | None, noise: Tensor,
+                      *drawn: Tensor) -> dict[str, Tensor]:  # fmt: skip
+        x = binarise(x, *drawn) if drawn else x
         adversarial = self.config.w_adversarial > 0 and self.step >= self.adversarial_from
         return step.training_step(self.networks, self.step, adversarial, x, labels, noise)
 

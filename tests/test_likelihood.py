@@ -1,0 +1,274 @@
+"""The Bernoulli likelihood: its images, its loss, its training, and bounds of log p(x)."""
+
+import json
+import math
+
+import common
+import likelihood as tool
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import interrupt_at, make
+from torch import nn
+from torch.distributions import MultivariateNormal
+
+import vae
+from vae import losses
+from vae.cli import main
+from vae.data import binarise
+from vae.training import latents, step
+from vae.training.config import run_name, with_budget
+from vae.training.vae import Trainer
+from vae_store.folder import read_metrics
+
+BERNOULLI = {"likelihood": "bernoulli", "latent_grid": 1}
+
+
+def test_a_pixel_is_white_as_often_as_its_grey_says():
+    torch.manual_seed(0)
+    grey = torch.linspace(-1, 1, 9)
+    x = grey.expand(20_000, -1)
+    drawn = binarise(x, torch.rand(x.shape))
+    assert set(drawn.unique().tolist()) == {-1.0, 1.0}
+    assert torch.allclose(drawn.mean(0), grey, atol=0.03)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_what_is_black_and_white_stays_so(kind):
+    x = torch.tensor([-1.0, 1.0], dtype=kind).repeat(2)
+    drawn = torch.tensor([0.0, 0.0, 1 - 2**-24, 1 - 2**-24])  # the least and the most there is
+    assert torch.equal(binarise(x, drawn), x)
+
+
+def test_bernoulli_nll_is_the_cross_entropy_of_an_image():
+    torch.manual_seed(0)
+    y = 1.99 * torch.rand(5, 1, 28, 28, dtype=torch.float64) - 0.99
+    x = 2.0 * (torch.rand(y.shape) < 0.3).double() - 1
+    cross_entropy = F.binary_cross_entropy((1 + y) / 2, (1 + x) / 2, reduction="none")
+    found = losses.bernoulli_nll(x, y)
+    torch.testing.assert_close(found, cross_entropy.sum((1, 2, 3)), rtol=1e-4, atol=0)
+    both = (losses.bernoulli_nll(torch.full_like(y, pixel), y) for pixel in (1.0, -1.0))
+    torch.testing.assert_close(losses.bernoulli_nll(torch.zeros_like(y), y), sum(both) / 2)
+
+
+def test_bernoulli_nll_and_its_gradient_are_finite_where_tanh_saturates():
+    a = torch.tensor([-100.0, -8.0, -4.0, 4.0, 8.0, 100.0]).view(1, 1, 1, 6).requires_grad_()
+    white = torch.ones_like(a)
+    (cost,) = losses.bernoulli_nll(white, torch.tanh(a))
+    (slope,) = torch.autograd.grad(cost, a)
+    assert cost.item() == pytest.approx(2 * 14.56 + 8 - math.log1p(-1e-8), abs=1)
+    assert slope.isfinite().all()
+    exact = -2 * torch.sigmoid(-2 * a.detach())  # of -log sigmoid(2a)
+    torch.testing.assert_close(slope[..., 2:4], exact[..., 2:4], rtol=1e-2, atol=1e-6)
+    assert slope[..., 1] < -0.1  # it still pulls where the logit is -16
+    assert losses.bernoulli_nll(-white, torch.tanh(a)).isfinite()
+
+
+def test_half_precision_keeps_probabilities_near_0_apart():
+    model = make(latent_size=2, **BERNOULLI)
+    nn.init.zeros_(model.decoder.conv_out.weight)
+    z = torch.zeros(1, 2, 1, 1)
+    for black in (-4.0, -5.0):
+        nn.init.constant_(model.decoder.conv_out.bias, black)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            y = model.decode(z)
+        assert ((1 + y) / 2).log().mean().item() == pytest.approx(2 * black, abs=0.1)
+
+
+def test_each_step_draws_its_own_black_and_white_images(tiny, tmp_path, monkeypatch):
+    config = tiny({"latent_size": 2, **BERNOULLI}, max_train_images=8, batch_size=8, epochs=400)
+    trainer, seen = Trainer(config, tmp_path), []
+    monkeypatch.setattr(step, "training_step", lambda *given: seen.append(given[3]))
+    grey = vae.scale_images(trainer.train_set.images)
+    for trainer.step in range(400):
+        trainer.training_step(*trainer.next_batch())
+    drawn = torch.stack(seen)
+    assert set(drawn.unique().tolist()) == {-1.0, 1.0}
+    difference = drawn.mean((0, 1)) - grey.mean(0)  # of 3,200 draws
+    assert difference.abs().max() < 0.08
+    unsure = (grey.abs() < 0.8).any(0)
+    assert (drawn.sum(1).var(0)[unsure] > 0).all()
+    before = drawn[3]
+    trainer.step = 3
+    trainer.training_step(*trainer.next_batch())
+    assert torch.equal(seen[-1], before)
+
+
+def test_the_step_has_the_gradient_of_the_bernoullis_elbo(tiny, tmp_path, monkeypatch):
+    config = tiny({"latent_size": 2, **BERNOULLI}, clip_norm=1e9, beta=0.7, w_marginal=0.0)
+    trainer, gradients = Trainer(config, tmp_path / "run"), {}
+    model = trainer.networks.model
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    x, labels, noise, drawn = trainer.next_batch()
+    named = dict(model.named_parameters())
+    monkeypatch.setattr(
+        trainer.networks.optimizer,
+        "step",
+        lambda: gradients.update({n: p.grad.clone() for n, p in named.items()}),
+    )
+    terms = trainer.training_step(x, labels, noise, drawn)
+    x = binarise(x, drawn)
+    y, posterior = model(x, None, noise)
+    nll = F.binary_cross_entropy((1 + y) / 2, (1 + x) / 2, reduction="sum") / len(x)
+    assert terms.keys() == {"nll", "kl", "gradient_norm"}
+    assert terms["nll"].item() == pytest.approx(nll.item(), rel=1e-4)
+    loss = (nll + 0.7 * posterior.kl(noise).mean()) / 784
+    for (name, got), wanted in zip(
+        gradients.items(), torch.autograd.grad(loss, named.values()), strict=True
+    ):
+        torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_evaluate_measures_the_elbo_of_binarised_images():
+    model, images = make(latent_size=2, **BERNOULLI), vae.load_digits("test").images[:40]
+    found = vae.evaluate(model, images, lpips_images=0, batch_size=7, reference=True)
+    generator = torch.Generator().manual_seed(0)
+    x = model.observed(vae.scale_images(images), generator)
+    assert set(x.unique().tolist()) == {-1.0, 1.0}
+    noise = torch.randn(40, 2, 1, 1, generator=generator)
+    with torch.no_grad():
+        y, posterior = model(x, None, noise)
+    nll = F.binary_cross_entropy((1 + y) / 2, (1 + x) / 2, reduction="sum") / 40
+    assert found["neg_elbo"] == pytest.approx((nll + posterior.kl(noise).mean()).item(), rel=1e-4)
+    assert found["sample"]["mse"] == pytest.approx((x - y).square().mean().item(), rel=1e-4)
+    assert vae.evaluate(model, x, lpips_images=0, batch_size=7, reference=True) == found
+
+
+def test_codes_are_of_binarised_images():
+    model, digits = make(latent_size=3, **BERNOULLI), vae.load_digits("test")
+    images, labels = digits.images[:30], digits.labels[:30]
+    mean, _, _ = latents.encode(model, images, labels)
+    x = model.observed(vae.scale_images(images), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(mean, model.encode(x).gaussian.mean)
+        assert not torch.allclose(mean, model.encode(vae.scale_images(images)).gaussian.mean)
+
+
+@pytest.mark.parametrize("weights", [{"w_perceptual": 0.05}, {"w_mse": 0.5}, {"w_mse": 0.0}])
+def test_what_has_no_part_in_a_bernoulli_is_refused(weights):
+    (name, value), model = *weights.items(), vae.VAEConfig(likelihood="bernoulli")
+    with pytest.raises(ValueError, match=f"{name}={value}.* with likelihood='bernoulli'"):
+        vae.TrainConfig(model, **weights)
+
+
+def test_what_is_left_open_of_a_bernoulli_has_no_part():
+    config = vae.TrainConfig(vae.VAEConfig(likelihood="bernoulli"))
+    assert run_name(config) == "latent_2_bernoulli"
+    decided = with_budget(config, "full")
+    assert (decided.epochs, decided.w_perceptual, decided.w_adversarial) == (3, 0, 0)
+    stated = vae.TrainConfig(vae.VAEConfig(likelihood="bernoulli"), w_adversarial=0.2)
+    assert with_budget(stated, "full").w_adversarial == 0.2
+    assert with_budget(vae.TrainConfig(), "full").w_perceptual == 0.05
+
+
+def test_a_bernoulli_is_trained_measured_drawn_and_taken_up_again(tmp_path, monkeypatch, capsys):
+    flags = ["train", "--likelihood", "bernoulli", "--latent-size", "3", "--latent-grid", "1",
+             "--channels", "8", "16", "16", "--epochs", "1", "--max-train-images", "64",
+             "--max-test-images", "40", "--batch-size", "8", "--lpips-images", "0", "--frames",
+             "2", "--projected-images", "20", "--early-evaluations", "1"]  # fmt: skip
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main([*flags, "--run-dir", str(whole)]) == 0
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 5)
+        assert main([*flags, "--run-dir", str(cut)]) == 130
+    assert main([*flags, "--run-dir", str(cut), "--resume"]) == 0
+    name = vae.VAE.weights_name
+    assert (whole / name).read_bytes() == (cut / name).read_bytes()
+    assert read_metrics(whole)["test"] == read_metrics(cut)["test"]
+    for picture in ("reconstruction.gif", "latent.gif", "samples.png", "test_metrics.png"):
+        assert (whole / picture).is_file()
+    assert main(["evaluate", str(whole)]) == 0
+    assert "in MSE, SSIM, PSNR, KL: 0\n" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="likelihood='bernoulli' has no distortion to sharpen"):
+        vae.sharpen(whole)
+
+
+def log_likelihood(model: vae.VAE, x: torch.Tensor, nll) -> torch.Tensor:
+    """log p(x) of images, by a sum over a fine grid of the plane of latents: (N,), float64."""
+    axis = torch.linspace(-6, 6, 61)
+    z = torch.cartesian_prod(axis, axis)
+    with torch.no_grad():
+        y = model.decode(z.view(-1, 2, 1, 1)).double()
+    prior = -0.5 * z.double().square().sum(1) - math.log(2 * math.pi)
+    cell = 2 * math.log(12 / 60)
+    given = torch.stack([-nll(one.double().expand(len(y), -1, -1, -1), y) for one in x])
+    return torch.logsumexp(given + prior, 1) + cell
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "calibrated"])
+def test_the_bound_of_many_draws_is_the_likelihood_by_quadrature(likelihood, digits):
+    model = make(latent_size=2, latent_grid=1, likelihood=likelihood)
+    model.decoder.conv_out.weight.data *= 0.3  # so that all of q's draws matter
+    x = model.observed(digits[:2], torch.Generator().manual_seed(1))
+    variance = None if likelihood == "bernoulli" else 0.7
+
+    def gaussian_nll(a, b):
+        squares = (a - b).square().flatten(1).sum(1)
+        return 392 * math.log(2 * math.pi * variance) + squares / (2 * variance)
+
+    nll = losses.bernoulli_nll if variance is None else gaussian_nll
+    exact = log_likelihood(model, x, nll)
+    many = vae.importance_weighted_bound(model, x, variance, samples=4000)
+    assert torch.allclose(many, exact, atol=0.1)
+    if likelihood == "bernoulli":
+        by_product = tool.plane_sum(model, x, step=0.2)
+        torch.testing.assert_close(by_product, exact, rtol=0, atol=0.01)
+
+
+class Linear(nn.Module):
+    """A decoder whose images are W z + b."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(0.02 * torch.randn(784, 2))
+        self.position = nn.Parameter(0.3 * torch.randn(784))  # where a model looks for its device
+
+    def forward(self, z, token):
+        return (z.flatten(1) @ self.weight.T + self.position).view(-1, 1, 28, 28)
+
+
+def test_the_bound_of_a_linear_gaussian_model_is_its_likelihood_in_closed_form():
+    model = make(latent_size=2, latent_grid=1, couplings=0)
+    model.decoder = linear = Linear()
+    x, variance = 2 * torch.rand(4, 1, 28, 28) - 1, 0.5
+    w, b = linear.weight.double(), linear.position.double()
+    covariance = w @ w.T + variance * torch.eye(784, dtype=torch.float64)
+    exact = MultivariateNormal(b, covariance).log_prob(x.double().flatten(1))
+    bound = vae.importance_weighted_bound(model, x, variance, samples=4000)
+    assert torch.allclose(bound, exact, atol=0.1)
+    elbo = vae.importance_weighted_bound(model, x.repeat(50, 1, 1, 1), variance, samples=1)
+    assert (elbo.view(50, 4).mean(0) < exact - 0.2).all()
+
+
+def test_a_bound_has_a_variance_where_its_likelihood_has(digits):
+    for likelihood, variance in (("bernoulli", 0.1), ("calibrated", None)):
+        model = make(latent_size=2, latent_grid=1, likelihood=likelihood)
+        with pytest.raises(ValueError, match=f"variance={variance} is not allowed"):
+            vae.importance_weighted_bound(model, digits, variance)
+
+
+def test_bounds_that_were_cut_off_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(tool, "RUNS", tmp_path)
+    monkeypatch.setattr(tool, "SAMPLES", 3)
+    monkeypatch.setattr(tool, "PART", 2)
+    model = make(latent_size=2, **BERNOULLI)
+    model.save_pretrained(tmp_path / "run")
+    x = model.observed(vae.scale_images(vae.load_digits("test").images[:5]), tool.seeded())
+    whole, _ = tool.bounds_of("run", model, x)
+    path = tmp_path / "run" / "bounds.json"
+    kept = json.loads(path.read_text("utf-8"))
+    assert len(whole.unique()) == 5
+    path.write_text(json.dumps(kept | {"bounds": [7.0, *kept["bounds"][1:4]]}))
+    again, _ = tool.bounds_of("run", model, x)
+    assert again.tolist() == [7.0, *whole.tolist()[1:]]
+    path.write_text(json.dumps(kept | {"weights": "others"}))
+    assert tool.bounds_of("run", model, x)[0].tolist() == whole.tolist()
+
+
+def test_the_table_stands_with_and_without_our_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "ASSETS", tmp_path)
+    assert [row[:4] for row in tool.table()] == [["2", "–", "–", "–"], ["10", "–", "–", "–"]]
+    ours = {"neg_elbo": 92.5, "neg_bound": 91.25, "neg_bound_std_error": 0.3}
+    common.keep_row("likelihood/bernoulli_10", ours)
+    assert tool.table()[1][:4] == ["10", "92.50", "91.25 ± 0.30", "–"]

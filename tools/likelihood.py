@@ -1,0 +1,122 @@
+"""How likely digits are: -log p(x) of models of black and white digits, beside published numbers.
+
+Two models with a Bernoulli likelihood are trained into `runs/results`. The importance-weighted
+bound of every test digit goes into `assets/likelihood.json`. Of two numbers, log p(x) is known
+besides, by a sum over the plane: what the bound should come to.
+"""
+
+import math
+import time
+from functools import partial
+
+import torch
+from common import FULL_SECONDS, RUNS, Part, fingerprint, measurement, read_json, row, training
+from latents import DEVICE, decode, seeded
+from torch import Tensor
+
+from vae import VAE, importance_weighted_bound, load_digits, scale_images
+from vae.data import batches
+from vae.losses import bernoulli_nll
+from vae_store.files import write_json
+from vae_store.folder import read_metrics
+
+SIZES = {"bernoulli_2": 2, "bernoulli_10": 10}
+FLAGS = "--latent-grid 1 --likelihood bernoulli --budget full"
+SAMPLES = 1000  # draws of q(z|x) for an image
+PART = 250  # images between two times that the bounds are kept: a job that is cut off goes on
+BOUND_SECONDS = 5500  # nearly all of them decode 10 million images
+REACH, STEP = 5.0, 0.02  # of the grid in the plane; q(z|x) is about two steps wide
+# Davidson et al., "Hyperspherical Variational Auto-Encoders", UAI 2018, table 1: mean and, where we
+# have it, standard deviation over ten trainings. A sphere of 2 has 3 coordinates.
+PUBLISHED = {2: ("135.73 ± 0.83", "132.50 ± 0.73"), 10: ("93.84", "93.16 ± 0.31")}
+
+
+def runs() -> dict[str, str]:
+    """Both trainings and the flags of their `python -m vae train`."""
+    return {name: f"--latent-size {size} {FLAGS}" for name, size in SIZES.items()}
+
+
+def parts() -> list[Part]:
+    """The trainings, which are not shipped, and a row for each."""
+    found = []
+    for name, flags in runs().items():
+        trained, weights = training(name, flags, FULL_SECONDS), RUNS / name / VAE.weights_name
+        trained.done = partial(measured_or, trained.done, name)
+        rows = measurement(f"likelihood/{name}", BOUND_SECONDS, [weights], partial(measure, name))
+        found += [trained, rows]
+    return found
+
+
+def measured_or(done, name: str) -> bool:
+    """Whether a training's row is there, for which it need not be, or the training itself."""
+    return bool(row(f"likelihood/{name}")) or done()
+
+
+def measure(name: str) -> dict:
+    """A model's numbers, in nats for an image, of the black and white images of `evaluate`."""
+    model, metrics = VAE.from_pretrained(RUNS / name).to(DEVICE), read_metrics(RUNS / name)
+    images = model.observed(scale_images(load_digits("test").images), seeded())
+    bounds, seconds = bounds_of(name, model, images)
+    error = bounds.std().item() / math.sqrt(len(bounds))
+    found = {"neg_bound": -bounds.mean().item(), "neg_bound_std_error": error}
+    if SIZES[name] == 2:
+        found["neg_log_p"] = -plane_sum(model, images).mean().item()
+    found |= {key: metrics["test"][key] for key in ("neg_elbo", "kl")}
+    about = {key: metrics["environment"][key] for key in ("commit", "hardware", "torch")}
+    counts = {"samples": SAMPLES, "images": len(bounds), "seconds": seconds}
+    return found | counts | {"command": f"python -m vae train {runs()[name]}"} | about
+
+
+def bounds_of(name: str, model: VAE, images: Tensor) -> tuple[Tensor, float]:
+    """Each image's bound, (N,), and the seconds that they took.
+
+    What is known is kept in the run's folder, from where a measurement that was cut off goes on.
+    """
+    path, mark = RUNS / name / "bounds.json", fingerprint(RUNS / name / VAE.weights_name)
+    about = {"weights": mark, "samples": SAMPLES}
+    kept = read_json(path)
+    if any(kept.get(key) != value for key, value in about.items()):
+        kept = about | {"bounds": [], "seconds": 0.0}
+    while (done := len(kept["bounds"])) < len(images):
+        start, some = time.perf_counter(), images[done : done + PART]
+        found = importance_weighted_bound(model, some, samples=SAMPLES, seed=done)
+        kept["bounds"] += found.tolist()
+        kept["seconds"] += time.perf_counter() - start
+        write_json(path, kept)
+        each = kept["seconds"] / len(kept["bounds"])
+        left = each * (len(images) - len(kept["bounds"])) / 60
+        print(f"{name}: {len(kept['bounds']):,} of {len(images):,} images, {1 / each:.2f} a second,"
+              f" {left:.0f} minutes left", flush=True)  # fmt: skip
+    return torch.tensor(kept["bounds"], dtype=torch.float64), kept["seconds"]
+
+
+@torch.no_grad()
+def plane_sum(model: VAE, images: Tensor, step: float = STEP) -> Tensor:
+    """log p(x) = log of the integral of p(x|z) N(z; 0, I), by a sum over a grid of z: (N,).
+
+    `images`: (N, 1, 28, 28), black and white; the model's latent has two values. log p(x|z) is
+    linear in x, so that all images and many z make one product of matrices.
+    """
+    axis = torch.arange(-REACH, REACH + step / 2, step)
+    white = ((1 + images) / 2).flatten(1).to(DEVICE)
+    total = torch.full((len(images),), -torch.inf, device=DEVICE)
+    for (z,) in batches(1000, torch.cartesian_prod(axis, axis)):
+        y = decode(model, z.view(-1, 2, 1, 1)).view(-1, 1)  # each pixel as an image
+        costs = (bernoulli_nll(torch.full_like(y, pixel), y) for pixel in (1.0, -1.0))
+        of_white, of_black = (cost.view(len(z), -1) for cost in costs)
+        prior = -0.5 * z.square().sum(1).to(DEVICE) - math.log(2 * math.pi)
+        log_p = white @ (of_black - of_white).T - of_black.sum(1) + prior
+        total = torch.logaddexp(total, log_p.logsumexp(1))
+    return total.cpu().double() + 2 * math.log(step)
+
+
+def table() -> list[list[str]]:
+    """A row for each model: its -ELBO, its -log p(x), and what others have published."""
+    found = []
+    for name, size in SIZES.items():
+        ours, known = row(f"likelihood/{name}"), ("neg_elbo", "neg_bound", "neg_log_p")
+        numbers = [f"{ours[key]:.2f}" if key in ours else "–" for key in known]
+        if ours:
+            numbers[1] += f" ± {ours['neg_bound_std_error']:.2f}"
+        found.append([str(size), *numbers, *PUBLISHED[size]])
+    return found
