@@ -1,17 +1,19 @@
 """How soon the reference's row is passed: a training that is made for it, three times a size.
 
-    python tools/speedrun.py [--only 16 4 2] [--seeds 3]
+    python tools/speedrun.py [--only 16 4 2 run] [--seeds 3]
 
 All four loss terms are on. Against the usual recipe three things differ: the schedule is as long as
 the training and falls to zero at its end; LPIPS and R1 count on every eighth step; and the
 discriminator joins for the last third. Nothing is measured on the way. The row is passed if, at the
 end, MSE, SSIM and PSNR of all 10,000 test digits are better. Seconds are those of training: start,
-evaluation and pictures come on top.
+evaluation and pictures come on top. "run" is what `make run` trains, from its start to its end.
 """
 
 import argparse
 import shutil
 import statistics
+import time
+from functools import partial
 
 from common import RUNS, Part, keep_row, row, run
 from models import REFERENCE_SECONDS, SHIPPED_BETA, beats_reference
@@ -24,7 +26,8 @@ FLAGS = (
     "--epochs 1 --lazy 8 --adversarial-start 0.7 "
     "--early-evaluations 0 --frames 1 --projected-images 10 --lpips-images 0"
 )
-SEEDS = 3
+SEEDS, RUN = 3, "run"
+ORIGIN = "hardware", "threads", "torch", "commit"
 SECONDS = 120  # of one, with its evaluation
 WIDTHS = 5, 9, 18, 14, 18, 18, 16, 10  # of the table's columns, in characters
 
@@ -53,17 +56,36 @@ def measure(size: int, seeds: int = SEEDS) -> dict:
         **{name: [sample[name] for sample in samples] for name in ("mse", "ssim", "psnr")},
         "kl": [metrics["test"]["kl"] for metrics in found],
         "passed": [beats_reference(size, sample) for sample in samples],
-        **{key: last[key] for key in ("hardware", "threads", "torch", "commit")},
+        **{key: last[key] for key in ORIGIN},
     }
 
 
+def measure_run() -> dict:
+    """Train as `make run` does, from an installed environment: a row of `assets/speedrun.json`."""
+    folder, command = RUNS / "speedrun" / "run", "python -m vae train --latent-size 2"
+    shutil.rmtree(folder, ignore_errors=True)
+    started = time.perf_counter()
+    run(f"{command} --run-dir {folder}")
+    seconds, metrics = time.perf_counter() - started, read_metrics(folder)
+    training, test = metrics["seconds"]["training"], metrics["test"]
+    return {
+        "command": command, "seconds": seconds, "training": training, "share": training / seconds,
+        "peak_memory_mb": metrics["peak_memory_mb"], "mse": test["sample"]["mse"], "kl": test["kl"],
+        **{key: metrics["environment"][key] for key in ORIGIN},
+    }  # fmt: skip
+
+
+def keep_measured(what: int | str, seeds: int = SEEDS) -> None:
+    """Measure a size, or RUN, and write its row."""
+    keep_row(f"speedrun/{what}", measure_run() if what == RUN else measure(what, seeds))
+
+
 def parts() -> list[Part]:
-    """The three trainings of each size."""
+    """The three trainings of each size, and `make run`."""
     return [
-        Part("measure", name := f"speedrun/{size}", SEEDS * SECONDS,
-             done=lambda name=name: bool(row(name)),
-             make=lambda name=name, size=size: keep_row(name, measure(size)))
-        for size in REFERENCE
+        Part("measure", name := f"speedrun/{what}", SECONDS * (1 if what == RUN else SEEDS),
+             done=lambda name=name: bool(row(name)), make=partial(keep_measured, what))
+        for what in (*REFERENCE, RUN)
     ]  # fmt: skip
 
 
@@ -88,22 +110,26 @@ def print_table() -> None:
     header = ["size", "images", "seconds", "times faster", "MSE", "SSIM", "PSNR, dB", "KL, nats"]
     for cells in [header, *table()]:
         print("".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS, strict=True)))
-    for size in REFERENCE:
-        if kept := row(f"speedrun/{size}"):
-            print(f"size {size}: {kept['hardware']}, {kept['threads']} threads, "
+    for what in (*REFERENCE, RUN):
+        if kept := row(f"speedrun/{what}"):
+            print(f"{what}: {kept['hardware']}, {kept['threads']} threads, "
                   f"torch {kept['torch']}, at most {kept['peak_memory_mb']:,.0f} MiB")  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", type=int, choices=list(REFERENCE), metavar="SIZE")
+    parser.add_argument("--only", nargs="+", choices=[*map(str, REFERENCE), RUN], metavar="SIZE",
+                        help="these sizes alone, or `run`")  # fmt: skip
     parser.add_argument("--seeds", type=int, default=SEEDS, help="trainings of each size")
     options = parser.parse_args()
     if options.seeds < 1:
         parser.error(f"--seeds {options.seeds}: 1 or more")
-    for size in options.only or REFERENCE:
-        keep_row(f"speedrun/{size}", measure(size, options.seeds))
+    for what in options.only or [*REFERENCE, RUN]:
+        keep_measured(what if what == RUN else int(what), options.seeds)
     print_table()
+    if kept := row(f"speedrun/{RUN}"):
+        print(f"`make run`: {kept['seconds']:.0f} s, {kept['share']:.0%} of them training; "
+              f"MSE {kept['mse']:.4f}, KL {kept['kl']:.0f} nats")  # fmt: skip
     missed = [size for size in REFERENCE if not all(row(f"speedrun/{size}").get("passed", [True]))]
     if missed:
         raise SystemExit(f"size {missed}: not every training passed the reference's row")
