@@ -21,7 +21,7 @@ from models import REFERENCE_SECONDS, SHIPPED_BETA, beats_reference
 from vae_show.showcase import REFERENCE
 from vae_store.folder import read_metrics
 
-IMAGES = {16: 24_000, 4: 24_000, 2: 32_000}
+IMAGES = {16: 30_000, 4: 30_000, 2: 32_000}
 FLAGS = (
     "--epochs 1 --lazy 8 --adversarial-start 0.7 "
     "--early-evaluations 0 --frames 1 --projected-images 10 --lpips-images 0"
