@@ -20,8 +20,8 @@ from torch.utils.flop_counter import flop_registry
 
 from vae import VAE, TrainConfig, Trainer, VAEConfig, evaluate, scale_images
 from vae.notebook import latent_sliders
-from vae.training.machine import peak_memory_mb
 from vae.training.vae import RUNNING_LPIPS_IMAGES
+from vae_store.environment import peak_memory_mb
 from vae_store.folder import read_metrics
 
 BASE, WHOLE = "MSE + KL", "all four terms"
