@@ -1,4 +1,4 @@
-"""What a record says of the machine: hardware, memory, and the commit of the code."""
+"""The machine, as a record has it: hardware, memory, threads, and the commit of the code."""
 
 import os
 import platform
@@ -6,6 +6,8 @@ import subprocess
 from pathlib import Path
 
 import torch
+
+from .checkpoint import load_checkpoint
 
 PACKAGES = "vae", "vae_show", "vae_store"  # what a commit has to hold for a run to be repeated
 
@@ -51,3 +53,19 @@ def peak_memory_mb(device: torch.device) -> float | None:
 def device_memory(device: torch.device) -> float:
     """Bytes that a GPU has in all; infinite where images are in the CPU's memory anyway."""
     return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else float("inf")
+
+
+def take_threads(number: int | None, checkpoint: Path) -> None:
+    """Let PyTorch compute with so many CPU threads; None: with as many as before a cut, if known.
+
+    How a sum is split decides its last bit: the same weights need the same number. Of more threads
+    than cores, which would wait for each other, nothing is taken up.
+    """
+    if number is None:
+        try:
+            number = load_checkpoint(checkpoint)[1]["metrics"]["environment"]["threads"]
+        except (ValueError, KeyError, TypeError):  # a damaged one is refused where it is used
+            return
+        if type(number) is not int or not 1 <= number <= (os.cpu_count() or 1):
+            return
+    torch.set_num_threads(number)

@@ -255,6 +255,7 @@ def restore(loop: Loop) -> None:
             loop.machine.scaler.load_state_dict(state["scaler"])
     except (KeyError, TypeError, IndexError, ValueError, RuntimeError) as error:
         raise FileError(f"{path} does not fit this training: {error!r}") from error
-    loop.metrics = state["metrics"] | {"config": loop.metrics["config"]}  # data may have moved
+    here = ("config", "environment")  # data and machine may be others
+    loop.metrics = state["metrics"] | {name: loop.metrics[name] for name in here}
     loop.step = state["step"]
     log.seconds = state["training_seconds"]
