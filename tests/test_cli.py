@@ -12,7 +12,7 @@ def test_every_setting_is_a_flag_with_its_help(capsys):
     shown = capsys.readouterr().out
     for flag in ("--latent-size", "--latent-grid", "--epochs", "--seed", "--run-dir",
                  "--max-train-images", "--beta", "--w-perceptual", "--w-adversarial",
-                 "--no-self-attention"):  # fmt: skip
+                 "--no-self-attention", "--threads"):  # fmt: skip
         assert flag in shown
 
 
@@ -21,6 +21,8 @@ def test_a_users_mistake_is_one_line(capsys):
     told = capsys.readouterr().err
     assert told.startswith("vae: latent_grid=5 is not allowed: one of (1, 7, 8,")
     assert told.count("\n") == 1
+    assert main(["sharpen", "/no/such/folder", "--threads", "0"]) == 2
+    assert "threads=0 is not allowed: int, at least 1" in capsys.readouterr().err
     assert main(["evaluate", "/no/such/folder"]) == 2
     assert f"{Path('/no/such/folder/config.json')} does not exist" in capsys.readouterr().err
 

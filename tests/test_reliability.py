@@ -7,7 +7,7 @@ import kill_test
 import numpy as np
 import pytest
 import torch
-from helpers import interrupt_at, without_clocks
+from helpers import interrupt_at, make, small_prior, without_clocks
 
 import vae
 from vae import notebook
@@ -46,6 +46,41 @@ def test_a_run_that_was_interrupted_anywhere_ends_bit_for_bit_the_same(
     for name, array in run.frames.arrays().items():
         assert np.array_equal(array, getattr(alone.frames, name)), name
     assert not (tmp_path / CHECKPOINT_NAME).exists()
+
+
+@pytest.mark.parametrize("what", ["train", "prior", "sharpen"])
+def test_a_training_goes_on_with_the_threads_that_it_had(what, tiny, folder, monkeypatch):
+    few = {"max_train_images": 64, "epochs": 1, "batch_size": 32}
+    blind = {"w_perceptual": 0, "lpips_images": 0}
+    if what == "sharpen":
+        make(latent_grid=1).save_pretrained(folder)
+
+    def cut_off(**options):
+        if what == "train":
+            vae.train(tiny(**few, **blind, **options), folder / "run")
+        elif what == "sharpen":
+            config = vae.SharpenConfig(**few, **blind, **options)
+            vae.sharpen(folder, folder / "run", config)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                vae.train_prior(folder, small_prior(**few, **options))
+
+    def fit(training):
+        used.append(torch.get_num_threads())
+        loop.save(training)
+        return False
+
+    used, number = [], [2]
+    monkeypatch.setattr(loop.Loop, "fit", fit)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: number[-1])
+    monkeypatch.setattr(torch, "set_num_threads", number.append)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    for given, expected in ({"threads": 1}, 1), ({}, 1), ({"threads": 3}, 3), ({}, 2):
+        cut_off(**given)
+        assert used[-1] == expected, given
+        assert number[-1] == 2  # the caller's
+        path = next(folder.rglob("*checkpoint.safetensors"))
+        assert load_checkpoint(path)[1]["metrics"]["environment"]["threads"] == expected
 
 
 def test_a_killed_training_goes_on_from_whole_files(tmp_path):

@@ -52,6 +52,9 @@ def test_a_runs_name_says_what_differs_from_the_defaults():
         ("mixed_precision", "int8"),
         ("lpips_variant", "v9"),
         ("seed", -1),
+        ("threads", 0),
+        ("threads", 1.5),
+        ("threads", "two"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(setting, value):

@@ -19,8 +19,8 @@ from torch.utils.flop_counter import flop_registry
 
 from vae import VAE, TrainConfig, Trainer, VAEConfig, evaluate, scale_images
 from vae.notebook import latent_sliders
-from vae.training.machine import peak_memory_mb
 from vae.training.run_loop import RUNNING_IMAGES, RUNNING_LPIPS_IMAGES
+from vae_store.environment import peak_memory_mb
 
 BASE, WHOLE = "MSE + KL", "all four terms"
 VARIANTS = {

@@ -59,6 +59,12 @@ def tracker():
     return option("no", help, choices=("no", *TRACKERS), decides=False)
 
 
+def threads():
+    """How many CPU threads a training computes with: the last bits of its result alone differ."""
+    help = "CPU threads that PyTorch computes with; default: as it chose, or as before the cut"
+    return option(None, help, 1, 1024, kind=int, decides=False)
+
+
 def left_open(help: str, low: float = 1, kind: type = int, high: float | None = None):
     """A number that is None until `with_budget` decides it."""
     return option(None, help, low, high, kind=kind)
@@ -127,6 +133,7 @@ class TrainConfig:
         "test images in latent.gif; default: 2000, of a quick training 500", 10
     )
     seed: int = option(0, "of the weights, the order and the sampling noise", 0, 2**32 - 1)
+    threads: int | None = threads()
     log_with: str = tracker()
 
     def __post_init__(self):
@@ -165,6 +172,7 @@ class PriorTrainConfig:
     clip_norm: float = option(1.0, "a gradient longer than this is shortened to it", 1e-9)
     ema_decay: float = option(0.999, "of the average of the weights, the result", 0, 0.999999)
     seed: int = option(0, "of the weights, the order and the noise", 0, 2**32 - 1)
+    threads: int | None = threads()
     log_with: str = tracker()
 
     def __post_init__(self):
@@ -199,6 +207,7 @@ class SharpenConfig:
     lpips_images: int = option(1000, "test images on which LPIPS is measured", 0)
     frames: int = option(24, "of the GIF, close together at the start", 1, 200)
     seed: int = option(0, "of the discriminator, the order and the noise", 0, 2**32 - 1)
+    threads: int | None = threads()
     log_with: str = tracker()
 
     def __post_init__(self):

@@ -52,11 +52,12 @@ class Seeded(TorchFunctionMode):
 
 @contextlib.contextmanager
 def apart() -> Iterator[None]:
-    """The caller's gradient mode, autocast and default device do not reach in."""
+    """Gradient mode, autocast and default device do not reach in; the threads' number stays."""
     default, kinds = torch.empty(0).device.type, {"cpu"}
     if torch.accelerator.is_available():
         kinds.add(torch.accelerator.current_accelerator().type)
     with contextlib.ExitStack() as modes:
+        modes.callback(torch.set_num_threads, torch.get_num_threads())
         modes.enter_context(torch.inference_mode(False))  # with gradients
         for kind in kinds:
             modes.enter_context(torch.autocast(kind, enabled=False))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vae_store import checkpoint
 from vae_store.files import FileError
 from vae_store.folder import lock
+from vae_store.pace import Pace
 from vae_store.progress import Bar
 from vae_store.settings import REMEDY, check_same_settings
 
@@ -109,6 +110,7 @@ class Loop:
 
     def optimize(self) -> None:
         """A step on the next batch, at the learning rate of the schedule; then the average."""
+        started = time.perf_counter()
         for group, peak in zip(self.scheduled.param_groups, self.peaks, strict=True):
             group["lr"] = peak * self.schedule(self.step)
         terms = self.training_step(*self.next_batch())
@@ -118,6 +120,7 @@ class Loop:
         update_average(self.ema, self.averaged, self.config.ema_decay, self.step)
         self.step += 1
         self.log.bar.update()
+        self.log.pace.note(time.perf_counter() - started)
 
     def next_batch(self) -> tuple:
         """This process's part of the current step's batch: what `select` gives, then `draw`."""
@@ -168,7 +171,7 @@ class Log:
     def __init__(self):
         self.recent: list[dict[str, Tensor]] = []  # terms of the steps since the last look
         self.seconds, self.clock = 0.0, 0.0  # of training so far, and when it went on
-        self.bar = Bar(disable=True)
+        self.bar, self.pace = Bar(disable=True), Pace()
 
     def progress(self, loop: Loop) -> Bar:
         """A bar over all steps; the clock starts."""
@@ -194,6 +197,8 @@ class Log:
         progress = f"epoch {row['epoch']:.2f}/{loop.config.epochs}, {speed:.0f} images/s"
         self.bar.set_description(progress)
         self.bar.set_postfix({name: f"{row[name]:.3g}" for name in SHOWN if name in row})
+        if said := self.pace.advice(elapsed / len(self.recent)):
+            self.bar.say(said)
         self.recent.clear()
         self.seconds, self.clock = self.seconds + elapsed, time.perf_counter()
 
@@ -212,6 +217,9 @@ def complete(loop: Loop, resume: bool) -> bool:
             raise ValueError(f"{held}: resume it (resume=True, --resume), or {loop.remedy}")
         started = loop.log.clock = time.perf_counter()
         restore(loop) if there else save(loop)  # a folder that takes no checkpoint is found out now
+        alone = loop.device.type == "cpu" and loop.machine.num_processes == 1
+        if alone and loop.log.pace.measure(lambda: loop.training_step(*loop.next_batch())):
+            restore(loop)  # as if those steps had never been
         loop.machine.track(loop.config.log_with, loop.directory, asdict(loop.config))
         if (finished := loop.fit()) and writes:
             loop.finish(started)
@@ -255,6 +263,7 @@ def restore(loop: Loop) -> None:
             loop.machine.scaler.load_state_dict(state["scaler"])
     except (KeyError, TypeError, IndexError, ValueError, RuntimeError) as error:
         raise FileError(f"{path} does not fit this training: {error!r}") from error
-    loop.metrics = state["metrics"] | {"config": loop.metrics["config"]}  # data may have moved
+    here = ("config", "environment")  # data and machine may be others
+    loop.metrics = state["metrics"] | {name: loop.metrics[name] for name in here}
     loop.step = state["step"]
     log.seconds = state["training_seconds"]

@@ -4,7 +4,6 @@ import contextlib
 import os
 import platform
 import signal
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +15,10 @@ from accelerate.tracking import filter_trackers
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 
+from vae_store.environment import commit, device_memory, hardware
+
 from .isolation import shared_state
 
-PACKAGES = "vae", "vae_show", "vae_store"  # what a commit has to hold for a run to be repeated
 CHANGES_THE_METHOD = (  # of what `accelerate` reads in the environment
     "GRADIENT_ACCUMULATION_STEPS", "DYNAMO_BACKEND", "USE_DEEPSPEED", "USE_FSDP",
     "USE_MEGATRON_LM", "USE_PARALLELISM_CONFIG",
@@ -156,51 +156,9 @@ def describe_environment(machine: Machine) -> dict:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": machine.device.type,
-        "hardware": _hardware(machine.device),
+        "hardware": hardware(machine.device),
         "threads": torch.get_num_threads(),
         "mixed_precision": machine.mixed_precision,
         "processes": machine.num_processes,
-        "commit": _commit(),
+        "commit": commit(),
     }
-
-
-def peak_memory_mb(device: torch.device) -> float | None:
-    """The most memory ever in use, in MiB: a GPU's own, or the process's resident set."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 2**20 if platform.system() == "Darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-def device_memory(device: torch.device) -> float:
-    """Bytes that a GPU has in all; infinite where images are in the CPU's memory anyway."""
-    return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else float("inf")
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that holds this package, "-dirty" where the package differs."""
-
-    def git(*command: str) -> str:
-        command = ("git", "-C", str(Path(__file__).parents[2]), *command)
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    try:
-        git("ls-files", "--error-unmatch", __file__)
-        changed = git("status", "--porcelain", *PACKAGES)
-        return git("rev-parse", "HEAD").strip() + "-dirty" * bool(changed)
-    except (OSError, subprocess.CalledProcessError):  # no git, or an installed package
-        return None
-
-
-def _hardware(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    name, cpuinfo = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = cpuinfo.read_text().splitlines()
-        name = next((line.split(":")[1].strip() for line in lines if "model name" in line), name)
-    return f"{name}, {os.cpu_count()} cores"

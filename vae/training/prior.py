@@ -11,6 +11,7 @@ from vae_show import figures
 from vae_show.run import draw
 from vae_store import folder
 from vae_store.checkpoint import PRIOR_CHECKPOINT_NAME
+from vae_store.environment import peak_memory_mb, take_threads
 from vae_store.files import FileError, as_path, read_json, write_json
 from vae_store.settings import check_kind, check_same_settings
 
@@ -23,7 +24,7 @@ from .config import PriorTrainConfig, with_budget
 from .isolation import Seeded, apart
 from .latents import check_same_vae, digits_of, encode, finished_vae, of_own_images, vae_hash
 from .loop import Loop, complete
-from .machine import Machine, check_tracker, peak_memory_mb, seeded_generator
+from .machine import Machine, check_tracker, seeded_generator
 
 REMEDY = f"delete {folder.PRIOR_METRICS_NAME}, prior.json and prior.safetensors"
 WHAT = "its prior"
@@ -62,6 +63,7 @@ def train_prior(
         check_same_settings(saved["config"], config, place, REMEDY)
         return LatentPrior.from_pretrained(directory)
     folder.check_directory(directory)
+    take_threads(config.threads, directory / PRIOR_CHECKPOINT_NAME)
     trainer = PriorTrainer(vae, directory, config)
     if not complete(trainer, resume):
         raise KeyboardInterrupt

@@ -9,6 +9,7 @@ from torch import Tensor
 from vae_show.frames import Frames
 from vae_show.run import Run, render
 from vae_store.checkpoint import under
+from vae_store.environment import peak_memory_mb
 from vae_store.folder import FRAMES_NAME
 
 from ..data import Digits
@@ -16,7 +17,6 @@ from ..metrics import AGREEMENT, evaluate
 from ..model import VAE
 from ..perceptual import LPIPS
 from .loop import Loop
-from .machine import peak_memory_mb
 from .step import Networks
 
 RUNNING_IMAGES, RUNNING_LPIPS_IMAGES = 1000, 50  # that are measured on the way, of the test set's

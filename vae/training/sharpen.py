@@ -11,6 +11,7 @@ from vae_show.frames import Frames, frame_steps
 from vae_show.run import Run
 from vae_store import folder
 from vae_store.checkpoint import CHECKPOINT_NAME
+from vae_store.environment import take_threads
 from vae_store.files import as_path
 from vae_store.settings import REMEDY, check_kind, check_same_settings
 
@@ -60,6 +61,7 @@ def sharpen(directory: str | Path, run_dir: str | Path | None = None,
         check_same_settings(saved, config, f"run_dir={run_dir}, finished,")
         return Run.load(run_dir)
     folder.check_directory(run_dir)
+    take_threads(config.threads, run_dir / CHECKPOINT_NAME)
     trainer = SharpenTrainer(vae, directory, run_dir, config)
     complete(trainer, resume)
     return trainer.run

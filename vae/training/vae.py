@@ -11,6 +11,7 @@ from torch import Tensor
 from vae_show.frames import Frames, frame_steps
 from vae_show.run import Run
 from vae_store.checkpoint import CHECKPOINT_NAME
+from vae_store.environment import take_threads
 from vae_store.files import as_path
 from vae_store.folder import check_directory, is_finished
 from vae_store.pictures import is_own
@@ -50,6 +51,7 @@ def train(config: TrainConfig, run_dir: str | Path, *, resume: bool = True) -> R
         check_same_settings(run.metrics["config"], config, f"run_dir={directory}, finished,")
         return run
     check_directory(directory)
+    take_threads(config.threads, directory / CHECKPOINT_NAME)
     trainer = Trainer(config, directory)
     complete(trainer, resume)
     return trainer.run
