@@ -27,7 +27,7 @@ from .couplings import fit_couplings
 from .isolation import Seeded, apart
 from .loop import complete
 from .machine import Machine, check_tracker
-from .run_loop import RunLoop
+from .run_loop import RUNNING_IMAGES, RunLoop
 
 
 @apart()
@@ -148,7 +148,8 @@ def training_minutes(config: TrainConfig) -> tuple[float, str]:
     start = time.perf_counter()
     trainer.evaluate(mean=False, lpips_images=0)
     measured = (time.perf_counter() - start) * 10_000 / 500
-    # as many evaluations, and five more for the last one, for frames and for pictures
-    rest = measured * (config.early_evaluations + config.epochs + 5)
+    # the last evaluation, frames and pictures take as long as five; those on the way are small
+    small = trainer.config.early_evaluations + config.epochs
+    rest = measured * (5 + small * RUNNING_IMAGES / 10_000)
     hardware = trainer.metrics["environment"]["hardware"]
     return (min(seconds[1:]) * trainer.total_steps + rest) / 60, hardware
