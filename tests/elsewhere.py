@@ -13,10 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("lazy", 0)  # which no kernel of this build computes on
+COPY = torch.ops.aten.copy_.default
 ACROSS = {  # whose tensors may lie in two places, also on a GPU; of the last two, indices alone
-    torch.ops.aten.copy_.default, torch.ops.aten.index.Tensor,
-    torch.ops.aten._index_put_impl_.default,
+    COPY, torch.ops.aten.index.Tensor, torch.ops.aten._index_put_impl_.default,
 }  # fmt: skip
+WAITS = []  # kernels that would have made the CPU wait for the device, as they came
+DEPENDS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}  # on values
 JOINED = {torch.ops.aten.stack.default, torch.ops.aten.cat.default}  # not even a single number may
 
 
@@ -56,6 +58,13 @@ class Python(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def pin(tensor):
+    """A copy from which a GPU may take its own when it gets there."""
+    copy = tensor.clone()
+    copy.pinned = True
+    return copy
+
+
 def autocast(kind: str, *args, of=torch.autocast, **options):
     return of("cpu" if kind == DEVICE.type else kind, *args, **options)
 
@@ -64,7 +73,9 @@ def autocast(kind: str, *args, of=torch.autocast, **options):
 def present():
     """Within it, tensors can be on DEVICE."""
     fused = mock.patch("torch.optim.adam._device_dtype_check_for_fused", return_value=None)
-    with Python(), Kernels(), mock.patch("torch.autocast", autocast), fused:
+    kinds = mock.patch("vae.training.machine.PINNED", (DEVICE.type,))
+    pinned = mock.patch("torch.Tensor.pin_memory", pin)
+    with Python(), Kernels(), mock.patch("torch.autocast", autocast), fused, kinds, pinned:
         yield
 
 
@@ -85,6 +96,7 @@ def compute(func, args, kwargs):
         onto = there[0]
     if device is not None:
         kwargs = kwargs | {"device": torch.device("cpu")}
+    note_wait(func, args, kwargs, there, onto)
     args, kwargs = tree_map(lambda x: x.held if isinstance(x, Elsewhere) else x, (args, kwargs))
     given = {id(tensor.held): tensor for tensor in tensors if isinstance(tensor, Elsewhere)}
 
@@ -96,3 +108,17 @@ def compute(func, args, kwargs):
         return given[id(x)] if id(x) in given else Elsewhere(x)
 
     return tree_map(place, func(*args, **kwargs))
+
+
+def note_wait(func, args, kwargs, there, onto) -> None:
+    """Add `func` to WAITS if it would not return before a GPU has done all that it was given."""
+    tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor)]
+    if func in (COPY, torch.ops.aten._to_copy.default):
+        asked = kwargs.get("non_blocking") or True in args[2:]
+        waits = onto != there[-1] and not (onto and asked and hasattr(tensors[-1], "pinned"))
+    elif "index" in func.name():  # by a mask, whose places have to be counted
+        waits = any(there) and any(tensor.dtype == torch.bool for tensor in tensors[1:])
+    else:
+        waits = any(there) and DEPENDS & set(func.tags)
+    if waits:
+        WAITS.append(str(func))

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from elsewhere import DEVICE, Elsewhere, present
+from elsewhere import DEVICE, WAITS, Elsewhere, present
 from helpers import HalfPrecision, make, small_prior
 
 import vae
 from vae.training import loop
+from vae.training.couplings import fit_couplings
 from vae.training.machine import Machine
 from vae.training.prior import PriorTrainer
 from vae.training.sharpen import SharpenTrainer
@@ -26,8 +27,9 @@ def begin(name, folder, precision=Machine):
             patched.setattr(f"vae.training.{module}.Machine", precision)
         if name == "prior":
             return PriorTrainer(vae.VAE.from_pretrained(folder), folder, small_prior(**few))
-        if name == "sharpen":
-            plain = make(latent_size=3, latent_grid=1, posterior="coupled").eval()
+        classes = {"num_classes": 10} if "conditional" in name else {}
+        if "sharpen" in name:
+            plain = make(latent_size=3, latent_grid=1, posterior="coupled", **classes).eval()
             config = vae.SharpenConfig(**few, batch_size=32, lpips_images=4, frames=4)
             return SharpenTrainer(plain, folder, folder / "run", config)
         model = vae.VAEConfig(2, channels=(8, 16, 16))
@@ -37,7 +39,10 @@ def begin(name, folder, precision=Machine):
             early_evaluations=0, frames=4, mixed_precision="no", **few,
         )  # fmt: skip
         if name.startswith("1x1"):
-            config = replace(config, model=replace(model, latent_grid=1, num_classes=10))
+            config = replace(config, model=replace(model, latent_grid=1, **classes))
+        if "coupled" in name:
+            coupled = {"latent_size": 3, "posterior": "coupled"}
+            config = replace(config, model=replace(config.model, **coupled))
         return Trainer(config, folder / "run")
 
 
@@ -153,3 +158,48 @@ def test_a_tensor_that_is_left_on_the_cpu_is_noticed(folder, monkeypatch):
         monkeypatch.setattr(Away, "deal", lambda self, batch: batch)
         with pytest.raises(RuntimeError, match="on the CPU of shape"):
             begin("prior", folder, Away).optimize()
+
+
+@pytest.mark.parametrize("name", [*TRAININGS, "1x1, coupled", "sharpen, conditional"])
+def test_nothing_waits_for_the_device_between_two_looks_at_the_losses(name, folder):
+    (folder / "run").mkdir()
+    with present():
+        training = begin(name, folder, Away)
+        for _ in range(4):  # the fourth is the first with all terms
+            training.optimize()
+        training.log.recent.clear()
+        WAITS.clear()
+        for _ in range(2):  # the first of a pass, with LPIPS and the penalty, and one without
+            training.optimize()
+        assert not WAITS
+        training.log.look(training)
+        assert len(WAITS) == 1
+
+
+def test_nor_does_a_step_of_the_couplings(folder):
+    (folder / "run").mkdir()
+    with present():
+        training, waits = begin("1x1, conditional", folder, Away), []
+        for steps in (1, 4):
+            WAITS.clear()
+            fit_couplings(training.result, training.train_set, training.config, steps)
+            waits.append(len(WAITS))
+    assert waits[0] == waits[1]
+
+
+def test_a_wait_is_noticed():
+    with present():
+        x, picked = torch.ones(2).to(DEVICE), torch.ones(2)
+        for wait in (
+            x.sum().item, x.cpu, x.tolist, x.nonzero, lambda: bool(x.sum()), lambda: x[x > 0],
+            lambda: picked.copy_(x), lambda: picked.to(DEVICE), lambda: x.unique(),
+            lambda: picked.pin_memory().to(DEVICE), lambda: picked.to(DEVICE, non_blocking=True),
+            lambda: x.masked_select(x > 0), lambda: torch.equal(x, x),
+            lambda: x.index_put_((x > 0,), x.sum()),
+        ):  # fmt: skip
+            WAITS.clear()
+            wait()
+            assert len(WAITS) == 1, wait
+        WAITS.clear()
+        picked.pin_memory().to(DEVICE, non_blocking=True).clamp(0, 1).masked_fill(x > 0, 1)
+        assert not WAITS

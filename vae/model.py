@@ -270,7 +270,7 @@ class VAE(Pretrained):
         """Whether values are checked: always, but that in training a GPU is not waited for."""
         return not self.training or getattr(given, "is_cpu", True)
 
-    def _labels(self, labels: Labels, batch: int) -> Tensor | None:
+    def _labels(self, labels: Labels, batch: int, values: bool = True) -> Tensor | None:
         """int64 (B,), or None for a model that is not conditional. Raises `ValueError`."""
         classes = self.config.num_classes
         if (labels is not None) != bool(classes):
@@ -278,9 +278,9 @@ class VAE(Pretrained):
             raise ValueError(f"{given}: a conditional model needs labels, any other takes none")
         if labels is None:
             return None
-        return as_labels(labels, batch, classes, self._looks_at(labels)).to(self.device)
+        return as_labels(labels, batch, classes, values and self._looks_at(labels)).to(self.device)
 
-    def class_token(self, labels: Labels, batch: int) -> Tensor | None:
-        """The embedded labels, (B, 1, channels[-1]), or None. Raises as `_labels`."""
-        labels = self._labels(labels, batch)
+    def class_token(self, labels: Labels, batch: int, values: bool = True) -> Tensor | None:
+        """The embedded labels, (B, 1, channels[-1]), or None. `values`: whether to check them."""
+        labels = self._labels(labels, batch, values)
         return None if labels is None else self.class_embedding(labels).unsqueeze(1)

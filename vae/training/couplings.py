@@ -13,7 +13,7 @@ from ..data import Digits
 from ..model import VAE
 from .config import TrainConfig
 from .latents import encode
-from .machine import seeded_generator
+from .machine import seeded_generator, send
 from .optimizer import Muon, one_cycle
 from .step import CODES
 
@@ -36,11 +36,11 @@ def fit_couplings(vae: VAE, digits: Digits, config: TrainConfig, steps: int) -> 
     schedule, nll = LambdaLR(optimizer, one_cycle(WARMUP, steps)), torch.zeros(())
     for step in Bar(range(steps), desc="couplings", unit="step"):
         generator = seeded_generator(config.seed, 2, step)
-        chosen = torch.randint(len(mean), (CODES,), generator=generator).to(vae.device)
-        noise = gaussian(CODES, *mean.shape[1:], generator=generator).to(vae.device)
+        chosen = send(torch.randint(len(mean), (CODES,), generator=generator), vae.device)
+        noise = send(gaussian(CODES, *mean.shape[1:], generator=generator), vae.device)
         with torch.no_grad():
             given = labels[chosen] if vae.config.num_classes else None
-            token = vae.class_token(given, CODES)
+            token = vae.class_token(given, CODES, values=False)
         nll = couplings.marginal_nll(mean[chosen] + std[chosen] * noise, token).mean()
         nll.backward()
         nn.utils.clip_grad_norm_(couplings.parameters(), config.clip_norm)

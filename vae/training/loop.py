@@ -18,7 +18,7 @@ from vae_store.pace import Pace
 from vae_store.progress import Bar
 from vae_store.settings import REMEDY, check_same_settings
 
-from .machine import Machine, describe_environment, interrupts, seeded_generator
+from .machine import Machine, describe_environment, interrupts, seeded_generator, send
 from .optimizer import Muon, one_cycle, update_average
 
 CHECKPOINT_SECONDS = 60  # at most between two checkpoints, give or take a step
@@ -128,7 +128,7 @@ class Loop:
         epoch, position = divmod(self.step, self.steps_per_epoch)
         if epoch != self.order_epoch:
             order = torch.randperm(self.count, generator=seeded_generator(seed, 0, epoch))
-            self.order, self.order_epoch = order.to(self.device), epoch
+            self.order, self.order_epoch = send(order, self.device), epoch
         index = self.order[position * size :][:size]
         drawn = self.draw(size, seeded_generator(seed, 1, self.step))
         return *self.select(self.machine.deal(index)), *map(self.machine.deal, drawn)

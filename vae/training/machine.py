@@ -24,6 +24,8 @@ CHANGES_THE_METHOD = (  # of what `accelerate` reads in the environment
     "USE_MEGATRON_LM", "USE_PARALLELISM_CONFIG",
 )  # fmt: skip
 
+PINNED = ("cuda",)  # kinds of devices that copy from pinned memory beside what else they do
+
 
 class Machine(Accelerator):
     """A device in one of several processes, and its `mixed_precision`: "no", "bf16" or "fp16".
@@ -60,7 +62,7 @@ class Machine(Accelerator):
 
     def deal(self, batch: Tensor) -> Tensor:
         """This process's part, dealt out one by one: all parts' first are the batch's first."""
-        return batch[self.process_index :: self.num_processes].to(self.device)
+        return send(batch[self.process_index :: self.num_processes], self.device)
 
     def track(self, name: str, directory: Path, settings: dict) -> None:
         """Have what `log` is given sent to a tracker of this name too, or to none if it is "no".
@@ -89,7 +91,7 @@ class Machine(Accelerator):
 
     def fetch(self, images: Tensor, index: Tensor) -> Tensor:
         """Some of the images that are held, (B, C, H, W), on the device."""
-        return images[index.to(images.device)].to(self.device)
+        return send(images[index.to(images.device)], self.device)
 
     def unwrap(self, module: nn.Module) -> nn.Module:
         """The module without what `accelerate` put around it."""
@@ -99,6 +101,12 @@ class Machine(Accelerator):
         """Autocast to bf16 where that is used; fp16 would lose the small gradients of LPIPS."""
         here = self.mixed_precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=here)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device. A GPU takes pinned memory when it gets there: nobody waits for it."""
+    pinned = tensor.is_cpu and device.type in PINNED
+    return (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=pinned)
 
 
 def check_tracker(name: str) -> None:

@@ -131,7 +131,7 @@ class SharpenTrainer(RunLoop):
         given = torch.cat([labels, asked]) if conditional else None
         told = asked if conditional else torch.full_like(asked, self.unknown)
         with torch.no_grad():
-            token = vae.class_token(given, len(x) + len(drawn))
+            token = vae.class_token(given, len(x) + len(drawn), values=False)
             parts = (None, None) if token is None else token.split([len(x), len(drawn)])
             coded = vae.decoder_input(mean + std * noise, parts[0])
             u = torch.cat([coded, vae.couplings(drawn, parts[1])])
