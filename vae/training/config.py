@@ -20,16 +20,10 @@ TRACKERS = ("tensorboard", "wandb", "trackio", "aim", "comet_ml", "mlflow", "cle
             "swanlab")  # fmt: skip
 BUDGETS = {  # what TrainConfig leaves open; times are for two CPU cores
     "full": {},  # 20 minutes; a few on a GPU
-    "quick": {
-        "epochs": 1,
-        "max_train_images": 24_000,
-        "early_evaluations": 2,
-        "lpips_images": 100,
-        "frames": 18,
-        "projected_images": 500,
-    },  # 2 minutes, most of which are training
+    "quick": {"epochs": 1, "max_train_images": 24_000, "early_evaluations": 2, "lpips_images": 100,
+              "frames": 18, "projected_images": 500},  # 2 minutes, most of which are training
     "tiny": {"epochs": 1, "max_train_images": 320, "max_test_images": 100},  # to see that it runs
-}
+}  # fmt: skip
 LOOKS = {"early_evaluations": 5, "lpips_images": 1000, "frames": 36, "projected_images": 2000}
 RECIPES = {  # what else TrainConfig leaves open: on 1x1, where `sharpen` adds the terms, or not
     "map": {"epochs": 3, "learning_rate": 6e-3, "w_perceptual": 0.05, "w_adversarial": 0.1},
@@ -119,19 +113,16 @@ class TrainConfig:
     lazy: int = option(4, "LPIPS and R1 count every so many-th step, so many times", 1)
     mixed_precision: str = option("auto", "of the model", choices=PRECISIONS)
     early_evaluations: int | None = left_open(
-        "in the first epoch, besides the one at its end; default: 5, of a quick training 2",
-        0,
-        high=100,
+        "in the first epoch, besides the one at its end; default: 5, or quick 2", 0, high=100
     )
     lpips_images: int | None = left_open(
-        "test images on which LPIPS is measured; default: 1000, of a quick training 100", 0
+        "test images on which LPIPS is measured; default: 1000, or quick 100", 0
     )
     frames: int | None = left_open(
-        "of the GIFs, close together at the start; default: 36, of a quick training 18", high=200
+        "of the GIFs, close together at the start; default: 36, or quick 18", high=200
     )
     projected_images: int | None = left_open(
-        "test images in latent.gif; default: 2000, of a quick training 500", 10
-    )
+        "test images in latent.gif; default: 2000, or quick 500", 10)  # fmt: skip
     seed: int = option(0, "of the weights, the order and the sampling noise", 0, 2**32 - 1)
     threads: int | None = threads()
     log_with: str = tracker()
