@@ -15,12 +15,13 @@ import comparisons
 import explorer_models
 import generation
 import models
+import peer_rows
 import seeds
 import terms
 from common import Part, slowness
 
-MODULES = (models, comparisons, generation, terms, autoencoder, seeds, explorer_models)
-ORDER = ("train", "sharpen", "train a prior", "measure", "draw", "list")
+MODULES = (models, comparisons, generation, terms, autoencoder, seeds, peer_rows, explorer_models)
+ORDER = ("train", "sharpen", "train a prior", "measure", "compare", "draw", "list")
 
 
 def all_parts() -> list[Part]:
