@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 import vae
+from vae.cli import from_flags, parser
 from vae.training.loop import Loop
 from vae.training.machine import Machine
 
@@ -75,6 +76,13 @@ def a_gigabyte_more(request):
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_AS, (soft, hard)))
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**30, hard))
+
+
+def parsed(flags: str) -> vae.TrainConfig:
+    """The settings of `python -m vae train` with these flags."""
+    given = parser().parse_args(["train", *flags.split()])
+    config = from_flags(vae.TrainConfig, given, model=from_flags(vae.VAEConfig, given))
+    return vae.with_budget(config, given.budget)
 
 
 def snapshot(module):

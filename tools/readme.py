@@ -15,6 +15,8 @@ from address import branch, stamped
 from common import ASSETS, ROOT, read_json
 from comparisons import BETAS, curve_points
 from generation import BEFORE_AND_AFTER, BOTH
+from peer_rows import ROWS as PEERS
+from peer_rows import TABLE as PEERS_TABLE
 from terms import SEEN, spread
 
 from vae_show.showcase import REFERENCE
@@ -238,7 +240,8 @@ def both(scores: dict, key: str, form: str) -> str:
 def generation() -> str:
     """What the judges make of draws, reconstructions, real digits, and another project's draws."""
     rows, scored = [], read_json(ASSETS / "generation.json")
-    scored["pythae's VAE, 16 numbers, N(0, I)"] = read_json(ASSETS / "pythae.json")["scores"]
+    if other := read_json(PEERS_TABLE).get("pythae"):
+        scored["pythae's VAE, 16 numbers, N(0, I)"] = other["draws"]
     for name, row in scored.items():
         if name.startswith("sharp"):
             continue
@@ -312,9 +315,30 @@ def likelihood() -> str:
     return table(header, likelihoods.table())
 
 
+def peers() -> str:
+    """Other projects' VAEs that trained as long as ours with the same latent."""
+    rows, made = [], read_json(PEERS_TABLE)
+    for name, peer in PEERS.items():
+        if not (row := made.get(name)):
+            continue
+        draws = row["draws"]
+        rows.append(
+            [peer.latent, peer.title, f"{row['parameters'] / 1e6:.2f} million",
+             f"{row['source']['lines']} in {row['source']['files']}",
+             f"{row['images']:,} in {row['seconds']:.0f} s",
+             f"{row['images'] / row['seconds']:,.0f}", f"{row['mse']:.4f}", f"{row['ssim']:.3f}",
+             f"{row['psnr']:.1f}", f"{row['kl']:.1f}", both(draws, "fid", ".1f"),
+             both(draws, "recognised", ".1%")]
+        )  # fmt: skip
+    header = ["latent size", "VAE", "parameters", "lines of code, files", "images seen",
+              "images/s", "MSE", "SSIM", "PSNR, dB", "KL, nats", "digit-FID of N(0, I)",
+              "recognised"]  # fmt: skip
+    return table(header, rows)
+
+
 BLOCKS = (
     gallery, results, own_images, sizes, knobs, ablation, rates, speedrun, latent_sizes,
-    generation, sharpness, autoencoder, chance, differences, likelihood,
+    generation, sharpness, autoencoder, chance, differences, likelihood, peers,
 )  # fmt: skip
 
 

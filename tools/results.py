@@ -16,16 +16,17 @@ import explorer_models
 import generation
 import likelihood
 import models
+import peer_rows
 import seeds
 import speedrun
 import terms
 from common import Part, slowness
 
 MODULES = (
-    models, comparisons, generation, terms, autoencoder, seeds, speedrun, likelihood,
+    models, comparisons, generation, terms, autoencoder, seeds, speedrun, likelihood, peer_rows,
     explorer_models,
 )  # fmt: skip
-ORDER = ("train", "sharpen", "train a prior", "measure", "draw", "list")
+ORDER = ("train", "sharpen", "train a prior", "measure", "compare", "draw", "list")
 
 
 def all_parts() -> list[Part]:

@@ -1,0 +1,259 @@
+"""Other projects' VAEs beside ours: what is asked of them, how they are measured, the table."""
+
+import json
+import math
+import subprocess
+import sys
+
+import common
+import numpy as np
+import peer_rows
+import peer_worker
+import peers
+import pytest
+import readme
+import torch
+from common import ROOT
+from helpers import parsed
+from torch.distributions import Independent, Normal, kl_divergence
+
+import vae
+from vae import losses
+from vae.posterior import DiagonalGaussian
+from vae.training.machine import Machine, describe_environment
+
+SCORES = {"fid": 12.34, "recognised": 0.5, "second": {"fid": 0.56, "recognised": 0.5}}
+
+
+def row(**changed):
+    """As it stands in the file."""
+    made = {
+        "parameters": 577_925, "source": {"classes": 9, "files": 3, "lines": 181}, "images": 24_000,
+        "seconds": 160.0, "mse": 0.00412, "ssim": 0.98, "psnr": 30.5, "kl": 371.2, "draws": SCORES,
+        "hardware": describe_environment(Machine("no"))["hardware"],
+    }  # fmt: skip
+    return made | changed
+
+
+def test_the_peers_kl_is_that_of_torch_distributions_and_ours():
+    mean, logvar = torch.randn(2, 5, 2, 7, 7, generator=torch.Generator().manual_seed(0))
+    kl = peer_worker.gaussian_kl(mean, logvar)
+    q, p = (
+        Independent(Normal(*of), 3)
+        for of in ((mean, (logvar / 2).exp()), (torch.zeros_like(mean), torch.ones_like(mean)))
+    )
+    torch.testing.assert_close(kl, kl_divergence(q, p))
+    torch.testing.assert_close(kl, DiagonalGaussian(mean, logvar).kl())
+
+
+def test_the_peer_that_has_our_loss_has_its_value_and_its_gradient(digits):
+    kl, values, gradients = torch.full((len(digits),), 300.0), [], []
+    for loss in (
+        peer_worker.calibrated_loss,
+        lambda x, y, kl: (losses.calibrated_nll((x - y).square().mean()) + 0.1 * kl.mean()) / 784,
+    ):
+        y = (0.9 * digits).requires_grad_()
+        values.append(loss(digits, y, kl))
+        gradients.append(torch.autograd.grad(values[-1], y)[0])
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(*gradients)
+    flags = parsed(peer_rows.training_of("ours_2_on_7x7").partition(" train ")[2])
+    assert (flags.beta, flags.w_perceptual, flags.w_adversarial) == (peer_worker.BETA, 0, 0)
+
+
+@pytest.mark.parametrize("black", [0, -1])
+def test_images_of_either_range_become_ours_and_none_leaves_it(black):
+    images = vae.load_digits("test").images[:20]
+    peer = peer_worker.Peer(*[None] * 5, 1, (1,), black)
+    given = peer_worker.in_range_of(peer, images)
+    assert (given.min(), given.max()) == (black, 1)
+    ours = vae.scale_images(images)
+    torch.testing.assert_close(peers.as_ours(given, black), ours)
+    beyond = peers.as_ours(3 * given, black)
+    assert (beyond.min(), beyond.max()) == (-1, 1)
+    assert vae.mse(ours, peers.as_ours(given, black)).max() < 1e-12
+
+
+def test_the_worker_of_pytorchs_example_learns_in_a_second_and_knows_nothing_of_ours(tmp_path):
+    for split, count in (("train", 2000), ("test", 50)):
+        np.save(tmp_path / f"{split}.npy", vae.load_digits(split).images[:count].numpy())
+    command = [sys.executable, "-I", peers.WORKER, "pytorch_example", tmp_path, tmp_path, "1"]
+    subprocess.run([str(part) for part in command], check=True, cwd=tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    x = vae.scale_images(vae.load_digits("test").images[:50])
+    y, drawn = (
+        peers.as_ours(torch.from_numpy(np.load(tmp_path / f"{kind}.npy")), report["black"])
+        for kind in ("reconstructions", "draws")
+    )
+    assert drawn.shape == y.shape == x.shape
+    assert vae.mse(x, y).mean() < 0.7 * vae.mse(x, torch.full_like(x, -1)).mean()
+    assert report["seconds"] >= 1
+    assert report["images"] > 500
+    assert report["kl"] > 0.1
+    assert (
+        report["parameters"] == 784 * 400 + 400 + 400 * 40 + 40 + 20 * 400 + 400 + 400 * 784 + 784
+    )
+    assert report["source"] == {"classes": 1, "files": 1, "lines": 9}
+    worker = peers.WORKER.read_text("utf-8")
+    assert not [word for word in ("vae", "vae_store", "common") if f"import {word}\n" in worker]
+
+
+def test_neither_layout_nor_documentation_counts_as_code():
+    tight = "class A:\n    def f(self): return [1, 2]\n"
+    wide = (
+        'class A:\n    """What."""\n\n    # why\n    def f(\n        self,\n    ):\n'
+        '        """How."""\n        return [\n            1,\n            2,\n        ]\n'
+    )
+    assert peer_worker.code_lines(tight) == peer_worker.code_lines(wide) == 3
+    assert peer_worker.code_lines('class B:\n    """Nothing."""\n') == 2
+
+
+def test_every_row_has_a_peer_or_a_training_and_a_command_of_its_own():
+    others = {name: row for name, row in peer_rows.ROWS.items() if row.like}
+    assert set(others) == set(peer_worker.PEERS)
+    assert {row.environment for row in others.values()} == set(peers.PACKAGES)
+    for name, one in peer_rows.ROWS.items():
+        if one.like:
+            assert peer_rows.ROWS[one.like].latent == one.latent
+            continue
+        config = parsed(peer_rows.training_of(name).partition(" train ")[2])
+        size, grid = config.model.latent_size, config.model.latent_grid
+        assert one.latent == f"{size} on {grid}×{grid}"
+        assert (config.epochs, config.max_train_images) == (1, 24_000)
+        assert config.mixed_precision == "no"
+        longer = parsed(peer_rows.training_of(name, 180_000).partition(" train ")[2])
+        assert (longer.epochs, longer.max_train_images) == (3, 60_000)
+    commands = [part.command for part in peer_rows.parts()]
+    assert len(set(commands)) == len(peer_rows.ROWS)
+
+
+def test_a_row_is_there_for_the_same_command_and_a_peers_while_ours_is_the_same(tmp_path):
+    file, (like, name) = tmp_path / "peers.json", ("ours_16_on_1x1", "pythae")
+    made_by = {one: peer_rows.command(one) for one in (like, name)}
+    assert not peer_rows.is_there(name, made_by[name], None, file)
+    rows = {one: row(command=made_by[one]) for one in made_by}
+    rows[name] |= {"given_seconds": 160.0, "seconds": 160.2}
+    file.write_text(json.dumps(rows))
+    for one, asked in made_by.items():
+        assert peer_rows.is_there(one, asked, None, file)
+        assert not peer_rows.is_there(one, f"{asked} --images 64", None, file)
+    assert not peer_rows.is_there(name, made_by[name], 5.0, file)
+    rows[like]["seconds"] = 170.0  # trained again
+    file.write_text(json.dumps(rows))
+    assert not peer_rows.is_there(name, made_by[name], None, file)
+    assert peer_rows.command(name, 64, 2, 5.0).endswith("--images 64 --threads 2 --seconds 5")
+    assert "--seconds" not in peer_rows.command(like, seconds=5.0)
+
+
+def test_rows_are_made_in_order_kept_and_made_again_when_asked(tmp_path, monkeypatch, capsys):
+    trained, file = [], tmp_path / "peers.json"
+
+    def train(name, *given):
+        trained.append((name, *given))
+        return None, None, row(given_seconds=given[0])
+
+    monkeypatch.setattr(peers, "ours", train)
+    monkeypatch.setattr(peers, "peer", train)
+    monkeypatch.setattr(peers, "measured", lambda *images: {"draws": SCORES})
+    some = ["--only", "pythae", "ours_16_on_1x1", "--out", str(file)]
+    assert peers.main(some) == 0
+    assert trained == [("ours_16_on_1x1", 24_000, 1), ("pythae", 160.0, 1)]
+    assert peers.main(some) == 0
+    assert len(trained) == 2
+    assert peers.main([*some, "--again", "--seconds", "5"]) == 0
+    assert trained[2:] == [("ours_16_on_1x1", 24_000, 1), ("pythae", 5.0, 1)]
+
+    def interrupted(name, *given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(peers, "peer", interrupted)
+    capsys.readouterr()
+    assert peers.main(["--only", "ours_20_on_1x1", "pytorch_example", "--out", str(file)]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert list(common.read_json(file)) == ["ours_16_on_1x1", "pythae", "ours_20_on_1x1"]
+
+
+def test_what_cannot_be_compared_or_is_not_allowed_is_said(tmp_path, capsys):
+    file = tmp_path / "peers.json"
+    only = ["--only", "pythae", "--out", str(file)]
+    assert peers.main(only) == 2
+    assert "no row for these options" in capsys.readouterr().err
+    like = "ours_16_on_1x1"
+    elsewhere = row(command=peer_rows.command(like), hardware="an abacus")
+    file.write_text(json.dumps({like: elsewhere}))
+    assert peers.main(only) == 2
+    assert "was trained on an abacus" in capsys.readouterr().err
+    for flags in (
+        ["--only", "nobody"],
+        ["--seconds", "0"],
+        ["--seconds", "nan"],
+        ["--images", "31"],
+        ["--images", "60001"],
+        ["--threads", "0"],
+        ["--out", str(tmp_path / "none" / "peers.json")],
+    ):
+        with pytest.raises(SystemExit):
+            peers.main(flags)
+        assert flags[-1] in capsys.readouterr().err
+
+
+def test_the_lowest_loss_of_several_learning_rates_is_kept_and_none_is_an_error(
+    tmp_path, monkeypatch
+):
+    found = {"0.0003": 2.0, "0.001": 1.0, "0.003": math.nan}
+
+    def work(arguments, threads, what):
+        folder = arguments[5]
+        for kind in ("reconstructions", "draws"):
+            np.save(folder / f"{kind}.npy", np.zeros((4, 1, 28, 28), np.float32))
+        report = {"loss": found[folder.name], "black": 0, "learning_rate": float(folder.name)}
+        (folder / "report.json").write_text(json.dumps(report))
+
+    monkeypatch.setattr(peers, "FOLDER", tmp_path)
+    monkeypatch.setattr(peers, "python_of", lambda environment: "python")
+    monkeypatch.setattr(peers, "start", work)
+    made, drawn, report = peers.peer("diffusers_calibrated", 5.0, 1)
+    assert (made == -1).all()
+    assert (drawn == -1).all()
+    assert report["learning_rate"] == 1e-3
+    assert report["searched"] == {"0.0003": 2.0, "0.001": 1.0}
+    assert report["given_seconds"] == 5.0
+    found |= dict.fromkeys(found, math.nan)
+    with pytest.raises(OSError, match="diverged at every learning rate"):
+        peers.peer("diffusers_calibrated", 5.0, 1)
+
+
+def test_the_table_has_a_line_for_each_row_that_is_there(tmp_path, monkeypatch):
+    file = tmp_path / "peers.json"
+    monkeypatch.setattr(readme, "PEERS_TABLE", file)
+    assert len(readme.peers().splitlines()) == 2
+    file.write_text(json.dumps({"pythae": row(), "ours_2_on_7x7": row()}))
+    lines = readme.peers().splitlines()
+    assert len(lines) == 4
+    assert lines[2] == (
+        "| 2 on 7×7 | this repository, MSE + KL | 0.58 million | 181 in 3 | 24,000 in 160 s | "
+        "150 | 0.0041 | 0.980 | 30.5 | 371.2 | 12.3 (0.6) | 50.0% (50.0%) |"
+    )
+    assert "pythae's VAE" in lines[3]
+
+
+def test_the_rows_that_are_shipped_are_of_one_machine_and_had_the_same_seconds():
+    rows = common.read_json(ROOT / "assets" / "peers.json")
+    assert list(rows) == list(peer_rows.ROWS)
+    for key in ("hardware", "threads"):
+        assert len({made[key] for made in rows.values()}) == 1
+    assert len({made["versions"]["torch"] for made in rows.values()}) == 1
+    for name, made in rows.items():
+        assert "-dirty" not in made["commit"], name
+        assert made["draws"]["images"] == 10_000
+        if like := peer_rows.ROWS[name].like:
+            assert 1 <= made["seconds"] / rows[like]["seconds"] < 1.02, name
+    numbers = [rows[name]["parameters"] for name in ("ours_2_on_7x7", "diffusers_calibrated")]
+    assert max(numbers) < 1.1 * min(numbers)
+
+
+def test_ours_draws_ten_times_nearer_to_digits_than_pythaes_in_the_same_seconds():
+    rows = common.read_json(ROOT / "assets" / "peers.json")
+    ours, theirs = (rows[name]["draws"] for name in ("ours_16_on_1x1", "pythae"))
+    assert ours["fid"] * 10 <= theirs["fid"]
+    assert ours["second"]["fid"] * 10 <= theirs["second"]["fid"]
