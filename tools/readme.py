@@ -8,6 +8,7 @@ Each stands on one page, between `<!-- name -->` and `<!-- /name -->`; nothing e
 import re
 from pathlib import Path
 
+import evidence as claims
 import likelihood as likelihoods
 import seeds
 import speedrun as speedruns
@@ -336,9 +337,14 @@ def peers() -> str:
     return table(header, rows)
 
 
+def evidence() -> str:
+    """Every claim with what shows it."""
+    return table(["claim", "command", "number", "spread", "machine"], claims.rows())
+
+
 BLOCKS = (
     gallery, results, own_images, sizes, knobs, ablation, rates, speedrun, latent_sizes,
-    generation, sharpness, autoencoder, chance, differences, likelihood, peers,
+    generation, sharpness, autoencoder, chance, differences, likelihood, peers, evidence,
 )  # fmt: skip
 
 
