@@ -17,7 +17,7 @@ TESTS = {  # what a test holds: the claim; the test; what it demands
     "LPIPS is its authors'": (
         "test_perceptual.py::test_shift_tolerant_equals_the_authors_own", "within 1e-5"),
     "The bound of log p(x) goes to what is known in closed form": (
-        "test_metrics.py::test_the_importance_weighted_bound_goes_from_the_elbo_to_the_likelihood",
+        "test_likelihood.py::test_the_bound_of_a_linear_gaussian_model_is_its_likelihood_in_closed_form",
         "within 0.1 nats"),
     "A training that was cut off ends as if it had not been": (
         "test_reliability.py::test_a_run_that_was_interrupted_anywhere_ends_bit_for_bit_the_same",

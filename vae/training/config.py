@@ -69,6 +69,7 @@ class TrainConfig:
     """Everything that decides a run's result. A loss term whose weight is 0 is not computed."""
 
     budgets: ClassVar = BUDGETS
+    before: ClassVar = LOOKS  # of a file
     model: VAEConfig = field(default_factory=VAEConfig)
     dataset: str = option("mnist", f"the images: {', '.join(DATASETS)}, or {OWN}",
                           alike=same_dataset)  # fmt: skip
@@ -80,9 +81,7 @@ class TrainConfig:
     )
     batch_size: int = option(32, "images in a step, over all processes", 1)
     learning_rate: float | None = left_open(
-        "Muon's, at the peak of the one-cycle schedule; default: 6e-3, on a 1x1 grid 3e-3",
-        1e-9,
-        float,
+        "Muon's, at the one-cycle schedule's peak; default: 6e-3, or 3e-3 on 1x1", 1e-9, float
     )
     weight_decay: float = option(1e-2, "decoupled, in proportion to the learning rate", 0)
     warmup: float = option(0.15, "share of the steps in which the learning rate rises", 0.01, 0.99)
@@ -122,7 +121,8 @@ class TrainConfig:
         "of the GIFs, close together at the start; default: 36, or quick 18", high=200
     )
     projected_images: int | None = left_open(
-        "test images in latent.gif; default: 2000, or quick 500", 10)  # fmt: skip
+        "test images in latent.gif; default: 2000, or quick 500", 10
+    )
     seed: int = option(0, "of the weights, the order and the sampling noise", 0, 2**32 - 1)
     threads: int | None = threads()
     log_with: str = tracker()
