@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import vae
-from vae.training.config import run_name, with_budget
+from vae.training.config import BUDGETS, LOOKS, run_name, with_budget
 from vae_store.settings import config_differences
 
 
@@ -25,6 +25,10 @@ def test_the_budget_decides_what_is_left_open(monkeypatch):
         assert decided("tiny", max_test_images=50) == (1, 320, 50)
         assert decided("full", model=vae.VAEConfig(4, 1)) == (6, None, None)
         assert decided("quick", model=vae.VAEConfig(4, 1)) == (1, 24_000, None)
+    for budget, expected in (("full", LOOKS), ("tiny", LOOKS), ("quick", BUDGETS["quick"])):
+        looks = with_budget(vae.TrainConfig(), budget)
+        assert {name: getattr(looks, name) for name in LOOKS} == {k: expected[k] for k in LOOKS}
+    assert with_budget(vae.TrainConfig(frames=7), "quick").frames == 7
     with pytest.raises(ValueError, match="budget='long'"):
         decided("long")
 
@@ -71,8 +75,10 @@ def test_equal_values_are_equal_settings():
     assert config == vae.TrainConfig(learning_rate=0.5, data_root="data")
     assert type(config.learning_rate) is float
     for saved in ({"beta": 1}, {"beta": 1.0, "model": {"channels": [16, 32, 64]}}, {}):
-        assert not config_differences(saved, vae.TrainConfig())
-    changed = config_differences({"beta": 0.5, "model": {"latent_size": 4}}, vae.TrainConfig())
+        assert not config_differences(saved, vae.TrainConfig(**LOOKS))  # as before they had names
+    changed = config_differences(
+        {"beta": 0.5, "model": {"latent_size": 4}}, vae.TrainConfig(**LOOKS)
+    )
     assert sorted(changed) == ["beta 0.5 there, 1.0 here", "latent_size 4 there, 2 here"]
     assert vae.VAEConfig(self_attention=np.True_) == vae.VAEConfig()
     for wrong in ({"data_root": b"data"}, {"beta": math.inf}, {"learning_rate": 10**400},
