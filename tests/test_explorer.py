@@ -603,7 +603,7 @@ def test_sliders_buttons_and_the_way_between_digits(visit):
     page.get_by_role("button", name="To 0").click()
     assert not place(page).any()
     page.get_by_role("button", name="Anywhere").click()
-    assert place(page).unique().numel() == 16
+    assert place(page).unique().numel() > 12  # of draws, which are rounded
     page.get_by_role("button", name="To my digit").click()
     looks_like(page, "#here", model.decode(start.view(1, 16, 1, 1))[0, 0])
     page.locator("#from").select_option("4")

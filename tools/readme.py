@@ -241,8 +241,7 @@ def both(scores: dict, key: str, form: str) -> str:
 def generation() -> str:
     """What the judges make of draws, reconstructions, real digits, and another project's draws."""
     rows, scored = [], read_json(ASSETS / "generation.json")
-    if other := read_json(PEERS_TABLE).get("pythae"):
-        scored["pythae's VAE, 16 numbers, N(0, I)"] = other["draws"]
+    scored["pythae's VAE, 16 numbers, N(0, I)"] = read_json(ASSETS / "pythae.json")["scores"]
     for name, row in scored.items():
         if name.startswith("sharp"):
             continue

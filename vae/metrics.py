@@ -196,7 +196,7 @@ def importance_weighted_bound(model: VAE, images: Tensor, variance: float | None
         if bernoulli:
             nll = bernoulli_nll(one, y)
         else:
-            nll = calibrated_nll(_mse(one, y), one.new_tensor(float(variance)), one.numel())
+            nll = calibrated_nll(_mse(one, y), torch.tensor(variance).to(one), one.numel())
         weight = -_precise(posterior.log_ratio(noise)) - nll
         bounds.append(torch.logsumexp(weight, 0) - math.log(samples))
     return torch.stack(bounds).cpu().double()
