@@ -15,7 +15,7 @@ TABLE = ASSETS / "peers.json"
 IMAGES, THREADS = 24_000, 1  # that ours sees; of everybody
 # Nothing is measured on the way, and nobody computes in half precision.
 ALIKE = "--early-evaluations 0 --projected-images 10 --lpips-images 0 --mixed-precision no"
-RATES = (1e-3,)  # of AdamW, where it is not the script's; of several, the best is kept
+RATES = (3e-4, 1e-3, 3e-3)  # of AdamW, where it is searched
 MEASURE_SECONDS = 150  # 20,000 images made, and judged twice
 TRAINING_SECONDS = 140  # where no record is there
 
