@@ -181,7 +181,7 @@ def importance_weighted_bound(model: VAE, images: Tensor, variance: float | None
     """
     samples, bernoulli = as_count(samples, "samples"), model.config.likelihood == "bernoulli"
     number = isinstance(variance, Real) and not isinstance(variance, bool)
-    if not (variance is None if bernoulli else number and 0 < float(variance) < math.inf):
+    if not (variance is None if bernoulli else number and 0 < (v := float(variance)) < math.inf):
         allowed = "None, of a Bernoulli decoder" if bernoulli else "a finite number above 0"
         raise ValueError(f"variance={variance!r} is not allowed: {allowed}")
     if not model.config.variational:
@@ -196,7 +196,7 @@ def importance_weighted_bound(model: VAE, images: Tensor, variance: float | None
         if bernoulli:
             nll = bernoulli_nll(one, y)
         else:
-            nll = calibrated_nll(_mse(one, y), torch.tensor(variance).to(one), one.numel())
+            nll = one.numel() / 2 * (math.log(2 * math.pi * v) + _mse(one, y) / v)
         weight = -_precise(posterior.log_ratio(noise)) - nll
         bounds.append(torch.logsumexp(weight, 0) - math.log(samples))
     return torch.stack(bounds).cpu().double()
