@@ -20,6 +20,7 @@ from helpers import interrupt_at, make, small_prior, without_clocks
 import vae
 from vae.cli import main
 from vae.training import loop
+from vae.training.isolation import apart
 from vae.training.machine import Machine
 from vae.training.vae import Trainer
 from vae_show import animations, figures
@@ -366,6 +367,28 @@ def test_a_training_depends_on_its_arguments_alone_and_changes_nothing_else(smal
             assert next(histories) == next(histories)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_in_half_precision_every_step_sees_its_own_weights(begin):
+    """Autocast keeps copies of weights until the outermost of its contexts is left."""
+
+    def losses():
+        training = begin(mixed_precision="bf16")
+        for _ in range(4):
+            training.optimize()
+        return [{k: float(v) for k, v in terms.items()} for terms in training.log.recent]
+
+    alone = losses()
+    with apart():
+        assert losses() == alone
+    with torch.autocast("cpu", torch.bfloat16), apart():
+        assert losses() == alone
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_a_cpu_computes_in_float32_unless_told_otherwise():
+    """With AVX512-BF16 bfloat16 takes twice as long (docs/speed.md)."""
+    assert (Machine("auto").mixed_precision, Machine("bf16").mixed_precision) == ("no", "bf16")
 
 
 def test_trainings_in_two_threads_are_those_of_a_lone_one(small, tmp_path):
