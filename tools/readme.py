@@ -302,6 +302,12 @@ def chance() -> str:
     return table(["latent size", "seeds", "MSE", "SSIM", "PSNR, dB", "KL, nats"], seeds.table())
 
 
+def differences() -> str:
+    """What is left of a comparison beside chance."""
+    return table(["against the latent with its usual terms", "MSE", "SSIM", "PSNR, dB", "KL, nats"],
+                 seeds.differences())  # fmt: skip
+
+
 def likelihood() -> str:
     """How likely black and white digits are, beside what others have published."""
     header = ["numbers", "−ELBO", "−log p(x), bound of K = 1,000", "by a sum over the plane",
@@ -337,7 +343,7 @@ def evidence() -> str:
 
 BLOCKS = (
     gallery, results, own_images, sizes, knobs, ablation, rates, speedrun, latent_sizes,
-    generation, sharpness, autoencoder, chance, likelihood, peers, evidence,
+    generation, sharpness, autoencoder, chance, differences, likelihood, peers, evidence,
 )  # fmt: skip
 
 

@@ -39,11 +39,9 @@ class Machine(Accelerator):
         for name in (f"ACCELERATE_{end}" for end in CHANGES_THE_METHOD):
             if (value := os.environ.get(name, "no")).lower() not in ("no", "false", "1"):
                 raise ValueError(f"{name}={value!r} in the environment is not allowed: unset it")
+        precision, uncached = choose_precision(mixed_precision), AutocastKwargs(cache_enabled=CACHE)
         with shared_state({}, {}):
-            super().__init__(
-                mixed_precision=choose_precision(mixed_precision),
-                kwargs_handlers=[AutocastKwargs(cache_enabled=CACHE)],
-            )
+            super().__init__(mixed_precision=precision, kwargs_handlers=[uncached])
 
     def prepare(self, *args):
         with shared_state(vars(self.state), vars(self.gradient_state)):
@@ -125,11 +123,9 @@ def choose_precision(requested: str) -> str:
     gpu = torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
     if requested == "fp16" and not gpu:  # accelerate would ignore it
         raise ValueError("mixed_precision='fp16' is not allowed without a CUDA GPU: 'no' or 'bf16'")
-    if requested != "auto":
-        return requested
-    if not gpu:
-        return "no"
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if requested == "auto" and gpu:
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "no" if requested == "auto" else requested
 
 
 @contextlib.contextmanager
