@@ -127,13 +127,14 @@ def generation() -> list[list[str]]:
 def likelihoods() -> list[list[str]]:
     found = []
     for name, size in likelihood.SIZES.items():
-        if kept := row(f"likelihood/{name}"):
-            gaussian, sphere = likelihood.PUBLISHED[size]
+        kept, (gaussian, sphere) = likelihood.numbers_of(name), likelihood.PUBLISHED[size]
+        key = "neg_log_p" if "neg_log_p" in kept else "neg_bound"
+        if key in kept:
             found.append([
                 f"−log p(x) of {size} numbers, against {gaussian} and {sphere} published",
-                f"`python tools/results.py --only {name} likelihood/{name}`",
-                f"{kept['neg_bound']:.2f} nats",
-                f"± {kept['neg_bound_std_error']:.2f}, of {kept['images']:,} digits", machine(kept),
+                "`python tools/results.py --only likelihood`",
+                f"{kept[key]:.2f} nats", f"± {kept[f'{key}_std_error']:.2f}, of 10,000 digits",
+                machine(kept),
             ])  # fmt: skip
     return found
 

@@ -86,6 +86,8 @@ def models() -> dict[str, dict]:
         if not shipped or metrics.get("config", {}).get("dataset") != "mnist":
             continue
         config, settings = from_saved(VAEConfig, metrics["config"]["model"]), metrics["config"]
+        if config.likelihood == "bernoulli":  # of black and white digits
+            continue
         lpips_or_gan = settings["w_perceptual"] or settings["w_adversarial"]
         terms = "all" if lpips_or_gan or "sharpen" in metrics else "kl"
         found[folder.name] = {

@@ -1,8 +1,8 @@
 """How likely digits are: -log p(x) of models of black and white digits, beside published numbers.
 
-Two models with a Bernoulli likelihood are trained into `runs/results`. The importance-weighted
-bound of every test digit goes into `assets/likelihood.json`. Of two numbers, log p(x) is known
-besides, by a sum over the plane: what the bound should come to.
+Two models with a Bernoulli likelihood are trained, and shipped. The importance-weighted bound of
+every test digit goes into `assets/likelihood.json`. Of two numbers, log p(x) is known besides, by a
+sum over the plane: what the bound should come to.
 """
 
 import math
@@ -10,8 +10,20 @@ import time
 from functools import partial
 
 import torch
-from common import FULL_SECONDS, RUNS, Part, fingerprint, measurement, read_json, row, training
+from autoencoder import BARE
+from common import (
+    ASSETS,
+    FULL_SECONDS,
+    RUNS,
+    Part,
+    fingerprint,
+    measurement,
+    read_json,
+    row,
+    training,
+)
 from latents import DEVICE, decode, seeded
+from models import publish
 from torch import Tensor
 
 from vae import VAE, importance_weighted_bound, load_digits, scale_images
@@ -22,9 +34,10 @@ from vae_store.folder import read_metrics
 
 SIZES = {"bernoulli_2": 2, "bernoulli_10": 10}
 FLAGS = "--latent-grid 1 --likelihood bernoulli --budget full --early-evaluations 0"
+BOUND = ", bound"  # after a model's name: its second row
 SAMPLES = 1000  # draws of q(z|x) for an image
 PART = 250  # images between two times that the bounds are kept: a job that is cut off goes on
-BOUND_SECONDS = 5500  # nearly all of them decode 10 million images
+MEASURE_SECONDS, BOUND_SECONDS = 60, 5500  # nearly all of these decode 10 million images
 REACH, STEP = 5.0, 0.02  # of the grid in the plane; q(z|x) is about two steps wide
 # Davidson et al., "Hyperspherical Variational Auto-Encoders", UAI 2018, table 1: mean and, where we
 # have it, standard deviation over ten trainings. A sphere of 2 has 3 coordinates.
@@ -37,42 +50,53 @@ def runs() -> dict[str, str]:
 
 
 def parts() -> list[Part]:
-    """The trainings, which are not shipped, and a row for each."""
-    found = []
-    for name, flags in runs().items():
-        trained, weights = training(name, flags, FULL_SECONDS), RUNS / name / VAE.weights_name
-        trained.done = partial(measured_or, trained.done, name)
-        rows = measurement(f"likelihood/{name}", BOUND_SECONDS, [weights], partial(measure, name))
-        found += [trained, rows]
+    """The trainings, and two rows for each: what takes a minute, and the bound."""
+    publishing = partial(publish, leave_out=BARE)
+    found = [training(name, flags, FULL_SECONDS, publishing) for name, flags in runs().items()]
+    for end, seconds, measure in (("", MEASURE_SECONDS, known), (BOUND, BOUND_SECONDS, bound)):
+        for name in SIZES:
+            weights = [ASSETS / name / VAE.weights_name]
+            made = partial(measure, name)
+            found.append(measurement(f"likelihood/{name}{end}", seconds, weights, made))
     return found
 
 
-def measured_or(done, name: str) -> bool:
-    """Whether a training's row is there, for which it need not be, or the training itself."""
-    return bool(row(f"likelihood/{name}")) or done()
+def model_and_images(name: str) -> tuple[VAE, Tensor]:
+    """The model, and the black and white test images that `evaluate` takes."""
+    model = VAE.from_pretrained(ASSETS / name).to(DEVICE)
+    return model, model.observed(scale_images(load_digits("test").images), seeded())
 
 
-def measure(name: str) -> dict:
-    """A model's numbers, in nats for an image, of the black and white images of `evaluate`."""
-    model, metrics = VAE.from_pretrained(RUNS / name).to(DEVICE), read_metrics(RUNS / name)
-    images = model.observed(scale_images(load_digits("test").images), seeded())
-    bounds, seconds = bounds_of(name, model, images)
-    error = bounds.std().item() / math.sqrt(len(bounds))
-    found = {"neg_bound": -bounds.mean().item(), "neg_bound_std_error": error}
+def known(name: str) -> dict:
+    """The evaluation's numbers, in nats for an image; of two numbers the true -log p(x), too."""
+    metrics, (model, images) = read_metrics(ASSETS / name), model_and_images(name)
+    found = {key: metrics["test"][key] for key in ("neg_elbo", "kl")}
     if SIZES[name] == 2:
-        found["neg_log_p"] = -plane_sum(model, images).mean().item()
-    found |= {key: metrics["test"][key] for key in ("neg_elbo", "kl")}
+        found |= mean_of("neg_log_p", plane_sum(model, images))
     about = {key: metrics["environment"][key] for key in ("commit", "hardware", "torch")}
+    return found | {"command": f"python -m vae train {runs()[name]}"} | about
+
+
+def bound(name: str) -> dict:
+    """The bound, in nats for an image."""
+    bounds, seconds = bounds_of(name, *model_and_images(name))
     counts = {"samples": SAMPLES, "images": len(bounds), "seconds": seconds}
-    return found | counts | {"command": f"python -m vae train {runs()[name]}"} | about
+    return mean_of("neg_bound", bounds) | counts
+
+
+def mean_of(key: str, values: Tensor) -> dict:
+    """Minus the images' mean, and its standard error."""
+    error = values.std().item() / math.sqrt(len(values))
+    return {key: -values.mean().item(), f"{key}_std_error": error}
 
 
 def bounds_of(name: str, model: VAE, images: Tensor) -> tuple[Tensor, float]:
     """Each image's bound, (N,), and the seconds that they took.
 
-    What is known is kept in the run's folder, from where a measurement that was cut off goes on.
+    What is known is kept in `runs/results`, from where a measurement that was cut off goes on.
     """
-    path, mark = RUNS / name / "bounds.json", fingerprint(RUNS / name / VAE.weights_name)
+    path, mark = RUNS / f"{name}_bounds.json", fingerprint(ASSETS / name / VAE.weights_name)
+    path.parent.mkdir(parents=True, exist_ok=True)
     about = {"weights": mark, "samples": SAMPLES}
     kept = read_json(path)
     if any(kept.get(key) != value for key, value in about.items()):
@@ -114,9 +138,14 @@ def table() -> list[list[str]]:
     """A row for each model: its -ELBO, its -log p(x), and what others have published."""
     found = []
     for name, size in SIZES.items():
-        ours, known = row(f"likelihood/{name}"), ("neg_elbo", "neg_bound", "neg_log_p")
-        numbers = [f"{ours[key]:.2f}" if key in ours else "–" for key in known]
-        if ours:
-            numbers[1] += f" ± {ours['neg_bound_std_error']:.2f}"
+        ours, numbers = numbers_of(name), []
+        for key in ("neg_elbo", "neg_bound", "neg_log_p"):
+            error = f" ± {ours[f'{key}_std_error']:.2f}" if f"{key}_std_error" in ours else ""
+            numbers.append(f"{ours[key]:.2f}{error}" if key in ours else "–")
         found.append([str(size), *numbers, *PUBLISHED[size]])
     return found
+
+
+def numbers_of(name: str) -> dict:
+    """A model's two rows."""
+    return row(f"likelihood/{name}") | row(f"likelihood/{name}{BOUND}")
