@@ -1,12 +1,12 @@
 """How much of a number is chance: short trainings, each with several seeds.
 
 Every latent with its usual terms; a latent of four channels without one term or two; and the
-latents of `autoencoder.py` as plain autoencoders.
+latents of one vector as plain autoencoders.
 """
 
 import statistics
 
-from autoencoder import PAIRS
+from autoencoder import PLAIN
 from common import ASSETS, RUNS, Part, keep_row, read_json, training
 from comparisons import ABLATION, SHORT
 from models import SHIPPED_BETA
@@ -30,7 +30,7 @@ def compared() -> dict[str, tuple[str, str]]:
     """What is compared with a latent: that latent, and the flags."""
     usual = latents()
     terms = {f"{TERMS}, {k}": (TERMS, flags) for k, (flags, _) in ABLATION.items() if flags}
-    plain = {f"{k}{AS_A_POINT}": (k, "--no-variational --beta 0") for k in PAIRS}
+    plain = {f"{k}{AS_A_POINT}": (k, "--no-variational --beta 0") for k in PLAIN}
     return {k: (like, f"{usual[like]} {flags}") for k, (like, flags) in (terms | plain).items()}
 
 
