@@ -237,12 +237,6 @@ def test_the_table_has_a_line_for_each_row_that_is_there(tmp_path, monkeypatch):
     assert "pythae's VAE" in lines[3]
 
 
-made = pytest.mark.skipif(
-    not (ROOT / "assets" / "peers.json").is_file(), reason="no row of benchmarks/peers.py is there"
-)
-
-
-@made
 def test_the_rows_that_are_shipped_are_of_one_machine_and_had_the_same_seconds():
     rows = common.read_json(ROOT / "assets" / "peers.json")
     assert list(rows) == list(peer_rows.ROWS)
@@ -258,7 +252,6 @@ def test_the_rows_that_are_shipped_are_of_one_machine_and_had_the_same_seconds()
     assert max(numbers) < 1.1 * min(numbers)
 
 
-@made
 def test_ours_draws_ten_times_nearer_to_digits_than_pythaes_in_the_same_seconds():
     rows = common.read_json(ROOT / "assets" / "peers.json")
     ours, theirs = (rows[name]["draws"] for name in ("ours_16_on_1x1", "pythae"))
