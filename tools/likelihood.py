@@ -37,7 +37,7 @@ FLAGS = "--latent-grid 1 --likelihood bernoulli --budget full --early-evaluation
 BOUND = ", bound"  # after a model's name: its second row
 SAMPLES = 1000  # draws of q(z|x) for an image
 PART = 250  # images between two times that the bounds are kept: a job that is cut off goes on
-MEASURE_SECONDS, BOUND_SECONDS = 60, 5500  # nearly all of these decode 10 million images
+MEASURE_SECONDS, BOUND_SECONDS = 240, 5500  # nearly all of these decode 10 million images
 REACH, STEP = 5.0, 0.02  # of the grid in the plane; q(z|x) is about two steps wide
 # Davidson et al., "Hyperspherical Variational Auto-Encoders", UAI 2018, table 1: mean and, where we
 # have it, standard deviation over ten trainings. A sphere of 2 has 3 coordinates.
