@@ -64,7 +64,7 @@ def keep(name: str) -> None:
 def spread(name: str) -> dict[str, tuple[float, float]]:
     """Mean and standard deviation of each number over the seeds that are there."""
     rows = read_json(ASSETS / "seeds.json").get(name, {}).values()
-    columns = {key: [row[key] for row in rows if key in row] for key in (*MEASURED, "lpips")}
+    columns = {key: [row[key] for row in rows if key in row] for key in MEASURED}
     return {
         key: (statistics.mean(values), statistics.stdev(values))
         for key, values in columns.items()
