@@ -8,6 +8,7 @@ assets/global_16 had. The result goes to `assets/pythae.json`.
 
 import argparse
 import json
+import math
 
 import peers  # puts tools/ on the path
 from common import ASSETS, read_json
@@ -22,6 +23,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, help="default: those of assets/global_16")
     options = parser.parse_args()
+    if options.seconds is not None and not 0 < options.seconds < math.inf:
+        parser.error(f"--seconds {options.seconds:g}: a number above 0")
     ours = read_metrics(ASSETS / "global_16")
     drawn_by_ours = read_json(ASSETS / "generation.json")["global_16, N(0, I)"]
     seconds = options.seconds or ours["seconds"]["training"]
