@@ -1,22 +1,24 @@
 """How much of a number is chance: short trainings, each with several seeds.
 
-Every latent with its usual terms; a latent of four channels without one term or two; and the
-latents of one vector as plain autoencoders.
+Every latent with its usual terms; a latent of four channels without one term or two; and plain
+autoencoders. Besides, the shipped training of one latent, in full, with two more seeds.
 """
 
 import statistics
 
-from autoencoder import PLAIN
+from autoencoder import PAIRS
 from common import ASSETS, RUNS, Part, keep_row, read_json, training
 from comparisons import ABLATION, SHORT
 from models import SHIPPED_BETA
+from models import runs as shipped
 
 from vae_store.folder import read_metrics
 
 SEEDS, FEWER = 5, 3  # of a latent; of a comparison
-SECONDS = 170
+SECONDS, FULL_SECONDS = 170, 1600
 MEASURED = {"mse": ".5f", "ssim": ".4f", "psnr": ".2f", "kl": ".1f"}  # and how they are printed
 TERMS, AS_A_POINT = "4 on 7x7", ", plain"  # what is trained without a term; what is no VAE
+IN_FULL, SHIPPED = "2 on 7x7, in full", "latent_2"  # whose first seed is the one that is shipped
 
 
 def latents() -> dict[str, str]:
@@ -30,7 +32,7 @@ def compared() -> dict[str, tuple[str, str]]:
     """What is compared with a latent: that latent, and the flags."""
     usual = latents()
     terms = {f"{TERMS}, {k}": (TERMS, flags) for k, (flags, _) in ABLATION.items() if flags}
-    plain = {f"{k}{AS_A_POINT}": (k, "--no-variational --beta 0") for k in PLAIN}
+    plain = {f"{k}{AS_A_POINT}": (k, "--no-variational --beta 0") for k in PAIRS}
     return {k: (like, f"{usual[like]} {flags}") for k, (like, flags) in (terms | plain).items()}
 
 
@@ -38,32 +40,50 @@ def runs() -> dict[str, str]:
     """Every training, as "seeds/latent/seed", and the flags of its `python -m vae train`."""
     counts = {name: (flags, SEEDS) for name, flags in latents().items()}
     counts |= {name: (flags, FEWER) for name, (_, flags) in compared().items()}
-    return {
+    short = {
         f"seeds/{name}/{seed}": f"{flags} {SHORT} --lpips-images 200 --seed {seed}"
         for seed in range(SEEDS)  # so that what is cut off has as many of each
         for name, (flags, count) in counts.items()
         if seed < count
     }
+    more = range(1, FEWER)
+    full = f"{shipped()[SHIPPED]} --early-evaluations 0 --projected-images 10 --lpips-images 200"
+    return short | {f"seeds/{IN_FULL}/{seed}": f"{full} --seed {seed}" for seed in more}
 
 
 def parts() -> list[Part]:
     """The trainings, each of which becomes a row."""
-    return [training(name, flags, SECONDS, keep) for name, flags in runs().items()]
+    return [
+        training(name, flags, FULL_SECONDS if IN_FULL in name else SECONDS, keep)
+        for name, flags in runs().items()
+    ]
 
 
 def keep(name: str) -> None:
     """Write a finished run's row."""
     metrics = read_metrics(RUNS / name)
-    test = metrics["test"] | metrics["test"]["sample"]
-    kept = {key: test[key] for key in (*MEASURED, "lpips") if key in test}
+    kept = measured(metrics, *MEASURED, "lpips")
     origin = {key: metrics["environment"][key] for key in ("commit", "hardware", "torch")}
     command = f"python -m vae train {runs()[name]}"
     keep_row(name, {"command": command, "seconds": metrics["seconds"], **kept, **origin})
 
 
+def measured(metrics: dict, *names: str) -> dict:
+    """Those numbers that there are of reconstructions from z ~ q(z|x)."""
+    test = metrics["test"] | metrics["test"]["sample"]
+    return {key: test[key] for key in names if key in test}
+
+
+def rows_of(name: str) -> list[dict]:
+    """A row for each seed that is there."""
+    rows = list(read_json(ASSETS / "seeds.json").get(name, {}).values())
+    first = [measured(read_metrics(ASSETS / SHIPPED), *MEASURED)] if name == IN_FULL else []
+    return first + rows
+
+
 def spread(name: str) -> dict[str, tuple[float, float]]:
     """Mean and standard deviation of each number over the seeds that are there."""
-    rows = read_json(ASSETS / "seeds.json").get(name, {}).values()
+    rows = rows_of(name)
     columns = {key: [row[key] for row in rows if key in row] for key in MEASURED}
     return {
         key: (statistics.mean(values), statistics.stdev(values))
@@ -75,8 +95,10 @@ def spread(name: str) -> dict[str, tuple[float, float]]:
 def table() -> list[list[str]]:
     """A row for each latent: over its seeds, each number as mean ± standard deviation."""
     found = []
-    for name in latents():
-        both, count = spread(name), len(read_json(ASSETS / "seeds.json")[name])
+    for name in (*latents(), IN_FULL):
+        both, count = spread(name), len(rows_of(name))
+        if not both:
+            continue
         numbers = [f"{both[k][0]:{form}} ± {both[k][1]:{form}}" for k, form in MEASURED.items()]
         found.append([name.replace("x", "×"), str(count), *numbers])
     return found
