@@ -15,7 +15,7 @@ from vae_store.published import TORCHVISION, load_from_torchvision
 
 from .checks import MNIST_SHAPE, as_count, check_type
 
-BATCH = 500  # images at once where nothing is learned
+BATCH = 250  # images at once where nothing is learned; more leave a CPU's caches
 DATASETS, OWN = ("mnist", *TORCHVISION), "folder:PATH, or file:PATH.npz"
 CLASSES = {  # of data sets whose classes have names
     "fashion_mnist": "T-shirt trousers pullover dress coat sandal shirt sneaker bag boot",

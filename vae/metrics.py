@@ -83,8 +83,7 @@ def grey_share(x: Tensor) -> float:
 
     MNIST's digits have 8.6 % between -0.8 and 0.8; what is blurred has more.
     """
-    grey = in_unit_range(x).abs() < GREY
-    return grey.sum().item() / grey.numel()
+    return (in_unit_range(x).abs() < GREY).double().mean().item()
 
 
 def skimage_metrics(x: Tensor, y: Tensor) -> dict[str, float]:
@@ -103,7 +102,7 @@ def skimage_metrics(x: Tensor, y: Tensor) -> dict[str, float]:
 @torch.no_grad()
 def evaluate(model: VAE, images: Tensor, labels: Labels = None, *, mean: bool = True,
              lpips: LPIPS | None = None, lpips_images: int = 1000, reference: bool = False,
-             seed: int = 0, batch_size: int = 500, progress: bool = False) -> dict:  # fmt: skip
+             seed: int = 0, batch_size: int = BATCH, progress: bool = False) -> dict:  # fmt: skip
     """Measure a model's reconstructions of `images`, each counted once.
 
     `images`: (N, *image_shape), uint8 or floating point in [-1, 1]. `labels`: whole numbers (N,),
@@ -191,8 +190,9 @@ def importance_weighted_bound(model: VAE, images: Tensor, variance: float | None
     for one, given in _parts(model, 1, x, labels):
         posterior = model.encode(one, given).expand(samples)
         noise = gaussian(samples, *model.config.latent_shape, generator=generator)
-        y = model.decode(posterior.sample(noise), given if given is None else given.expand(samples))
-        one, y = _precise(one), _precise(y)
+        given = given if given is None else given.expand(samples)
+        parts = batches(BATCH, posterior.sample(noise), given)
+        one, y = _precise(one), _precise(torch.cat([model.decode(*part) for part in parts]))
         if bernoulli:
             nll = bernoulli_nll(one, y)
         else:
