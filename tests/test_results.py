@@ -279,8 +279,8 @@ def test_every_part_has_a_name_of_its_own_and_all_that_is_measured_is_there():
     names = [part.name for part in parts]
     assert len(set(names)) == len(names)
     assert set(RUNS) < set(names)
-    bounds = [f"likelihood/{name}{likelihood.BOUND}" for name in likelihood.SIZES]  # take hours
-    there = [part for part in parts if part.kind != "draw" and part.name not in bounds]
+    waiting = f"likelihood/bernoulli_2{likelihood.BOUND}"  # takes two hours
+    there = [part for part in parts if part.kind != "draw" and part.name != waiting]
     assert [part.name for part in there if not part.done()] == []
     for part in parts:
         assert part.command.startswith("python ")

@@ -3,6 +3,7 @@
 import statistics
 
 import likelihood
+import seeds
 import speedrun
 from common import ASSETS, read_json, row
 from peer_rows import ROWS as PEERS
@@ -53,14 +54,16 @@ def quality() -> list[list[str]]:
     found = []
     for size, (mse, ssim, psnr) in REFERENCE.items():
         metrics = read_metrics(ASSETS / f"latent_{size}")
-        of, short = metrics["test"]["sample"], read_json(ASSETS / "seeds.json")[f"{size} on 7x7"]
-        deviation = statistics.stdev(run["psnr"] for run in short.values())
+        of, latent = metrics["test"]["sample"], f"{size} on 7x7"
+        in_full, short = seeds.rows_of(latent + seeds.IN_FULL), seeds.rows_of(latent)
+        deviation = statistics.stdev(run["psnr"] for run in in_full or short)
+        trained = f"{len(in_full)} seeds" if in_full else f"{len(short)} seeds of a short training"
         found.append([
             f"Size {size} on 7×7 reconstructs better than the reference "
             f"({mse:.4f}, {ssim:.4f}, {psnr:.2f} dB)",
             f"`python -m vae evaluate assets/latent_{size}`",
             f"MSE {of['mse']:.5f}, SSIM {of['ssim']:.4f}, PSNR {of['psnr']:.2f} dB",
-            f"± {deviation:.2f} dB, {len(short)} seeds of a short training",
+            f"± {deviation:.2f} dB, {trained}",
             machine(metrics["environment"]),
         ])  # fmt: skip
     grey = [spread(variant, lambda r: 100 * r["reconstructions"]["grey"])
