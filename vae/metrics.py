@@ -83,7 +83,7 @@ def grey_share(x: Tensor) -> float:
 
     MNIST's digits have 8.6 % between -0.8 and 0.8; what is blurred has more.
     """
-    return (in_unit_range(x).abs() < GREY).double().mean().item()
+    return _mean([in_unit_range(x).abs() < GREY])
 
 
 def skimage_metrics(x: Tensor, y: Tensor) -> dict[str, float]:
