@@ -1,6 +1,6 @@
 """Where the time of a training step goes, the work it does, and how soon the reference is passed.
 
-    python tools/bench.py [--batch-size 32] [--rounds 5]
+    python tools/bench.py [--batch-size 32] [--rounds 5] [--mixed-precision fp16]
 
 The variants take turns within a round, so that a machine whose speed drifts slows all of them;
 what is printed is the median over the rounds. FLOPs are counted by torch, for one image. The time
@@ -14,11 +14,14 @@ from functools import partial
 import torch
 from common import ASSETS, build_trainer, in_turns, seconds, time_steps
 from speedrun import print_table
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from vae import VAE, TrainConfig, Trainer, VAEConfig, evaluate, scale_images
 from vae.notebook import latent_sliders
+from vae.training.config import PRECISIONS
 from vae.training.run_loop import RUNNING_IMAGES, RUNNING_LPIPS_IMAGES
 from vae_store.environment import peak_memory_mb
 
@@ -86,9 +89,18 @@ def redraws(slider) -> None:
         slider.value = 1 - slider.value
 
 
-def measure(batch_size: int, rounds: int) -> tuple[Trainer, dict, dict]:
+def gpu_seconds(work: Callable) -> float:
+    """For how long a GPU computes during a call."""
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+        work()
+        torch.cuda.synchronize()
+    kernels = (e for e in profiled.key_averages() if e.device_type == DeviceType.CUDA)
+    return sum(e.self_device_time_total for e in kernels if not e.is_user_annotation) / 1e6
+
+
+def measure(rounds: int, **config) -> tuple[Trainer, dict, dict]:
     """Median seconds and GFLOP of STEPS steps of each variant, and of the other work."""
-    config = {"batch_size": batch_size, "epochs": 1, "adversarial_start": 0.0}
+    config |= {"epochs": 1, "adversarial_start": 0.0}
     variants = VARIANTS | SIZES
     trainers = {name: build_trainer(TrainConfig(**config, **v)) for name, v in variants.items()}
     full = trainers[WHOLE]
@@ -106,10 +118,10 @@ def measure(batch_size: int, rounds: int) -> tuple[Trainer, dict, dict]:
 
 def print_steps(median: dict[str, float], flops: dict[str, float], images: int) -> None:
     """The step's variants and parts; an evaluation and a slider beside them."""
-    print(f"{'step':<18}{'images/s':>10}{'relative':>10}{'GFLOP/image':>13}")
+    print(f"{'step':<18}{'images/s':>10}{'relative':>10}{'GFLOP/image':>13}{'GFLOP/s':>10}")
     for name in VARIANTS | SIZES:
         print(f"{name:<18}{images / median[name]:>10.0f}{median[BASE] / median[name]:>10.2f}"
-              f"{flops[name] / images:>13.3f}")  # fmt: skip
+              f"{flops[name] / images:>13.3f}{flops[name] / median[name]:>10.0f}")  # fmt: skip
     print(f"\n{'part of the step':<18}{'ms':>10}{'share':>10}{'GFLOP/image':>13}")
     for name, of in PARTS.items():
         print(f"{name:<18}{of(median) / STEPS * 1e3:>10.1f}{of(median) / median[WHOLE]:>10.0%}"
@@ -127,12 +139,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=int, default=TrainConfig.batch_size)
     parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    full, median, flops = measure(options.batch_size, options.rounds)
-    here = full.metrics["environment"]
-    print(f"{here['hardware']}, torch {here['torch']}, batch {options.batch_size}")
+    parser.add_argument("--mixed-precision", choices=PRECISIONS, default="auto")
+    options = vars(parser.parse_args())
+    full, median, flops = measure(**options)
+    here, size = full.metrics["environment"], full.config.batch_size
+    print(f"{here['hardware']}, torch {here['torch']}, batch {size}, "
+          f"mixed precision: {here['mixed_precision']}")  # fmt: skip
     print(f"peak resident memory {peak_memory_mb(full.device):,.0f} MiB, six models loaded\n")
-    print_steps(median, flops, STEPS * options.batch_size)
+    print_steps(median, flops, STEPS * size)
+    if full.device.type == "cuda":
+        share = gpu_seconds(partial(time_steps, full, STEPS)) / median[WHOLE]
+        print(f"the GPU computes for {share:.0%} of a step, and waits for the CPU else")
     print("\nThe time to the reference's row, as `make speedrun` measured it:")
     print_table()
 
