@@ -35,7 +35,8 @@ from peer_worker import source_of  # noqa: E402
 import vae  # noqa: E402
 from vae import VAE, load_digits  # noqa: E402
 from vae.data import batches, scale_images  # noqa: E402
-from vae.training.machine import Machine, describe_environment  # noqa: E402
+from vae.training.machine import Machine  # noqa: E402
+from vae_store.environment import describe_environment  # noqa: E402
 from vae_store.files import write_json  # noqa: E402
 from vae_store.folder import read_metrics  # noqa: E402
 

@@ -14,7 +14,8 @@ import peers  # puts tools/ on the path
 from common import ASSETS, read_json
 from generation import judged_twice
 
-from vae.training.machine import Machine, describe_environment
+from vae.training.machine import Machine
+from vae_store.environment import describe_environment
 from vae_store.files import write_json
 from vae_store.folder import read_metrics
 

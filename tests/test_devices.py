@@ -19,9 +19,9 @@ from vae.training.vae import Trainer
 TRAININGS = ("7x7, all four terms", "1x1, conditional", "prior", "sharpen")
 
 
-def begin(name, folder, precision=Machine):
+def begin(name, folder, precision=Machine, **options):
     """One of the trainings, that can take ten steps and more."""
-    few = {"epochs": 3, "max_train_images": 128}
+    few = {"epochs": 3, "max_train_images": 128, **options}
     with pytest.MonkeyPatch.context() as patched:
         for module in ("vae", "prior", "sharpen"):
             patched.setattr(f"vae.training.{module}.Machine", precision)

@@ -16,13 +16,14 @@ from helpers import TIMED, interrupt_at, snapshot
 
 import vae
 from vae.training import loop
-from vae.training.machine import Machine, interrupts
+from vae.training.machine import Machine
 from vae.training.optimizer import one_cycle, plateau
 from vae.training.prior import PriorTrainer
 from vae.training.sharpen import SharpenTrainer
 from vae.training.vae import Trainer
 from vae_store.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from vae_store.files import FileError, save_tensors
+from vae_store.interrupts import interrupts
 
 
 def test_checkpoints_come_in_time(begin, monkeypatch):

@@ -20,7 +20,8 @@ from torch.distributions import Independent, Normal, kl_divergence
 import vae
 from vae import losses
 from vae.posterior import DiagonalGaussian
-from vae.training.machine import Machine, describe_environment
+from vae.training.machine import Machine
+from vae_store.environment import describe_environment
 
 SCORES = {"fid": 12.34, "recognised": 0.5, "second": {"fid": 0.56, "recognised": 0.5}}
 

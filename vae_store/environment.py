@@ -6,10 +6,25 @@ import subprocess
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 
 from .checkpoint import load_checkpoint
 
 PACKAGES = "vae", "vae_show", "vae_store"  # what a commit has to hold for a run to be repeated
+
+
+def describe_environment(machine: Accelerator) -> dict:
+    """The versions and the hardware that a run's numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": machine.device.type,
+        "hardware": hardware(machine.device),
+        "threads": torch.get_num_threads(),
+        "mixed_precision": machine.mixed_precision,
+        "processes": machine.num_processes,
+        "commit": commit(),
+    }
 
 
 def hardware(device: torch.device) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import time
 import zlib
+from collections.abc import Hashable
 from dataclasses import asdict
 from math import ceil
 from pathlib import Path
@@ -12,13 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from vae_store import checkpoint
+from vae_store.environment import describe_environment
 from vae_store.files import FileError
 from vae_store.folder import lock
+from vae_store.graphs import StepGraphs
+from vae_store.interrupts import interrupts
 from vae_store.pace import Pace
 from vae_store.progress import Bar
 from vae_store.settings import REMEDY, check_same_settings
 
-from .machine import Machine, describe_environment, interrupts, seeded_generator, send
+from .machine import Machine, seeded_generator, send
 from .optimizer import Muon, one_cycle, update_average
 
 CHECKPOINT_SECONDS = 60  # at most between two checkpoints, give or take a step
@@ -40,6 +44,7 @@ class Loop:
     checkpoint_name = checkpoint.CHECKPOINT_NAME
     early: set[int] = frozenset()  # steps after which to measure, beside an epoch's end
     noted: set[int] = frozenset()  # steps after which to note something for the pictures
+    kind: Hashable = ()  # of the step: what decides, beside its batch, what it computes
 
     def __init__(self, config, directory: Path, machine: Machine, *data: Tensor):
         """`data`: all that is learned from and measured on, the training images first.
@@ -58,6 +63,11 @@ class Loop:
         self.measured_every = self.steps_per_epoch * ceil(config.epochs / MOST_MEASURED)
         self.schedule = one_cycle(config.warmup, self.total_steps)
         self.memory: dict[str, Tensor] = {}  # what a step leaves for the next
+        if config.cuda_graphs and not machine.replays:
+            given = f"mixed_precision={machine.mixed_precision!r} on {machine.device}"
+            raise ValueError(f"cuda_graphs=True is not allowed with {given}: one CUDA GPU, "
+                             "and mixed_precision='bf16' or 'no'")  # fmt: skip
+        self.graphs = StepGraphs(self.memory) if config.cuda_graphs else None
         self.order_epoch, self.log = -1, Log()
         self.metrics = {"config": asdict(config), "data": checksum(data),
                         "environment": describe_environment(machine),
@@ -76,6 +86,9 @@ class Loop:
         self.modules, self.scheduled = modules | {"ema": self.ema}, optimizers[0]
         self.optimizers = dict(zip(rates, optimizers, strict=True))
         self.peaks = [group["lr"] for group in self.scheduled.param_groups]
+        if self.graphs:  # which take no numbers that change
+            for group in (group for one in optimizers for group in one.param_groups):
+                group |= {"capturable": True, "lr": torch.tensor(group["lr"], device=self.device)}
         return list(self.machine.prepare(*modules.values(), *optimizers))
 
     def optimizer_for(self, module: nn.Module, rate: float) -> torch.optim.Optimizer:
@@ -112,8 +125,10 @@ class Loop:
         """A step on the next batch, at the learning rate of the schedule; then the average."""
         started = time.perf_counter()
         for group, peak in zip(self.scheduled.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * self.schedule(self.step)
-        terms = self.training_step(*self.next_batch())
+            rate = peak * self.schedule(self.step)
+            group["lr"] = group["lr"].fill_(rate) if self.graphs else rate
+        step, batch = self.training_step, self.next_batch()
+        terms = self.graphs(self.kind, step, batch) if self.graphs else step(*batch)
         if self.log.recent and self.log.recent[0].keys() != terms.keys():
             self.log.look(self)  # from here on there are other terms
         self.log.recent.append({name: value.detach() for name, value in terms.items()})

@@ -2,10 +2,6 @@
 
 import contextlib
 import os
-import platform
-import signal
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +11,7 @@ from accelerate.tracking import filter_trackers
 from accelerate.utils import AutocastKwargs, parse_flag_from_env
 from torch import Tensor, nn
 
-from vae_store.environment import commit, device_memory, hardware
+from vae_store.environment import device_memory
 
 from .isolation import shared_state
 
@@ -100,6 +96,12 @@ class Machine(Accelerator):
         """The module without what `accelerate` put around it."""
         return self.unwrap_model(module, keep_fp32_wrapper=True)
 
+    @property
+    def replays(self) -> bool:
+        """Whether CUDA graphs can be used: in fp16, a step waits to see what overflowed."""
+        alone = self.device.type == "cuda" and self.num_processes == 1
+        return alone and self.mixed_precision != "fp16"
+
     def bf16(self) -> contextlib.AbstractContextManager:
         """Autocast to bf16 where that is used; fp16 would lose the small gradients of LPIPS."""
         here = self.mixed_precision == "bf16"
@@ -128,45 +130,7 @@ def choose_precision(requested: str) -> str:
     return "no" if requested == "auto" else requested
 
 
-@contextlib.contextmanager
-def interrupts(processes: int) -> Iterator[list[int]]:
-    """A list that an interrupt (Ctrl-C) makes non-empty; a second interrupt stops at once.
-
-    With several processes, which could not agree on a step, or outside of the main thread, which
-    alone gets signals, the first one does. Where interrupts are ignored, as behind `nohup`, none.
-    """
-    asked: list[int] = []
-    alone = processes == 1 and threading.current_thread() is threading.main_thread()
-    if not alone or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        yield asked
-        return
-
-    def note(number: int, frame: object) -> None:
-        asked.append(number)
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def seeded_generator(*key: int) -> torch.Generator:
     """A CPU generator whose stream is decided by `key`, independent of any other key's."""
     seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(seed))
-
-
-def describe_environment(machine: Machine) -> dict:
-    """The versions and the hardware that a run's numbers depend on."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": machine.device.type,
-        "hardware": hardware(machine.device),
-        "threads": torch.get_num_threads(),
-        "mixed_precision": machine.mixed_precision,
-        "processes": machine.num_processes,
-        "commit": commit(),
-    }

@@ -124,6 +124,11 @@ class SharpenTrainer(RunLoop):
         both = gaussian(n + drawn, *shape, generator=generator)
         return both[:n], both[n:]
 
+    @property
+    def kind(self) -> bool:
+        """Whether LPIPS counts in this step."""
+        return self.step % self.config.lazy == 0
+
     def training_step(self, x: Tensor, labels: Tensor, mean: Tensor, std: Tensor, noise: Tensor,
                       drawn: Tensor) -> dict[str, Tensor]:  # fmt: skip
         vae, asked = self.result, labels[: len(drawn)]

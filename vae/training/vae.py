@@ -119,6 +119,12 @@ class Trainer(RunLoop):
             return (noise,)
         return noise, uniform(n, *model.image_shape, generator=generator)
 
+    @property
+    def kind(self) -> tuple[bool, bool]:
+        """Whether the lazy terms count in this step, and whether it has a discriminator."""
+        adversarial = self.config.w_adversarial > 0 and self.step >= self.adversarial_from
+        return self.step % self.config.lazy == 0, adversarial
+
     def finish(self, started: float) -> None:
         """Fit the couplings to the codes as they are now, and measure again; then as every run."""
         steps = round(self.config.coupling_steps * self.total_steps)
@@ -130,8 +136,7 @@ class Trainer(RunLoop):
     def training_step(self, x: Tensor, labels: Tensor | None, noise: Tensor,
                       *drawn: Tensor) -> dict[str, Tensor]:  # fmt: skip
         x = binarise(x, *drawn) if drawn else x
-        adversarial = self.config.w_adversarial > 0 and self.step >= self.adversarial_from
-        return step.training_step(self.networks, self.step, adversarial, x, labels, noise)
+        return step.training_step(self.networks, self.step, self.kind[1], x, labels, noise)
 
 
 def training_minutes(config: TrainConfig) -> tuple[float, str]:
