@@ -64,9 +64,8 @@ class Loop:
         self.schedule = one_cycle(config.warmup, self.total_steps)
         self.memory: dict[str, Tensor] = {}  # what a step leaves for the next
         if config.cuda_graphs and not machine.replays:
-            given = f"mixed_precision={machine.mixed_precision!r} on {machine.device}"
-            raise ValueError(f"cuda_graphs=True is not allowed with {given}: one CUDA GPU, "
-                             "and mixed_precision='bf16' or 'no'")  # fmt: skip
+            given = f"mixed_precision={machine.mixed_precision!r} on {machine.device}: one CUDA GPU"
+            raise ValueError(f"cuda_graphs=True is not allowed with {given}, and 'bf16' or 'no'")
         self.graphs = StepGraphs(self.memory) if config.cuda_graphs else None
         self.order_epoch, self.log = -1, Log()
         self.metrics = {"config": asdict(config), "data": checksum(data),
@@ -87,8 +86,9 @@ class Loop:
         self.optimizers = dict(zip(rates, optimizers, strict=True))
         self.peaks = [group["lr"] for group in self.scheduled.param_groups]
         if self.graphs:  # which take no numbers that change
+            of_float32 = {"dtype": torch.float32, "device": self.device}
             for group in (group for one in optimizers for group in one.param_groups):
-                group |= {"capturable": True, "lr": torch.tensor(group["lr"], device=self.device)}
+                group |= {"capturable": True, "lr": torch.tensor(group["lr"], **of_float32)}
         return list(self.machine.prepare(*modules.values(), *optimizers))
 
     def optimizer_for(self, module: nn.Module, rate: float) -> torch.optim.Optimizer:
