@@ -26,6 +26,9 @@ TESTS = {  # what a test holds: the claim; the test; what it demands
     "No step waits for a GPU (counted on a device that is not there)": (
         "test_devices.py::test_nothing_waits_for_the_device_between_two_looks_at_the_losses",
         "0 waits in the steps between two looks at the losses"),
+    "A step that is replayed as a CUDA graph is the step (recorded on the CPU where no GPU is)": (
+        "test_graphs.py::test_steps_that_are_replayed_do_what_steps_do",
+        "12 steps: terms within 2 %, weights within 5 % of their way"),
     "The page computes what PyTorch computes with the same weights": (
         "test_explorer.py::test_the_page_computes_what_pytorch_computes", "within 1e-3"),
 }  # fmt: skip
