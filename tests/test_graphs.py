@@ -3,7 +3,7 @@
 import pytest
 import torch
 from recorded import recorded
-from test_devices import begin
+from test_devices import TRAININGS, begin
 
 import vae
 from vae.cli import main
@@ -16,11 +16,10 @@ def weights(training):
     return torch.cat([p.detach().flatten() for name, p in named if not name.endswith("up.bias")])
 
 
-NAMES = ["7x7, all four terms", "1x1, conditional", "1x1, coupled", "prior", "sharpen"]
 STEPS = 12  # of which each kind's third is replayed
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*TRAININGS, "1x1, coupled"])
 def test_steps_that_are_replayed_do_what_steps_do(name, folder, monkeypatch):
     if name == "sharpen" and not torch.cuda.is_available():
         pytest.skip("PyTorch's Adam takes no changing learning rate on a CPU")

@@ -26,7 +26,7 @@ class StepGraphs:
         since it prepares what a GPU's libraries and the optimisers need; nor is one that comes
         while `memory` still grows.
         """
-        if kind not in self.recorded and kind not in self.steady:
+        if kind not in self.steady:
             return self._as_it_is(kind, step, batch)
         if kind not in self.recorded:
             self.recorded[kind] = self._record(step, batch)

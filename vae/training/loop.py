@@ -86,9 +86,9 @@ class Loop:
         self.optimizers = dict(zip(rates, optimizers, strict=True))
         self.peaks = [group["lr"] for group in self.scheduled.param_groups]
         if self.graphs:  # which take no numbers that change
-            of_float32 = {"dtype": torch.float32, "device": self.device}
             for group in (group for one in optimizers for group in one.param_groups):
-                group |= {"capturable": True, "lr": torch.tensor(group["lr"], **of_float32)}
+                rate = torch.tensor(group["lr"], dtype=torch.float32, device=self.device)
+                group |= {"capturable": True, "lr": rate}
         return list(self.machine.prepare(*modules.values(), *optimizers))
 
     def optimizer_for(self, module: nn.Module, rate: float) -> torch.optim.Optimizer:

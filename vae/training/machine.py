@@ -99,8 +99,7 @@ class Machine(Accelerator):
     @property
     def replays(self) -> bool:
         """Whether CUDA graphs can be used: in fp16, a step waits to see what overflowed."""
-        alone = self.device.type == "cuda" and self.num_processes == 1
-        return alone and self.mixed_precision != "fp16"
+        return self.device.type == "cuda" and self.num_processes == 1 and self.scaler is None
 
     def bf16(self) -> contextlib.AbstractContextManager:
         """Autocast to bf16 where that is used; fp16 would lose the small gradients of LPIPS."""

@@ -136,7 +136,8 @@ class Trainer(RunLoop):
     def training_step(self, x: Tensor, labels: Tensor | None, noise: Tensor,
                       *drawn: Tensor) -> dict[str, Tensor]:  # fmt: skip
         x = binarise(x, *drawn) if drawn else x
-        return step.training_step(self.networks, self.step, self.kind[1], x, labels, noise)
+        _, adversarial = self.kind
+        return step.training_step(self.networks, self.step, adversarial, x, labels, noise)
 
 
 def training_minutes(config: TrainConfig) -> tuple[float, str]:
