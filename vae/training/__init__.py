@@ -1,1 +1,0 @@
-"""How a network is trained: the steps, the one loop around them, settings, the optimiser."""

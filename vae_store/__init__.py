@@ -1,1 +1,0 @@
-"""What is on disk: whole-file writes, weights, settings, checkpoints, runs, your own pictures."""
