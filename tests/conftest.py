@@ -71,9 +71,7 @@ def tiny():
 @pytest.fixture
 def trainer(tiny, tmp_path):
     """A VAE's training that has not begun."""
-    from vae.training.vae import Trainer
-
-    return Trainer(tiny(), tmp_path / "run")
+    return vae.Trainer(tiny(), tmp_path / "run")
 
 
 @pytest.fixture(scope="session")
@@ -99,16 +97,15 @@ def folder(run_dir, tmp_path):
 @pytest.fixture(params=["vae", "prior", "sharpen"])
 def begin(request, tiny, folder):
     """A function that begins one of the trainings, 2 passes of 4 steps; keywords override."""
-    from vae.training.prior import PriorTrainer
-    from vae.training.sharpen import SharpenTrainer
-    from vae.training.vae import Trainer
+    from vae.machinery.latents import PriorTrainer
+    from vae.machinery.sharpening import SharpenTrainer
 
     def begin(**options):
         options = {"epochs": 2, "max_train_images": 128} | options
         (folder / "run").mkdir(exist_ok=True)
         if request.param == "vae":
             few = {"max_test_images": 20, "lpips_images": 0, "w_adversarial": 0.1}
-            return Trainer(tiny({"latent_grid": 1}, **(few | options)), folder / "run")
+            return vae.Trainer(tiny({"latent_grid": 1}, **(few | options)), folder / "run")
         if request.param == "prior":
             return PriorTrainer(vae.VAE.from_pretrained(folder), folder, small_prior(**options))
         model = make(latent_size=3, latent_grid=1)

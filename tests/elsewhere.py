@@ -73,7 +73,7 @@ def autocast(kind: str, *args, of=torch.autocast, **options):
 def present():
     """Within it, tensors can be on DEVICE."""
     fused = mock.patch("torch.optim.adam._device_dtype_check_for_fused", return_value=None)
-    kinds = mock.patch("vae.training.machine.PINNED", (DEVICE.type,))
+    kinds = mock.patch("vae.machinery.machine.PINNED", (DEVICE.type,))
     pinned = mock.patch("torch.Tensor.pin_memory", pin)
     with Python(), Kernels(), mock.patch("torch.autocast", autocast), fused, kinds, pinned:
         yield

@@ -7,9 +7,8 @@ from pathlib import Path
 import torch
 
 import vae
-from vae.cli import from_flags, parser
-from vae.training.loop import Loop
-from vae.training.machine import Machine
+from vae.machinery.cli import from_flags, parser
+from vae.machinery.loop import Training
 
 SMALL = (8, 16, 16)
 FINISHED = {  # the metrics of a run that `train_prior` reads
@@ -18,15 +17,6 @@ FINISHED = {  # the metrics of a run that `train_prior` reads
     "test": {"sample": {}, "mean": {}},
 }
 TIMED = ("training_seconds", "images_per_second")  # of a history's rows: never the same twice
-
-
-class HalfPrecision(Machine):
-    """What `Machine("fp16")` is on a GPU that computes in nothing better, on a CPU."""
-
-    def __init__(self, mixed_precision: str):
-        super().__init__("no")
-        self.state._mixed_precision, self.native_amp = "fp16", True
-        self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
 
 
 def make(**options) -> vae.VAE:
@@ -49,15 +39,15 @@ def small_prior(**options) -> vae.PriorTrainConfig:
 
 def interrupt_at(monkeypatch, *steps):
     """Send Ctrl-C to this process in the middle of these steps; twice where one stands twice."""
-    optimize, left = Loop.optimize, list(steps)
+    take_step, left = Training.take_step, list(steps)
 
     def interrupted(self):
-        while self.step + 1 in left:
-            left.remove(self.step + 1)
+        while self.steps_done + 1 in left:
+            left.remove(self.steps_done + 1)
             os.kill(os.getpid(), signal.SIGINT)
-        optimize(self)
+        take_step(self)
 
-    monkeypatch.setattr(Loop, "optimize", interrupted)
+    monkeypatch.setattr(Training, "take_step", interrupted)
 
 
 def without_clocks(history):

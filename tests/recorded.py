@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vae import VAE
-from vae.training.machine import Machine
+from vae.machinery.machine import Machine
 
 
 class Recording(TorchDispatchMode):

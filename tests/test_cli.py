@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from vae import cli
-from vae.cli import main, parser
+from vae.machinery.cli import main, parser
 
 
 def test_every_setting_is_a_flag_with_its_help(capsys):

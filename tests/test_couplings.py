@@ -7,9 +7,9 @@ from helpers import make
 import vae
 from vae.couplings import Couplings
 from vae.data import Digits
-from vae.training import vae as training
-from vae.training.couplings import fit_couplings
-from vae_store.settings import from_saved
+from vae.machinery import vae as training
+from vae.machinery.latents import fit_couplings
+from vae.settings import from_saved
 
 
 @pytest.mark.parametrize("classes", [0, 10])

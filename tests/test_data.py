@@ -10,7 +10,7 @@ from helpers import a_gigabyte_more
 
 import vae
 from vae import data
-from vae_store.files import FileError
+from vae.pretrained import FileError
 
 
 def test_mnist_is_complete_and_is_the_published_one():

@@ -9,12 +9,12 @@ from elsewhere import DEVICE, WAITS, Elsewhere, present
 from helpers import HalfPrecision, make, small_prior
 
 import vae
-from vae.training import loop
-from vae.training.couplings import fit_couplings
-from vae.training.machine import Machine
-from vae.training.prior import PriorTrainer
-from vae.training.sharpen import SharpenTrainer
-from vae.training.vae import Trainer
+from vae.machinery import loop
+from vae.machinery.latents import fit_couplings
+from vae.machinery.machine import Machine
+from vae.machinery.latents import PriorTrainer
+from vae.machinery.sharpening import SharpenTrainer
+from vae.machinery.trainings import Trainer
 
 TRAININGS = ("7x7, all four terms", "1x1, conditional", "prior", "sharpen")
 
@@ -55,8 +55,8 @@ def test_ten_steps_in_fp16_are_near_float32s_and_go_on_from_a_checkpoint(name, f
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for step in range(10):
-            plain.optimize()
-            half.optimize()
+            plain.take_step()
+            half.take_step()
             ours, theirs = half.log.recent[-1], plain.log.recent[-1]
             assert all(value.isfinite() for value in ours.values()), ours
             first = "loss" if name == "prior" else "mse"
@@ -72,7 +72,7 @@ def test_ten_steps_in_fp16_are_near_float32s_and_go_on_from_a_checkpoint(name, f
         loop.restore(resumed)
         assert resumed.machine.scaler.get_scale() == 64
         for trainer in (half, resumed):
-            trainer.optimize()
+            trainer.take_step()
     pairs = zip(half.averaged.parameters(), resumed.averaged.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert half.step == resumed.step == 11
@@ -82,7 +82,7 @@ def test_ten_steps_in_fp16_are_near_float32s_and_go_on_from_a_checkpoint(name, f
 
 
 def test_an_overflow_in_fp16_skips_the_step_and_halves_the_scale(tmp_path, monkeypatch):
-    monkeypatch.setattr("vae.training.vae.Machine", HalfPrecision)
+    monkeypatch.setattr("vae.machinery.trainings.Machine", HalfPrecision)
     config = vae.TrainConfig(
         vae.VAEConfig(2, 1, channels=(8, 16, 16)), epochs=1, max_train_images=64, w_perceptual=0,
         max_test_images=20, lpips_images=0, adversarial_start=1.0, mixed_precision="no",
@@ -93,7 +93,7 @@ def test_an_overflow_in_fp16_skips_the_step_and_halves_the_scale(tmp_path, monke
     trainer.averaged.encoder.conv_out.bias.register_hook(lambda gradient: gradient * torch.inf)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        trainer.optimize()
+        trainer.take_step()
     pairs = zip(before, trainer.averaged.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert scaler.get_scale() == 2.0**11
@@ -122,7 +122,7 @@ def test_no_tensor_is_left_on_the_cpu(name, folder):
         training = begin(name, folder, Away)
         (folder / "run").mkdir()
         for _ in range(3):
-            training.optimize()
+            training.take_step()
         loop.save(training)
         training = begin(name, folder, Away)
         assert loop.complete(training, resume=True)
@@ -143,7 +143,7 @@ def test_no_tensor_is_left_on_the_cpu(name, folder):
             bound = vae.importance_weighted_bound(model, images, 0.1, digits, samples=4)
             assert found["images"] == len(bound) == 10
             assert vae.active_units(model, images, digits) <= model.config.latent_values
-            judged = vae.judge_images(images, digits, reference=images, neighbours=images)
+            judged = vae.machinery.judge_images(images, digits, reference=images, neighbours=images)
             assert judged["nearest"] == 0
 
 
@@ -157,7 +157,7 @@ def test_a_tensor_that_is_left_on_the_cpu_is_noticed(folder, monkeypatch):
             torch.ones(2)[torch.zeros(2, dtype=torch.int64).to(DEVICE)]
         monkeypatch.setattr(Away, "deal", lambda self, batch: batch)
         with pytest.raises(RuntimeError, match="on the CPU of shape"):
-            begin("prior", folder, Away).optimize()
+            begin("prior", folder, Away).take_step()
 
 
 @pytest.mark.parametrize("name", [*TRAININGS, "1x1, coupled", "sharpen, conditional"])
@@ -166,11 +166,11 @@ def test_nothing_waits_for_the_device_between_two_looks_at_the_losses(name, fold
     with present():
         training = begin(name, folder, Away)
         for _ in range(4):  # the fourth is the first with all terms
-            training.optimize()
+            training.take_step()
         training.log.recent.clear()
         WAITS.clear()
         for _ in range(2):  # the first of a pass, with LPIPS and the penalty, and one without
-            training.optimize()
+            training.take_step()
         assert not WAITS
         training.log.look(training)
         assert len(WAITS) == 1

@@ -18,17 +18,17 @@ import torch
 from helpers import interrupt_at, make, small_prior, without_clocks
 
 import vae
-from vae.cli import main
-from vae.training import loop
+from vae.machinery.cli import main
+from vae.machinery import loop
 from vae.training.isolation import apart
-from vae.training.machine import Machine
-from vae.training.vae import Trainer
-from vae_show import animations, figures
-from vae_show.run import Run, render
-from vae_store import folder as folders
-from vae_store.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from vae_store.files import TEMPORARY, write_atomically
-from vae_store.folder import FILES, LOCK_NAME, PICTURES, lock, read_metrics
+from vae.machinery.machine import Machine
+from vae.machinery.trainings import Trainer
+from vae.machinery import animations, figures
+from vae.machinery.run import Run, render
+from vae.machinery import folder as folders
+from vae.machinery.folder import CHECKPOINT_NAME, load_checkpoint
+from vae.pretrained import TEMPORARY, write_atomically
+from vae.machinery.folder import FILES, LOCK_NAME, PICTURES, lock, read_metrics
 
 fcntl = pytest.importorskip("fcntl")
 pytestmark = pytest.mark.unix
@@ -301,7 +301,7 @@ def test_a_finished_run_where_nothing_can_be_written_is_only_read(small, folder,
 
 READ_ONLY = """
 mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" &&
-"$2" -c 'import sys; from vae.cli import main
+"$2" -c 'import sys; from vae.machinery.cli import main
 flags = sys.argv[3:]
 assert main(["train", *flags, "--run-dir", sys.argv[1]]) == 0
 assert main(["evaluate", sys.argv[1], "--lpips-images", "0"]) == 0
@@ -375,7 +375,7 @@ def test_in_half_precision_every_step_sees_its_own_weights(begin):
     def losses():
         training = begin(mixed_precision="bf16")
         for _ in range(4):
-            training.optimize()
+            training.take_step()
         return [{k: float(v) for k, v in terms.items()} for terms in training.log.recent]
 
     alone = losses()

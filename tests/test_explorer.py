@@ -31,7 +31,7 @@ from explorer_page import (
 
 import vae
 from vae.checks import gaussian
-from vae.judge import Judge
+from vae.machinery.judge import Judge
 
 HERE = ROOT / "explorer"
 MODELS = list(explorer.read_json(explorer.LIST))

@@ -8,9 +8,9 @@ import torch
 
 import vae
 from vae.prior import LatentPrior, PriorConfig
-from vae_show import animations, figures
-from vae_show import run as run_module
-from vae_show.frames import Frames
+from vae.machinery import animations, figures
+from vae.machinery import run as run_module
+from vae.machinery.frames import Frames
 
 
 def make(**options) -> vae.VAE:

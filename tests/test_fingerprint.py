@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import vae
-from vae.training.prior import PriorTrainer
+from vae.machinery.latents import PriorTrainer
 
 FILE = Path(__file__).with_name("fingerprint.json")
 PLAIN = {"w_perceptual": 0.0, "w_adversarial": 0.0, "lpips_images": 0, "learning_rate": 6e-3}
@@ -45,7 +45,7 @@ def losses(name: str, folder: Path) -> list[dict]:
         config = vae.TrainConfig(vae.VAEConfig(**small, **model), **(usual | options))
         training = vae.Trainer(config, folder)
     for _ in range(STEPS):
-        training.optimize()
+        training.take_step()
     return [{k: v.item() for k, v in terms.items()} for terms in training.log.recent]
 
 

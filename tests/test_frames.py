@@ -20,12 +20,12 @@ from skimage.metrics import peak_signal_noise_ratio
 from sklearn.manifold import TSNE, trustworthiness
 
 import vae
-from vae.training import loop
-from vae.training.vae import Trainer
-from vae_show import animations, figures
-from vae_show.animations import apart, latent_frames, reconstruction_frames, save_gif
-from vae_show.frames import ARRAYS, Frames, components, frame_steps, project_frames
-from vae_show.run import Run
+from vae.machinery import loop
+from vae.machinery.trainings import Trainer
+from vae.machinery import animations, figures
+from vae.machinery.animations import apart, latent_frames, reconstruction_frames, save_gif
+from vae.machinery.frames import ARRAYS, Frames, components, frame_steps, project_frames
+from vae.machinery.run import Run
 
 SIZES = pytest.mark.parametrize("size", [2, 4, 16])
 MOVE = 0.1  # the most that half of the points move between two frames, in units of the cloud's size
@@ -99,7 +99,7 @@ def test_an_autoencoder_is_trained_and_goes_on_from_a_checkpoint(small, tmp_path
     trainer = Trainer(config, tmp_path / "run")
     (tmp_path / "run").mkdir()
     for _ in range(3):
-        trainer.optimize()
+        trainer.take_step()
     trainer.note()
     loop.save(trainer)
     run = vae.train(config, tmp_path / "run")
@@ -116,7 +116,7 @@ def test_a_training_goes_on_that_recorded_its_frames_as_before(grid, small, tmp_
     trainer = Trainer(config, tmp_path / "run")
     (tmp_path / "run").mkdir()
     for _ in range(3):
-        trainer.optimize()
+        trainer.take_step()
     trainer.note()
     trainer.frames.project()
     older = trainer.record()

@@ -6,8 +6,8 @@ from recorded import recorded
 from test_devices import TRAININGS, begin
 
 import vae
-from vae.cli import main
-from vae.training import step
+from vae.machinery.cli import main
+from vae import step
 
 
 def weights(training):
@@ -29,8 +29,8 @@ def test_steps_that_are_replayed_do_what_steps_do(name, folder, monkeypatch):
     with recorded():
         replayed = begin(name, folder, cuda_graphs=True)
         for number in range(STEPS):
-            plain.optimize()
-            replayed.optimize()
+            plain.take_step()
+            replayed.take_step()
             ours, theirs = replayed.log.recent[-1], plain.log.recent[-1]
             assert ours.keys() == theirs.keys()
             seen.append({term: value.item() for term, value in ours.items()})

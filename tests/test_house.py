@@ -10,7 +10,7 @@ import pytest
 import vae
 
 ROOT = Path(vae.__file__).parents[1]
-PACKAGES = ("vae", "vae_show", "vae_store")
+PACKAGES = ("vae", "vae.machinery", "vae.machinery")
 FILES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 TEXTS = {
     path.relative_to(ROOT).with_suffix("").as_posix(): path.read_text("utf-8") for path in FILES
@@ -71,9 +71,9 @@ def test_arrows_go_one_way():
     used = {name: imports(name) for name in TREES}
     for name in METHOD:
         wings = {one for one in used[name] if one.count("/") > 1 or not one.startswith("vae/")}
-        assert all(one.startswith("vae_store/") for one in wings), (name, wings)
-    for name in (name for name in TREES if name.startswith("vae_store/")):
-        assert all(one.startswith("vae_store/") for one in used[name]), name
+        assert all(one.startswith("vae.machinery/") for one in wings), (name, wings)
+    for name in (name for name in TREES if name.startswith("vae.machinery/")):
+        assert all(one.startswith("vae.machinery/") for one in used[name]), name
     done: set[str] = set()
     while todo := {name for name in used if name not in done}:
         free = {name for name in todo if not used[name] & todo}
@@ -83,7 +83,7 @@ def test_arrows_go_one_way():
 
 def test_the_step_knows_neither_files_nor_processes():
     used = imports("vae/training/step")
-    assert not {one for one in used if one.startswith(("vae_store", "vae_show"))}
+    assert not {one for one in used if one.startswith(("vae.machinery", "vae.machinery"))}
     names = {alias.name for node in ast.walk(TREES["vae/training/step"])
              if isinstance(node, ast.Import) for alias in node.names}  # fmt: skip
     assert names == {"torch", "torch.nn.functional"}

@@ -16,9 +16,9 @@ from huggingface_hub import constants, file_download
 
 import vae
 from vae.prior import PriorConfig
-from vae_show.card import model_card
-from vae_store import hub as ours
-from vae_store.folder import read_metrics
+from vae.machinery.run import model_card
+from vae.machinery import hub as ours
+from vae.machinery.folder import read_metrics
 
 NAME = "owner/name"
 VAE_FILES = {"config.json", "model.safetensors"}

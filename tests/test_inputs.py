@@ -15,7 +15,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import vae
 from vae.prior import LatentPrior, PriorConfig
-from vae_show import figures
+from vae.machinery import figures
 
 U, LABELS = (part[:8] for part in vae.load_digits("test"))
 X = vae.scale_images(U)
@@ -50,7 +50,7 @@ def flat(*found) -> torch.Tensor:
 
 
 def scores(**options) -> torch.Tensor:
-    found = vae.judge_images(**{"images": X, "reference": U, "judge": JUDGE} | options)
+    found = vae.machinery.judge_images(**{"images": X, "reference": U, "judge": JUDGE} | options)
     steps = ("precision", "recall", "density", "coverage")  # of the 8 images, to any precision
     return flat(*(value for name, value in found.items() if name not in steps))
 
@@ -414,7 +414,7 @@ def test_the_callers_state_is_left_alone(grad, watched):
             lambda: measured(X, lpips=None, reference=True),
             lambda: vae.active_units(M, X),
             lambda: vae.importance_weighted_bound(M, X, 0.1, samples=2),
-            lambda: vae.judge_images(X, reference=X),
+            lambda: vae.machinery.judge_images(X, reference=X),
             lambda: M.sample(2, generator=SEEDED(0)),
             lambda: PRIOR.sample(2, generator=SEEDED(0)),
             lambda: M.encode(X).kl(),

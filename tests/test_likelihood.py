@@ -14,12 +14,12 @@ from torch.distributions import MultivariateNormal
 
 import vae
 from vae import losses
-from vae.cli import main
+from vae.machinery.cli import main
 from vae.data import binarise
-from vae.training import latents, step
-from vae.training.config import run_name, with_budget
-from vae.training.vae import Trainer
-from vae_store.folder import read_metrics
+from vae.machinery import latents, step
+from vae.machinery.config import run_name, with_budget
+from vae.machinery.trainings import Trainer
+from vae.machinery.folder import read_metrics
 
 BERNOULLI = {"likelihood": "bernoulli", "latent_grid": 1}
 

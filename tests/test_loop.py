@@ -15,15 +15,15 @@ import torch
 from helpers import TIMED, interrupt_at, snapshot
 
 import vae
-from vae.training import loop
-from vae.training.machine import Machine
-from vae.training.optimizer import one_cycle, plateau
-from vae.training.prior import PriorTrainer
-from vae.training.sharpen import SharpenTrainer
-from vae.training.vae import Trainer
-from vae_store.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from vae_store.files import FileError, save_tensors
-from vae_store.interrupts import interrupts
+from vae.machinery import loop
+from vae.machinery.machine import Machine
+from vae.machinery.optimizer import one_cycle, plateau
+from vae.machinery.latents import PriorTrainer
+from vae.machinery.sharpening import SharpenTrainer
+from vae.machinery.trainings import Trainer
+from vae.machinery.folder import CHECKPOINT_NAME, load_checkpoint
+from vae.pretrained import FileError, save_tensors
+from vae.machinery.machine import interrupts
 
 
 def test_checkpoints_come_in_time(begin, monkeypatch):
@@ -102,7 +102,7 @@ def test_each_step_is_taken_at_the_learning_rate_of_the_schedule(begin, monkeypa
 
         monkeypatch.setattr(training, "training_step", spy)
         for _ in range(3):
-            training.optimize()
+            training.take_step()
         return seen
 
     def expected(steps):
@@ -145,7 +145,7 @@ def test_the_average_of_the_weights_is_what_is_saved(begin):
     training = begin()
     expected = snapshot(training.averaged)
     for step in range(3):
-        training.optimize()
+        training.take_step()
         decay = min(training.config.ema_decay, (1 + step) / (10 + step))
         expected = [decay * e + (1 - decay) * p for e, p in
                     zip(expected, training.averaged.parameters(), strict=True)]  # fmt: skip
@@ -160,7 +160,7 @@ def test_the_average_of_the_weights_is_what_is_saved(begin):
 def test_a_measurement_is_of_the_average_and_the_same_when_it_is_made_again(begin):
     training = begin()
     for _ in range(2):
-        training.optimize()
+        training.take_step()
 
     def measured():
         training.measure()
@@ -214,7 +214,7 @@ def test_the_same_seed_gives_the_same_weights(begin):
     def weights(seed):
         training = begin(seed=seed)
         for _ in range(3):
-            training.optimize()
+            training.take_step()
         return torch.cat([p.flatten() for p in training.ema.parameters()])
 
     assert torch.equal(weights(1), weights(1))
@@ -248,7 +248,7 @@ def test_what_a_step_leaves_for_the_next_is_in_the_checkpoint(small, tmp_path):
     config, _ = small
     trainer, other = (Trainer(replace(config, adversarial_start=0.0), tmp_path) for _ in range(2))
     for _ in range(2):
-        trainer.optimize()
+        trainer.take_step()
     loop.save(trainer)
     loop.restore(other)
     assert trainer.memory["perceptual"] > 0
@@ -260,7 +260,7 @@ def test_what_a_step_leaves_for_the_next_is_in_the_checkpoint(small, tmp_path):
 def test_a_checkpoint_keeps_the_order_of_the_losses(small, tmp_path):
     config, _ = small  # the last bit of a mean over a column depends on where the column stands
     trainer, other = Trainer(config, tmp_path), Trainer(config, tmp_path)
-    trainer.optimize()
+    trainer.take_step()
     loop.save(trainer)
     loop.restore(other)
     assert list(other.log.recent[0].items()) == list(trainer.log.recent[0].items())
@@ -269,7 +269,7 @@ def test_a_checkpoint_keeps_the_order_of_the_losses(small, tmp_path):
 def test_weights_that_are_not_finite_are_not_saved(small, tmp_path):
     config, _ = small
     trainer = Trainer(config, tmp_path)
-    trainer.optimize()
+    trainer.take_step()
     loop.save(trainer)
     before = (tmp_path / CHECKPOINT_NAME).read_bytes()
     with torch.no_grad():
@@ -318,7 +318,7 @@ def test_extreme_settings_stay_finite(options, precision, small, tmp_path):
     config = replace(config, **{"mixed_precision": precision, "adversarial_start": 0.0} | options)
     trainer = Trainer(config, tmp_path)
     for _ in range(12):
-        trainer.optimize()
+        trainer.take_step()
     for terms in trainer.log.recent:
         assert all(value.isfinite() for value in terms.values()), terms
     loop.save(trainer)  # which raises unless weights and optimisers are finite
@@ -364,7 +364,7 @@ def test_precisions_and_grids_train(precision, grid, tiny, tmp_path):
     config = tiny({"latent_grid": grid}, mixed_precision=precision, adversarial_start=0.0)
     trainer = Trainer(config, tmp_path)
     for _ in range(5):
-        trainer.optimize()
+        trainer.take_step()
     terms = trainer.log.recent
     assert all(value.isfinite() for step in terms for value in step.values())
     assert terms[-1]["mse"] < terms[0]["mse"]

@@ -29,9 +29,9 @@ from PIL import Image
 import notebooks
 import vae
 from vae.prior import LatentPrior, PriorConfig
-from vae.training.vae import training_minutes
-from vae_show import figures, notebook, showcase
-from vae_store.folder import read_metrics
+from vae.machinery.trainings import training_minutes
+from vae.machinery import figures, notebook, showcase
+from vae.machinery.folder import read_metrics
 
 KNOBS = [
     "LATENT_SIZE",
@@ -132,8 +132,8 @@ def test_the_notebooks_differ_in_their_parameters_alone():
 
 
 FP16 = """
-import helpers, vae.training.prior, vae.training.vae
-vae.training.prior.Machine = vae.training.vae.Machine = helpers.HalfPrecision
+import helpers, vae.machinery.latents, vae.machinery.trainings
+vae.machinery.latents.Machine = vae.machinery.trainings.Machine = helpers.HalfPrecision
 """
 
 
@@ -213,8 +213,8 @@ def test_a_notebook_can_start_from_the_trained_model(tmp_path, monkeypatch):
 
 COLAB_PROCESS = """
 import json, sys, types
-package, notebook = types.ModuleType("vae"), types.ModuleType("vae.notebook")
-sys.modules |= {"google.colab": types.ModuleType("colab"), "vae": package, "vae.notebook": notebook}
+package, notebook = types.ModuleType("vae"), types.ModuleType("vae.machinery.notebook")
+sys.modules |= {"google.colab": types.ModuleType("colab"), "vae": package, "vae.machinery.notebook": notebook}
 called, space = [], {}
 notebook.set_up = lambda *given: called.append(given)
 def note(*line):
@@ -322,14 +322,14 @@ def test_outside_of_colab_the_setup_cell_takes_the_code_beside_it_or_shows_a_rem
     assert "ModuleNotFoundError" in done.stderr
     assert f"missing? pip install git+https://github.com/{stamped()}" in done.stderr
     where = "import vae; print(vae.__file__)"
-    code = setup_source().partition("from vae.notebook")[0] + where
+    code = setup_source().partition("from vae.machinery.notebook")[0] + where
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True,
                           cwd=ROOT / "notebooks")  # fmt: skip
     assert Path(done.stdout.strip()).resolve() == ROOT / "vae" / "__init__.py"
 
 
 def test_the_setup_says_in_one_line_what_was_found(monkeypatch, capsys):
-    monkeypatch.setattr("vae.training.vae.training_minutes", lambda config: (3.6, "a T4"))
+    monkeypatch.setattr("vae.machinery.trainings.training_minutes", lambda config: (3.6, "a T4"))
     there = metadata.version("torch")
     notebook.set_up("a/b", "main", there)
     assert capsys.readouterr().out == (

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import vae
-from vae.training.optimizer import Muon, orthogonalize
+from vae.machinery.optimizer import Muon, orthogonalize
 
 
 def set_gradients(model, seed):

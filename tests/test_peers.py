@@ -20,8 +20,8 @@ from torch.distributions import Independent, Normal, kl_divergence
 import vae
 from vae import losses
 from vae.posterior import DiagonalGaussian
-from vae.training.machine import Machine
-from vae_store.environment import describe_environment
+from vae.machinery.machine import Machine
+from vae.machinery.machine import describe_environment
 
 SCORES = {"fid": 12.34, "recognised": 0.5, "second": {"fid": 0.56, "recognised": 0.5}}
 
@@ -96,7 +96,7 @@ def test_the_worker_of_pytorchs_example_learns_in_a_second_and_knows_nothing_of_
     )
     assert report["source"] == {"classes": 1, "files": 1, "lines": 9}
     worker = peers.WORKER.read_text("utf-8")
-    assert not [word for word in ("vae", "vae_store", "common") if f"import {word}\n" in worker]
+    assert not [word for word in ("vae", "vae.machinery", "common") if f"import {word}\n" in worker]
 
 
 def test_neither_layout_nor_documentation_counts_as_code():

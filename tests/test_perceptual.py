@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import vae
-from vae_store import published
+from vae.machinery import published
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from helpers import SMALL
 from PIL import Image
 
 import vae
-from vae.cli import main
-from vae_show import animations
-from vae_show.run import Run
-from vae_store import pictures, pixels
-from vae_store.folder import PICTURES
+from vae.machinery.cli import main
+from vae.machinery import animations
+from vae.machinery.run import Run
+from vae.machinery import pictures, pixels
+from vae.machinery.folder import PICTURES
 
 RED, GREEN, BLUE, WHITE = (250, 10, 10), (10, 250, 10), (10, 10, 250), (255, 255, 255)
 
@@ -289,7 +289,7 @@ def test_labels_stay_with_their_pictures_where_one_cannot_be_read(tmp_path):
 
 
 def test_colours_are_drawn_as_they_are(tmp_path):
-    from vae_show import figures, frames
+    from vae.machinery import figures, frames
 
     x = torch.full((4, 3, 32, 32), -1.0)
     x[:, 0], x[:2, 1] = 1, 0  # orange, and red
@@ -306,7 +306,7 @@ def test_colours_are_drawn_as_they_are(tmp_path):
 
 
 def test_a_folders_name_can_have_any_letters(tmp_path):
-    from vae_show import figures
+    from vae.machinery import figures
 
     name = figures.describe(vae.VAEConfig(), f"folder:{tmp_path}/my $x^$ pics")
     classes = ["price $a_{$", "\\x", "a\nb", "c"]
@@ -494,8 +494,8 @@ def test_images_stay_where_they_are_if_a_gpus_memory_is_too_small_for_them(
 ):
     from elsewhere import DEVICE, Elsewhere, present
 
-    from vae.training import machine
-    from vae.training.vae import Trainer
+    from vae.machinery import machine
+    from vae.machinery.trainings import Trainer
 
     monkeypatch.setattr(machine.Machine, "device", DEVICE)
     config = short(pets, epochs=1, batch_size=16)
@@ -508,7 +508,7 @@ def test_images_stay_where_they_are_if_a_gpus_memory_is_too_small_for_them(
             x, _, noise = trainer.next_batch()
             assert type(x) is type(noise) is Elsewhere
             taken.append(x.cpu())
-            trainer.optimize()
+            trainer.take_step()
     assert torch.equal(*taken)
 
 

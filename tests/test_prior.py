@@ -9,11 +9,11 @@ from helpers import FINISHED, interrupt_at, small_prior
 from torch import nn
 
 import vae
-from vae.cli import main
+from vae.machinery.cli import main
 from vae.prior import LatentPrior, PriorConfig
-from vae.training import loop, step
-from vae.training import prior as prior_training
-from vae_store.files import sha256
+from vae.machinery import loop, step
+from vae.machinery import prior as prior_training
+from vae.pretrained import sha256
 
 MEAN, STD = 1.5, 0.4  # of standardised latents in the closed form
 
@@ -250,8 +250,8 @@ def test_what_has_no_prior_is_refused(folder, capsys):
 def test_a_prior_trains_in_bf16_and_a_loss_that_is_not_finite_is_named(folder, monkeypatch):
     model = vae.VAE.from_pretrained(folder)
     trainer = prior_training.PriorTrainer(model, folder, small_prior(mixed_precision="bf16"))
-    trainer.optimize()
-    trainer.optimize()
+    trainer.take_step()
+    trainer.take_step()
     assert all(value.isfinite() for terms in trainer.log.recent for value in terms.values())
     draw = prior_training.PriorTrainer.draw
 

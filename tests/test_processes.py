@@ -12,7 +12,7 @@ SCRIPT = """
 import sys
 import torch
 import vae
-from vae.training import loop
+from vae.machinery import loop
 
 torch.set_num_threads(1)
 rank, folder, grid = sys.argv[1:]

@@ -11,10 +11,10 @@ from helpers import interrupt_at, make, small_prior, without_clocks
 
 import vae
 from vae import notebook
-from vae.cli import main
-from vae.training import loop
-from vae_store.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from vae_store.folder import LOCK_NAME, lock, read_metrics
+from vae.machinery.cli import main
+from vae.machinery import loop
+from vae.machinery.folder import CHECKPOINT_NAME, load_checkpoint
+from vae.machinery.folder import LOCK_NAME, lock, read_metrics
 
 resource = pytest.importorskip("resource")
 pytestmark = pytest.mark.unix

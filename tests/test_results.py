@@ -18,9 +18,9 @@ from helpers import parsed
 from matplotlib.figure import Figure
 
 import vae
-from vae_show.showcase import REFERENCE, SHARPENED
-from vae_store.folder import read_metrics
-from vae_store.settings import config_differences
+from vae.machinery.notebook import REFERENCE, SHARPENED
+from vae.machinery.folder import read_metrics
+from vae.settings import config_differences
 
 TOOLS = sorted([*(ROOT / "tools").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
 RUNS = models.runs() | comparisons.runs() | autoencoder.runs()
@@ -145,7 +145,7 @@ def test_a_shipped_prior_draws_the_digit_that_it_is_asked_for(size):
     assert (folder / "prior.safetensors").stat().st_size <= 4e6
     labels = torch.arange(100) % 10
     images = model.sample(100, labels, torch.Generator().manual_seed(1), prior)
-    assert vae.judge_images(images, labels)["accuracy"] >= 0.95  # of 10,000: the next test
+    assert vae.machinery.judge_images(images, labels)["accuracy"] >= 0.95  # of 10,000: the next test
 
 
 def test_the_conditional_model_draws_the_digit_that_it_is_told():
@@ -155,7 +155,7 @@ def test_the_conditional_model_draws_the_digit_that_it_is_told():
     assert "-dirty" not in metrics["environment"]["commit"]
     model, labels = vae.VAE.from_pretrained(folder), torch.arange(200) % 10
     images = model.sample(200, labels, torch.Generator().manual_seed(1))
-    assert vae.judge_images(images, labels)["accuracy"] >= 0.94  # of 10,000: the next test
+    assert vae.machinery.judge_images(images, labels)["accuracy"] >= 0.94  # of 10,000: the next test
 
 
 def test_what_is_generated_reaches_its_targets():

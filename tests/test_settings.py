@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import vae
-from vae.training.config import BUDGETS, LOOKS, run_name, with_budget
-from vae_store.settings import config_differences
+from vae.machinery.config import BUDGETS, LOOKS, run_name, with_budget
+from vae.settings import config_differences
 
 
 def test_the_budget_decides_what_is_left_open(monkeypatch):

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from helpers import make, snapshot
 
 import vae
-from vae.cli import main
-from vae.training import loop, step
-from vae.training.sharpen import SharpenTrainer
-from vae_show.showcase import asset
-from vae_store.folder import read_metrics
+from vae.machinery.cli import main
+from vae.machinery import loop, step
+from vae.machinery.sharpening import SharpenTrainer
+from vae.machinery.notebook import asset
+from vae.machinery.folder import read_metrics
 
 FLAGS = ["--epochs", "1", "--max-train-images", "64", "--lpips-images", "0", "--w-perceptual", "0"]
 FEW = {"epochs": 1, "max_train_images": 128, "batch_size": 32, "lpips_images": 4}
@@ -108,7 +108,7 @@ def test_a_term_is_computed_if_its_weight_is_above_zero(folder, tmp_path):
         for value in (0.0, 0.5):
             model = vae.VAE.from_pretrained(folder)
             training = SharpenTrainer(model, folder, tmp_path, few(**{weight: value}))
-            training.optimize()
+            training.take_step()
             assert {n in training.log.recent[0] for n in names} == {value > 0}
     with pytest.raises(ValueError, match="w_mse=0 and w_perceptual=0"):
         few(w_mse=0, w_perceptual=0)
@@ -121,7 +121,7 @@ def test_draws_of_the_prior_join_a_batch_as_often_as_asked(folder, tmp_path):
         model = vae.VAE.from_pretrained(folder)
         training = SharpenTrainer(model, folder, tmp_path, few(drawn_share=share))
         assert len(training.next_batch()[-1]) == count
-        training.optimize()
+        training.take_step()
 
 
 def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(folder, monkeypatch):
@@ -201,6 +201,6 @@ def test_two_numbers_lose_their_grey(tmp_path):
 
     before = grey()
     for _ in range(60):
-        trainer.optimize()
+        trainer.take_step()
     assert before > 0.22
     assert grey() < 0.2  # real digits: 0.086

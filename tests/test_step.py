@@ -9,8 +9,8 @@ from helpers import snapshot
 
 import vae
 from vae import losses
-from vae.training import step
-from vae.training.vae import Trainer
+from vae import step
+from vae.machinery.trainings import Trainer
 
 
 def moved(module, before):
@@ -185,8 +185,8 @@ def test_a_term_is_computed_if_its_weight_is_above_zero(weight, tiny, tmp_path):
         weights = {"w_perceptual": 0.05, "w_adversarial": 0.1} | {weight: value}
         config = tiny({"latent_grid": 1}, adversarial_start=0.0, **weights)
         trainer = Trainer(config, tmp_path / str(value))
-        trainer.optimize()
-        trainer.optimize()  # on which LPIPS and R1 are not computed
+        trainer.take_step()
+        trainer.take_step()  # on which LPIPS and R1 are not computed
         for terms in trainer.log.recent:
             assert all((term in terms) == (value > 0) for term in TERMS[weight])
             assert all(term.isfinite() for term in terms.values())

@@ -78,7 +78,7 @@ def test_no_space_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     script = (
         "import pathlib, resource, signal, sys, vae\n"
-        "from vae_store.files import write_atomically\n"
+        "from vae.pretrained import write_atomically\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "path = pathlib.Path(sys.argv[1]) / 'metrics.json'\n"

@@ -6,8 +6,8 @@ from helpers import small_prior
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import vae
-from vae.training import config as configs
-from vae.training import machine
+from vae.machinery import config as configs
+from vae.machinery import machine
 
 
 def events(folder):

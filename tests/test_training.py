@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 import vae
-from vae.cli import main
-from vae_show.frames import frame_steps
+from vae.machinery.cli import main
+from vae.machinery.frames import frame_steps
 
 
 @pytest.fixture(scope="session")

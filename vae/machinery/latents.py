@@ -1,0 +1,254 @@
+"""The latents of a VAE whose weights stay: encoding images, fitting couplings, training a prior."""
+
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from .. import step
+from ..checks import check_classes
+from ..data import BATCH, Digits, batches, gaussian, scale_images, uniform
+from ..model import VAE
+from ..pretrained import FileError, as_path, read_json, sha256, write_json
+from ..prior import LatentPrior, PriorConfig
+from ..settings import check_instance
+from . import figures, folder, loop
+from .config import PriorTrainConfig, TrainConfig, check_same_settings, with_budget
+from .datasets import load_digits
+from .machine import Bar, Machine, isolated, peak_memory_mb, seeded, seeded_generator, to_device
+from .optimizer import Muon, one_cycle
+from .run import draw
+
+WARMUP = 0.05  # share of the couplings' steps in which the learning rate rises
+WEIGHT_DECAY = 0.2  # of the couplings; with less they would learn the training codes by heart
+TEST_IMAGES = 1000  # on which a prior's loss is measured after each epoch
+REMEDY = f"delete {folder.PRIOR_METRICS_NAME}, prior.json and prior.safetensors"
+
+
+def finished_vae(directory: Path, remedy: str) -> VAE:
+    """The VAE in `directory`. Raises `ValueError`, with a `remedy`, if its training was cut off."""
+    vae = VAE.from_pretrained(directory)
+    if not folder.is_finished(directory):
+        held = f"directory={str(directory)!r} holds a VAE whose training was cut off"
+        raise ValueError(f"{held}: finish it first (--resume), or {remedy}")
+    return vae
+
+
+def vae_facts(directory: Path, metrics: dict) -> dict:
+    """What a second training records about its VAE: its weights' SHA-256, and its own pictures."""
+    own = {name: metrics[name] for name in ("classes", "train_images") if name in metrics}
+    return own | {"vae": sha256((directory / VAE.weights_name).read_bytes())}
+
+
+def check_same_vae(saved: dict, directory: Path, trained: str, remedy: str) -> None:
+    """Raise `ValueError` if the metrics `saved` by a second training are of another VAE."""
+    if saved.get("vae") != vae_facts(directory, {})["vae"]:
+        held = f"directory={str(directory)!r} holds a VAE that has changed"
+        raise ValueError(f"{held} since {trained} was trained: {remedy}")
+
+
+def digits_of(vae: VAE, directory: Path, config) -> tuple[Digits, Digits, dict, int]:
+    """Training and test images of the VAE in `directory`, its metrics, the number of classes.
+
+    The training images are the first `config.max_train_images`. Raises `ValueError` for other data
+    than the VAE's, and `FileError` if the metrics do not name the data set.
+    """
+    metrics = folder.read_metrics(directory)
+    of_vae = metrics["config"]
+    if "dataset" not in of_vae:
+        raise FileError(f"{directory / folder.METRICS_NAME} does not name the data set")
+    root = config.data_root or of_vae.get("data_root", "data")
+    channels, size, _ = vae.config.image_shape
+    train_set, test_set = (
+        load_digits(split, of_vae["dataset"], root, size=size, channels=channels)
+        for split in ("train", "test")
+    )
+    seen = [part[: of_vae.get("max_train_images")] for part in train_set]
+    seen += [part[: of_vae.get("max_test_images")] for part in test_set]
+    if metrics.get("data", here := loop.checksum(seen)) != here:
+        given = f"dataset={of_vae['dataset']!r}, data_root={root!r}"
+        raise ValueError(f"{given}: there is other data than the VAE was trained on")
+    classes = max(int(part.labels.max()) for part in (train_set, test_set)) + 1
+    few = Digits(*(part[: config.max_train_images] for part in train_set))
+    return few, test_set, metrics, classes
+
+
+@torch.no_grad()
+def encode(vae: VAE, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and deviation of each image's posterior's Gaussian, (N, C, G, G), and its label.
+
+    For a Bernoulli likelihood, each image is binarised once.
+    """
+    labels, generator = labels.to(vae.device), torch.Generator().manual_seed(0)
+    parts = batches(BATCH, images, labels if vae.config.num_classes else None)
+    seen = ((vae.observed(scale_images(x.to(vae.device)), generator), given) for x, given in parts)
+    found = [vae.encode(*part).gaussian for part in seen]
+    mean = torch.cat([q.mean.contiguous() for q in found])  # the layout decides a sum's last bit
+    return mean, torch.cat([q.std for q in found]), labels
+
+
+def fit_couplings(vae: VAE, digits: Digits, config: TrainConfig, steps: int) -> float:
+    """Fit the couplings of a coupled posterior to the codes of `digits`; returns the seconds.
+
+    With fixed encoder and decoder the ELBO depends on the couplings through E_q(u|x) [log p(u)]
+    alone, the likelihood of codes under the map. These steps raise it, each on samples for CODES
+    images. Before, its gradient was lost in the noise of the reconstruction's. (A density that is
+    fitted afterwards: Ghosh et al., "From Variational to Deterministic Autoencoders", 2020.)
+    Raises `FloatingPointError`.
+    """
+    started, couplings = time.perf_counter(), vae.couplings.requires_grad_(True)
+    mean, std, labels = encode(vae, *digits)
+    optimizer = Muon(couplings, config.learning_rate, WEIGHT_DECAY)
+    schedule, nll = LambdaLR(optimizer, one_cycle(WARMUP, steps)), torch.zeros(())
+    for number in Bar(range(steps), desc="couplings", unit="step"):
+        generator = seeded_generator(config.seed, 2, number)
+        chosen = torch.randint(len(mean), (step.CODES,), generator=generator)
+        noise = gaussian(step.CODES, *mean.shape[1:], generator=generator)
+        chosen, noise = (to_device(tensor, vae.device) for tensor in (chosen, noise))
+        with torch.no_grad():
+            given = labels[chosen] if vae.config.num_classes else None
+            token = vae.class_token(given, step.CODES, values=False)
+        nll = couplings.marginal_nll(mean[chosen] + std[chosen] * noise, token).mean()
+        nll.backward()
+        nn.utils.clip_grad_norm_(couplings.parameters(), config.clip_norm)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    couplings.requires_grad_(False)
+    if not nll.isfinite():
+        raise FloatingPointError(f"marginal is {nll.item()} after {steps} steps of the couplings")
+    return time.perf_counter() - started
+
+
+def train_prior(directory: str | Path, config: PriorTrainConfig | None = None, *,
+                resume: bool = True) -> LatentPrior:  # fmt: skip
+    """Train a prior for the VAE in `directory`; leave it and its metrics there, and return it.
+
+    The default budget is the full one. As in `train`, a finished prior of the same settings is
+    loaded, and one that was cut off goes on, unless `resume` is False. An interrupt (Ctrl-C) saves
+    a checkpoint and raises `KeyboardInterrupt`. Raises, before any work, `ValueError` for a VAE
+    with a global latent or whose training was cut off and for settings that do not fit, and
+    `OSError` where nothing can be written. Raises `FloatingPointError` as `train` does.
+    """
+    directory, config = as_path(directory), PriorTrainConfig() if config is None else config
+    check_instance(config, "config", PriorTrainConfig)
+    vae = finished_vae(directory, "its latents would change under the prior")
+    size, grid, _ = vae.config.latent_shape
+    if grid == 1:
+        expected = f"latent_grid={vae.config.map_size} is expected"
+        raise ValueError(f"latent_grid=1 needs no learned prior: {expected}")
+    config = with_budget(config, "full", folder.own_images(directory))
+    config = replace(config, model=replace(config.model, latent_size=size, latent_grid=grid))
+    checkpoint = directory / folder.PRIOR_CHECKPOINT_NAME
+    path = directory / folder.PRIOR_METRICS_NAME
+    if path.is_file() and not checkpoint.is_file():
+        saved = read_json(path, "a prior's metrics")
+        if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
+            raise FileError(f"{path} is not a prior's metrics: it has no config")
+        check_same_vae(saved, directory, "its prior", REMEDY)
+        owner = f"directory={directory}, whose prior is finished,"
+        check_same_settings(saved["config"], config, owner, REMEDY)
+        return LatentPrior.from_pretrained(directory)
+    folder.check_directory(directory)
+    with isolated(config.threads, checkpoint):
+        if not loop.train(training := PriorTrainer(vae, directory, config), resume):
+            raise KeyboardInterrupt
+    return training.ema.cpu()
+
+
+class PriorTrainer(loop.Training):
+    """One training of a prior, by `prior_step` in `vae/step.py`."""
+
+    def __init__(self, vae: VAE, directory: Path, config: PriorTrainConfig):
+        train_set, test_set, metrics, classes = digits_of(vae, directory, config)
+        self.dataset, machine = metrics["config"]["dataset"], Machine(config.mixed_precision)
+        if config.model.num_classes == PriorConfig.num_classes:
+            config = replace(config, model=replace(config.model, num_classes=classes))
+        for split, labels in (("train", train_set.labels), ("test", test_set.labels)):
+            these = f"{len(labels):,} {split} images of dataset={self.dataset!r}"
+            check_classes(labels, config.model.num_classes, these, every=split == "train")
+        with seeded(config.seed):
+            self.prior = LatentPrior(config.model)
+        self.vae, self.prior = vae.to(machine.device), self.prior.to(machine.device)
+        self.train_set = encode(self.vae, *train_set)
+        measured = encode(self.vae, *(part[:TEST_IMAGES] for part in test_set))
+        self.prior.standardise(*self.train_set[:2])
+        optimizer = Muon(self.prior, config.learning_rate, config.weight_decay)
+        super().__init__(
+            config, directory, machine, (*train_set, *test_set), {"prior": self.prior},
+            {"prior_optimizer": optimizer}, nn.Module(), partial(one_cycle, config.warmup),
+            partial(PriorRecorder, vae=self.vae, test_set=measured), "training of a prior",
+            folder.PRIOR_CHECKPOINT_NAME, f"delete {folder.PRIOR_CHECKPOINT_NAME}",
+        )  # fmt: skip
+        self.metrics |= vae_facts(directory, metrics)
+        self.metrics["parameters"] = sum(p.numel() for p in self.prior.parameters())
+
+    @property
+    def variant(self) -> bool:
+        """All steps have the same kernels."""
+        return True
+
+    def select(self, index: Tensor) -> tuple[Tensor, ...]:
+        """Mean and standard deviation of posteriors (B, C, G, G), and labels (B,)."""
+        return tuple(tensor[index] for tensor in self.train_set)
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Noise of the posterior and of the flow, (n, C, G, G), times, and withheld labels.
+
+        Times favour the middle, where the velocity is hardest to learn: logistic functions of
+        normal samples (Esser et al., "Scaling Rectified Flow Transformers", 2024, section 3.1).
+        """
+        shape = 2, n, *self.vae.config.latent_shape
+        posterior_noise, noise = gaussian(*shape, generator=generator)
+        times = gaussian(n, generator=generator).sigmoid()
+        withheld = uniform(n, generator=generator) < self.config.label_dropout
+        return posterior_noise, noise, times, withheld
+
+    def step(self, *batch: Tensor) -> dict[str, Tensor]:
+        """A step on the tensors of `select` and `draw`; returns the value of each term."""
+        return step.prior_step(self, *batch)
+
+    def check_saved(self, metrics: dict) -> None:
+        """Raise `ValueError` for a checkpoint of another VAE or of other settings."""
+        check_same_vae(metrics, self.directory, "its prior", self.remedy)
+        super().check_saved(metrics)
+
+
+class PriorRecorder:
+    """Records a prior while it trains: measurements, and at last its files and a picture."""
+
+    def __init__(self, training: PriorTrainer, vae: VAE, test_set: tuple[Tensor, ...]):
+        """`test_set`: mean and deviation of the test images' posteriors, and labels."""
+        self.t, self.vae, self.test_set = training, vae, test_set
+
+    @torch.no_grad()
+    def measure(self) -> None:
+        """Measure the averaged weights' loss on test images, with the same noise every time."""
+        t, losses = self.t, []
+        generator = seeded_generator(t.config.seed, 2)
+        for mean, std, labels in batches(BATCH, *self.test_set):
+            noise = (part.to(t.device) for part in t.draw(len(mean), generator))
+            losses.append(step.flow_loss(t.ema, mean, std, labels, *noise))
+        t.add_row("test", {"loss": torch.stack(losses).mean().item()})
+
+    def finish(self, started: float) -> None:
+        """Write the averaged weights, the metrics, with which it is finished, and a picture."""
+        t, memory = self.t, peak_memory_mb(self.t.device)
+        t.metrics |= {"seconds": t.log.seconds, "peak_memory_mb": memory}
+        t.ema.save_pretrained(t.directory)
+        write_json(t.directory / folder.PRIOR_METRICS_NAME, t.metrics)
+        name = figures.describe(self.vae.config, t.dataset)
+        names = t.metrics.get("classes", ())
+        make = partial(figures.plot_digits, self.vae, name, t.ema, names=names)
+        draw(t.directory / folder.PRIOR_PICTURE_NAME, make)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """A checkpoint needs nothing more: a prior has no frames."""
+        return {}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Nothing is to be restored."""
