@@ -7,9 +7,8 @@ from helpers import make
 import vae
 from vae.couplings import Couplings
 from vae.data import Digits
-from vae.machinery import vae as training
+from vae.machinery import trainings
 from vae.machinery.latents import fit_couplings
-from vae.settings import from_saved
 
 
 @pytest.mark.parametrize("classes", [0, 10])
@@ -151,11 +150,10 @@ def test_a_diagonal_posterior_is_a_gaussian_on_the_priors_side(digits):
         assert isinstance(q, vae.DiagonalGaussian)
         images, _ = model(digits, noise=noise)
         torch.testing.assert_close(model.decode(q.mean + q.std * noise), images)
-    assert vae.VAEConfig(3, 1).posterior == "coupled"  # by default, above two values
-    of_before = from_saved(vae.VAEConfig, {"latent_size": 5, "latent_grid": 1})
-    assert of_before.posterior == "diagonal"  # as every model was that does not say so
+    assert vae.VAEConfig(3, 1).fitted().posterior == "coupled"  # by default, above two values
+    assert vae.VAEConfig(2, 1).fitted().posterior == "diagonal"
     on_a_grid = vae.VAEConfig(4, posterior="coupled")  # where there are no couplings
-    assert on_a_grid == vae.VAEConfig(4)
+    assert on_a_grid.fitted() == vae.VAEConfig(4).fitted()
 
 
 @pytest.mark.parametrize("classes", [0, 10])
@@ -196,7 +194,7 @@ def test_a_training_ends_with_the_fit_and_one_cut_off_there_ends_the_same(
     shape = {"latent_size": 2, "latent_grid": 1, "posterior": posterior}
     config = tiny(shape, max_train_images=64, w_perceptual=0.0, w_adversarial=0.0, lpips_images=0,
                   frames=2, coupling_steps=3)  # fmt: skip
-    fit, asked = training.fit_couplings, []
+    fit, asked = trainings.fit_couplings, []
 
     def interrupted(*given):
         asked.append(given[-1])
@@ -205,7 +203,7 @@ def test_a_training_ends_with_the_fit_and_one_cut_off_there_ends_the_same(
         return fit(*given)
 
     whole = vae.train(config, tmp_path / "whole")
-    monkeypatch.setattr(training, "fit_couplings", interrupted)
+    monkeypatch.setattr(trainings, "fit_couplings", interrupted)
     if posterior == "coupled":
         with pytest.raises(KeyboardInterrupt):
             vae.train(config, tmp_path / "cut")

@@ -6,8 +6,6 @@ import math
 import signal
 import threading
 from dataclasses import replace
-from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,33 +13,38 @@ import torch
 from helpers import TIMED, interrupt_at, snapshot
 
 import vae
+from vae import Trainer
 from vae.machinery import loop
-from vae.machinery.machine import Machine
-from vae.machinery.optimizer import one_cycle, plateau
-from vae.machinery.latents import PriorTrainer
-from vae.machinery.sharpening import SharpenTrainer
-from vae.machinery.trainings import Trainer
 from vae.machinery.folder import CHECKPOINT_NAME, load_checkpoint
+from vae.machinery.latents import PriorTrainer
+from vae.machinery.machine import Machine, interrupts
+from vae.machinery.optimizer import one_cycle, plateau
+from vae.machinery.sharpening import SharpenTrainer
 from vae.pretrained import FileError, save_tensors
-from vae.machinery.machine import interrupts
+
+
+def measured_steps(training, monkeypatch) -> list[int]:
+    """The steps after which it measures, in place of measuring."""
+    steps = []
+    monkeypatch.setattr(training.recorder, "measure", lambda: steps.append(training.steps_done))
+    return steps
 
 
 def test_checkpoints_come_in_time(begin, monkeypatch):
     saved = []
-    monkeypatch.setattr(loop, "save", lambda training: saved.append(training.step))
+    monkeypatch.setattr(loop, "save", lambda training: saved.append(training.steps_done))
     for early, expected in (({}, [4, 8]), ({1, 6}, [1, 4, 6, 8])):  # at the evaluations
         training = begin()
-        training.early = early
-        measured = []
-        monkeypatch.setattr(training, "measure", lambda m=measured, t=training: m.append(t.step))
-        assert training.fit()
+        training.measure_after = early
+        measured = measured_steps(training, monkeypatch)
+        assert loop.take_steps(training)
         assert measured == saved == expected
         saved.clear()
     assert loop.CHECKPOINT_SECONDS <= 120
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
     training = begin()
-    monkeypatch.setattr(training, "measure", lambda: None)
-    training.fit()
+    measured_steps(training, monkeypatch)
+    loop.take_steps(training)
     assert saved == list(range(1, 9))
 
 
@@ -50,18 +53,23 @@ def test_ctrl_c_finishes_the_step_and_a_second_one_stops_at_once(begin, monkeypa
     before = signal.getsignal(signal.SIGINT)
     interrupt_at(monkeypatch, 3, 5, 5)
     training = begin()
-    path = training.directory / training.checkpoint_name
-    assert not loop.complete(training, resume=False)
-    assert training.metrics["interrupted"] == training.step == load_checkpoint(path)[1]["step"] == 3
-    with pytest.raises(ValueError, match=f"{training.what} that was cut off"):
-        loop.complete(begin(), resume=False)
+    path = training.checkpoint
+    assert not loop.train(training, resume=False)
+    assert (
+        training.metrics["interrupted"]
+        == training.steps_done
+        == load_checkpoint(path)[1]["step"]
+        == 3
+    )
+    with pytest.raises(ValueError, match=f"{training.name} that was cut off"):
+        loop.train(begin(), resume=False)
     training = begin()
     with pytest.raises(KeyboardInterrupt):
-        loop.complete(training, resume=True)
-    assert training.step == load_checkpoint(path)[1]["step"] == 4
+        loop.train(training, resume=True)
+    assert training.steps_done == load_checkpoint(path)[1]["step"] == 4
     assert signal.getsignal(signal.SIGINT) is before
     training = begin()
-    assert loop.complete(training, resume=True)
+    assert loop.train(training, resume=True)
     assert "interrupted" not in training.metrics
     assert not path.exists()
 
@@ -94,13 +102,13 @@ def test_each_step_is_taken_at_the_learning_rate_of_the_schedule(begin, monkeypa
         share = plateau(training.config.warmup, training.config.fall, 8)
 
     def rates(training):
-        seen, step = [], training.training_step
+        seen, step = [], training.step_on
 
         def spy(*batch):
             seen.append([g["lr"] for o in training.optimizers.values() for g in o.param_groups])
             return step(*batch)
 
-        monkeypatch.setattr(training, "training_step", spy)
+        monkeypatch.setattr(training, "step_on", spy)
         for _ in range(3):
             training.take_step()
         return seen
@@ -108,7 +116,7 @@ def test_each_step_is_taken_at_the_learning_rate_of_the_schedule(begin, monkeypa
     def expected(steps):
         peak = training.config.learning_rate
         shares = [1.0, 0.5]  # of Muon and its AdamW
-        constant = [0.01, 0.005] * ("d_optimizer" in training.optimizers)  # the discriminator's
+        constant = [0.01, 0.005] * (len(training.optimizers) > 1)  # the discriminator's
         if isinstance(training, SharpenTrainer):  # Adam alone
             shares, constant = [1.0], [0.001]
         return [
@@ -149,7 +157,7 @@ def test_the_average_of_the_weights_is_what_is_saved(begin):
         decay = min(training.config.ema_decay, (1 + step) / (10 + step))
         expected = [decay * e + (1 - decay) * p for e, p in
                     zip(expected, training.averaged.parameters(), strict=True)]  # fmt: skip
-    training.measure() if isinstance(training, Trainer) else training.finish(0.0)
+    training.recorder.measure() if isinstance(training, Trainer) else training.finish(0.0)
     kind = vae.LatentPrior if isinstance(training, PriorTrainer) else vae.VAE
     saved = kind.from_pretrained(training.directory)
     saved = saved.decoder if isinstance(training, SharpenTrainer) else saved
@@ -163,7 +171,7 @@ def test_a_measurement_is_of_the_average_and_the_same_when_it_is_made_again(begi
         training.take_step()
 
     def measured():
-        training.measure()
+        training.recorder.measure()
         row = training.metrics["history"]["test"][-1]
         assert (row["step"], row["epoch"]) == (2, 0.5)
         return {k: v for k, v in row.items() if k not in TIMED}
@@ -181,10 +189,10 @@ def test_a_measurement_is_of_the_average_and_the_same_when_it_is_made_again(begi
 def test_every_step_epoch_and_seed_has_its_own_images_and_noise(begin):
     def batch(seed, step):
         training = begin(seed=seed)
-        while training.step < step:  # an epoch's order is drawn at its first step
-            training.next_batch()
-            training.step += 1
-        return training.next_batch()
+        while training.steps_done < step:  # an epoch's order is drawn at its first step
+            training.batch()
+            training.steps_done += 1
+        return training.batch()
 
     def differ(batch, other):
         return [not torch.equal(a, b) for a, b in zip(batch, other, strict=True) if b is not None]
@@ -202,8 +210,8 @@ def test_a_pass_sees_each_image_once(begin, monkeypatch):
     for _ in range(3):
         seen = []
         for _ in range(4):
-            seen += training.next_batch()[0].tolist()
-            training.step += 1
+            seen += training.batch()[0].tolist()
+            training.steps_done += 1
         assert len(set(seen)) == len(seen) == 128
         passes.append(seen)
     assert len(set().union(*passes)) > 135
@@ -221,16 +229,16 @@ def test_the_same_seed_gives_the_same_weights(begin):
     assert not torch.equal(weights(1), weights(2))
 
 
-def test_a_look_averages_what_was_logged_since_the_last(begin, monkeypatch):
+def test_a_row_of_the_history_is_the_average_of_the_steps_since_the_last(begin, monkeypatch):
     monkeypatch.setattr(loop, "LOG_EVERY", 3)
     training = begin(epochs=2)
-    step, terms = training.training_step, []
-    monkeypatch.setattr(training, "training_step", lambda *b: terms.append(step(*b)) or terms[-1])
-    monkeypatch.setattr(training, "measure", lambda: None)
-    training.early, training.noted, noted = {1}, {5}, []
-    training.note = lambda: noted.append(training.step)
-    training.fit()
-    assert noted == [5]
+    step, terms, framed = training.step_on, [], []
+    monkeypatch.setattr(training, "step_on", lambda *b: terms.append(step(*b)) or terms[-1])
+    measured_steps(training, monkeypatch)
+    training.measure_after, training.frame_after = {1}, {5}
+    training.recorder.record_frame = lambda: framed.append(training.steps_done)
+    loop.take_steps(training)
+    assert framed == [5]
     rows, ends = training.metrics["history"]["train"], [1, 4, 5, 8]
     if isinstance(training, Trainer):  # from step 3 on there are the discriminator's terms
         ends.insert(1, 2)
@@ -246,14 +254,21 @@ def test_a_look_averages_what_was_logged_since_the_last(begin, monkeypatch):
 
 def test_what_a_step_leaves_for_the_next_is_in_the_checkpoint(small, tmp_path):
     config, _ = small
+    model = replace(config.model, latent_grid=1)
+    config = replace(config, model=model, w_adversarial=0.1, w_perceptual=0.05)
     trainer, other = (Trainer(replace(config, adversarial_start=0.0), tmp_path) for _ in range(2))
+    addresses = [buffer.data_ptr() for buffer in trainer.memory.buffers()]
     for _ in range(2):
         trainer.take_step()
+    assert addresses == [buffer.data_ptr() for buffer in trainer.memory.buffers()]  # for graphs
     loop.save(trainer)
     loop.restore(other)
-    assert trainer.memory["perceptual"] > 0
-    assert trainer.memory["penalty"] != pytest.approx(0.05, rel=1e-6)
-    assert other.networks.memory == other.memory == trainer.memory
+    left = dict(trainer.memory.named_buffers())
+    assert left["perceptual"] > 0
+    assert left["penalty"] != pytest.approx(0.05, rel=1e-6)
+    assert left["codes"].any()
+    for name, buffer in other.memory.named_buffers():
+        assert torch.equal(buffer, left[name]), name
     assert other.log.seconds >= trainer.log.seconds
 
 
@@ -273,7 +288,7 @@ def test_weights_that_are_not_finite_are_not_saved(small, tmp_path):
     loop.save(trainer)
     before = (tmp_path / CHECKPOINT_NAME).read_bytes()
     with torch.no_grad():
-        trainer.networks.model.decoder.conv_out.bias.fill_(float("nan"))
+        trainer.model.decoder.conv_out.bias.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match=r"model\.decoder\.conv_out\.bias is not finite"):
         loop.save(trainer)
     assert (tmp_path / CHECKPOINT_NAME).read_bytes() == before
@@ -286,11 +301,11 @@ def test_a_checkpoint_of_another_shape_is_refused_by_name(small, tmp_path, monke
     vae.train(config, tmp_path)
     path = tmp_path / CHECKPOINT_NAME
     tensors, state = load_checkpoint(path)
-    first = next(name for name in tensors if name.startswith("optimizer."))
+    first = next(name for name in tensors if name.startswith("model_optimizer."))
     for change in (
         {"ema.decoder.conv_out.bias": torch.zeros(7)},
         {first: torch.zeros(1)},  # which would be broadcast
-        {"optimizer.99999.momentum": torch.zeros(3)},
+        {"model_optimizer.99999.momentum": torch.zeros(3)},
         {"frames.labels": torch.zeros(39)},
         {"recent.mse": torch.zeros(5)},
     ):
@@ -322,19 +337,17 @@ def test_extreme_settings_stay_finite(options, precision, small, tmp_path):
     for terms in trainer.log.recent:
         assert all(value.isfinite() for value in terms.values()), terms
     loop.save(trainer)  # which raises unless weights and optimisers are finite
-    measured = trainer.evaluate(lpips_images=0)
+    measured = trainer.recorder.evaluate(lpips_images=0)
     assert all(np.isfinite(value) for value in measured["sample"].values())
 
 
 def test_processes_share_a_batch_between_them(trainer):
-    x, _, noise = trainer.next_batch()
+    x, _, noise = trainer.batch()
     parts = []
     for rank in range(2):
-        part = SimpleNamespace(num_processes=2, process_index=rank, device=trainer.device)
-        trainer.machine = SimpleNamespace(
-            deal=partial(Machine.deal, part), fetch=partial(Machine.fetch, part)
-        )
-        parts.append(trainer.next_batch())
+        trainer.machine = Machine()
+        trainer.machine.processes, trainer.machine.rank = 2, rank
+        parts.append(trainer.batch())
     for column, whole in ((0, x), (2, noise)):
         first, second = (part[column] for part in parts)
         assert torch.equal(torch.stack([first, second], dim=1).flatten(0, 1), whole)
@@ -343,12 +356,12 @@ def test_processes_share_a_batch_between_them(trainer):
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_model(
     tiny, tmp_path, monkeypatch
 ):
-    step = Trainer.training_step
+    step = Trainer.step_on
 
     def poisoned(self, x, labels, noise):
-        return step(self, x, labels, noise * math.nan if self.step == 11 else noise)
+        return step(self, x, labels, noise * math.nan if self.steps_done == 11 else noise)
 
-    monkeypatch.setattr(Trainer, "training_step", poisoned)
+    monkeypatch.setattr(Trainer, "step_on", poisoned)
     with pytest.raises(FloatingPointError, match="mse is nan at step 12"):
         vae.train(tiny(), tmp_path)
     model = vae.VAE.from_pretrained(tmp_path)

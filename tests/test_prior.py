@@ -9,11 +9,12 @@ from helpers import FINISHED, interrupt_at, small_prior
 from torch import nn
 
 import vae
+from vae import step
+from vae.machinery import loop
 from vae.machinery.cli import main
+from vae.machinery.latents import PriorTrainer
+from vae.pretrained import read_json, sha256
 from vae.prior import LatentPrior, PriorConfig
-from vae.machinery import loop, step
-from vae.machinery import prior as prior_training
-from vae.pretrained import sha256
 
 MEAN, STD = 1.5, 0.4  # of standardised latents in the closed form
 
@@ -113,7 +114,7 @@ def test_what_is_not_asked_for_is_drawn_and_the_config_guides():
 def test_a_prior_learns_and_leaves_the_vae_as_it_is(folder):
     before = sha256((folder / "model.safetensors").read_bytes())
     prior = vae.train_prior(folder, small_prior(epochs=6, max_train_images=1000))
-    metrics = prior_training.read_json(folder / "prior_metrics.json", "metrics")
+    metrics = read_json(folder / "prior_metrics.json", "metrics")
     losses = [row["loss"] for row in metrics["history"]["test"]]
     assert losses[-1] < 0.9 * losses[0] < 2
     assert sha256((folder / "model.safetensors").read_bytes()) == before
@@ -137,7 +138,7 @@ def test_a_prior_learns_and_leaves_the_vae_as_it_is(folder):
 
 
 def test_labels_are_withheld_as_often_as_asked(folder):
-    trainer = prior_training.PriorTrainer(
+    trainer = PriorTrainer(
         vae.VAE.from_pretrained(folder),
         folder,
         small_prior(label_dropout=0.25, max_train_images=2000),
@@ -166,18 +167,18 @@ def test_a_prior_that_was_cut_off_goes_on_to_the_same_weights(folder, tmp_path, 
     whole = vae.train_prior(folder, small_prior())
     for name in ("prior.json", "prior.safetensors", "prior_metrics.json"):
         (folder / name).unlink()
-    optimize = prior_training.PriorTrainer.optimize
+    take_step = PriorTrainer.take_step
 
     def interrupted(self):
-        optimize(self)
-        if self.step == 13:
+        take_step(self)
+        if self.steps_done == 13:
             raise RuntimeError("cut")
 
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
-    monkeypatch.setattr(prior_training.PriorTrainer, "optimize", interrupted)
+    monkeypatch.setattr(PriorTrainer, "take_step", interrupted)
     with pytest.raises(RuntimeError, match="cut"):
         vae.train_prior(folder, small_prior())
-    monkeypatch.setattr(prior_training.PriorTrainer, "optimize", optimize)
+    monkeypatch.setattr(PriorTrainer, "take_step", take_step)
     with pytest.raises(ValueError, match="cut off: resume it"):
         vae.train_prior(folder, small_prior(), resume=False)
     with pytest.raises(ValueError, match="seed 0 there, 1 here"):
@@ -249,16 +250,16 @@ def test_what_has_no_prior_is_refused(folder, capsys):
 
 def test_a_prior_trains_in_bf16_and_a_loss_that_is_not_finite_is_named(folder, monkeypatch):
     model = vae.VAE.from_pretrained(folder)
-    trainer = prior_training.PriorTrainer(model, folder, small_prior(mixed_precision="bf16"))
+    trainer = PriorTrainer(model, folder, small_prior(mixed_precision="bf16"))
     trainer.take_step()
     trainer.take_step()
     assert all(value.isfinite() for terms in trainer.log.recent for value in terms.values())
-    draw = prior_training.PriorTrainer.draw
+    draw = PriorTrainer.draw
 
     def poisoned(self, n, generator):
         drawn = draw(self, n, generator)
-        return (drawn[0] * (float("nan") if self.step == 2 else 1), *drawn[1:])
+        return (drawn[0] * (float("nan") if self.steps_done == 2 else 1), *drawn[1:])
 
-    monkeypatch.setattr(prior_training.PriorTrainer, "draw", poisoned)
+    monkeypatch.setattr(PriorTrainer, "draw", poisoned)
     with pytest.raises(FloatingPointError, match="loss is nan at step 3"):
         vae.train_prior(folder, small_prior())

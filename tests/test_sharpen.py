@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from helpers import make, snapshot
 
 import vae
+from vae import step
+from vae.machinery import loop
 from vae.machinery.cli import main
-from vae.machinery import loop, step
-from vae.machinery.sharpening import SharpenTrainer
-from vae.machinery.notebook import asset
 from vae.machinery.folder import read_metrics
+from vae.machinery.notebook import asset
+from vae.machinery.sharpening import SharpenTrainer
 
 FLAGS = ["--epochs", "1", "--max-train-images", "64", "--lpips-images", "0", "--w-perceptual", "0"]
 FEW = {"epochs": 1, "max_train_images": 128, "batch_size": 32, "lpips_images": 4}
@@ -41,29 +42,29 @@ def sharpener(request, folder, tmp_path):
 
 def test_the_decoder_moves_and_what_decides_the_latents_stays(sharpener, folder):
     before = vae.VAE.from_pretrained(folder)
-    d_before = snapshot(sharpener.networks.discriminator)
-    sharpener.fit()
-    sharpener.run.save()
+    d_before = snapshot(sharpener.discriminator)
+    loop.take_steps(sharpener)
+    sharpener.recorder.run.save()
     after = vae.VAE.from_pretrained(sharpener.directory)
     for name, tensor in after.state_dict().items():
         same = torch.equal(tensor, before.state_dict()[name])
         assert same != name.startswith("decoder."), name
-    for a, b in zip(sharpener.networks.discriminator.parameters(), d_before, strict=True):
+    for a, b in zip(sharpener.discriminator.parameters(), d_before, strict=True):
         assert not torch.equal(a, b)
     rows = sharpener.metrics["history"]["test"]
     assert [row["step"] for row in rows] == [0, 4]
     labels = torch.arange(20) % 10
-    kl = [vae.evaluate(m, sharpener.test_set.images[:20].cpu(), labels, lpips_images=0)["kl"]
+    kl = [vae.evaluate(m, sharpener.recorder.test_set.images[:20].cpu(), labels, lpips_images=0)["kl"]
           for m in (before, after)]  # fmt: skip
     assert kl[0] == kl[1]
 
 
 @pytest.mark.parametrize("number", [0, 1])  # LPIPS is measured at 0, and a constant at 1
 def test_the_step_has_the_gradient_of_the_loss_written_out(number, sharpener, monkeypatch):
-    nets, config = sharpener.networks, sharpener.config
-    x, labels, mean, std, noise, drawn = sharpener.next_batch()
+    config = sharpener.config
+    x, labels, mean, std, noise, drawn = sharpener.batch()
     assert (mean.shape, std.shape, drawn.shape) == (noise.shape, noise.shape, (16, 3, 1, 1))
-    model, (n, d) = sharpener.result, (len(x), len(drawn))
+    model, (n, d) = sharpener.vae, (len(x), len(drawn))
     conditional = model.config.num_classes > 0
     token = model.class_token(torch.cat([labels, labels[:d]]) if conditional else None, n + d)
     parts = (None, None) if token is None else token.split([n, d])
@@ -72,30 +73,31 @@ def test_the_step_has_the_gradient_of_the_loss_written_out(number, sharpener, mo
     told = labels[:d] if conditional else torch.full((d,), 10)
     got = {}
 
-    def keep(kind, module):
-        got[kind] = [None if p.grad is None else p.grad.clone() for p in module.parameters()]
+    def keep(name, module):
+        got[name] = [None if p.grad is None else p.grad.clone() for p in module.parameters()]
 
-    monkeypatch.setattr(nets.optimizer, "step", lambda: keep("decoder", nets.model))
-    monkeypatch.setattr(nets.d_optimizer, "step", lambda: keep("d", nets.discriminator))
-    nets.discriminator.eval()  # so that its spectral norms stay as they are
-    sharpener.memory["perceptual"].fill_(0.2)
-    terms = step.sharpening_step(nets, number, x, labels, told, u, token)
+    monkeypatch.setattr(sharpener.optimizer, "step", lambda: keep("decoder", sharpener.decoder))
+    monkeypatch.setattr(sharpener.d_optimizer, "step", lambda: keep("d", sharpener.discriminator))
+    sharpener.discriminator.eval()  # so that its spectral norms stay as they are
+    sharpener.memory.perceptual.fill_(0.2)
+    sharpener.steps_done = number
+    terms = step.sharpening_step(sharpener, x, labels, told, u, token)
 
-    made, asked = nets.model(u, token), torch.cat([labels, told])
+    made, asked = sharpener.decoder(u, token), torch.cat([labels, told])
     y = made[:n]
     share = math.ceil(config.perceptual_share * len(x))
-    lpips = nets.lpips(x[:share], y[:share]).mean()
+    lpips = sharpener.lpips(x[:share], y[:share]).mean()
     lpips = torch.tensor(0.2) if number else lpips.detach() + config.lazy * (lpips - lpips.detach())
     distortion = F.mse_loss(y, x) + config.w_perceptual * lpips
     nll = 784 / 2 * (torch.log(2 * math.pi * distortion) + 1)
-    loss = nll / 784 - config.w_adversarial * nets.discriminator(made, asked).mean()
-    wanted = torch.autograd.grad(loss, list(nets.model.parameters()))
+    loss = nll / 784 - config.w_adversarial * sharpener.discriminator(made, asked).mean()
+    wanted = torch.autograd.grad(loss, list(sharpener.decoder.parameters()))
     for ours, theirs in zip(got["decoder"], wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
     seen = torch.cat([x, x[:d]]), made.detach()
-    real, fake = (nets.discriminator(part, asked) for part in seen)
+    real, fake = (sharpener.discriminator(part, asked) for part in seen)
     hinge = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-    wanted = torch.autograd.grad(hinge, list(nets.discriminator.parameters()))
+    wanted = torch.autograd.grad(hinge, list(sharpener.discriminator.parameters()))
     for ours, theirs in zip(got["d"], wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
     assert terms["accuracy_real"] == (real > 0).float().mean()
@@ -120,24 +122,24 @@ def test_draws_of_the_prior_join_a_batch_as_often_as_asked(folder, tmp_path):
     for share, count in ((0.0, 0), (0.25, 8), (1.0, 32)):
         model = vae.VAE.from_pretrained(folder)
         training = SharpenTrainer(model, folder, tmp_path, few(drawn_share=share))
-        assert len(training.next_batch()[-1]) == count
+        assert len(training.batch()[-1]) == count
         training.take_step()
 
 
 def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(folder, monkeypatch):
     whole = vae.sharpen(folder, folder / "whole", few())
-    optimize = SharpenTrainer.optimize
+    take_step = SharpenTrainer.take_step
 
     def interrupted(self):
-        optimize(self)
-        if self.step == 3:
+        take_step(self)
+        if self.steps_done == 3:
             raise RuntimeError("cut")
 
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
-    monkeypatch.setattr(SharpenTrainer, "optimize", interrupted)
+    monkeypatch.setattr(SharpenTrainer, "take_step", interrupted)
     with pytest.raises(RuntimeError, match="cut"):
         vae.sharpen(folder, config=few())
-    monkeypatch.setattr(SharpenTrainer, "optimize", optimize)
+    monkeypatch.setattr(SharpenTrainer, "take_step", take_step)
     with pytest.raises(ValueError, match="holds a sharpening of a decoder that was cut off"):
         vae.sharpen(folder, config=few(), resume=False)
     with pytest.raises(ValueError, match="seed 0 there, 1 here"):
@@ -197,7 +199,7 @@ def test_two_numbers_lose_their_grey(tmp_path):
     def grey() -> float:
         z = torch.randn(100, 2, 1, 1, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            return (trainer.result.decode(z).abs() < 0.8).double().mean().item()
+            return (trainer.vae.decode(z).abs() < 0.8).double().mean().item()
 
     before = grey()
     for _ in range(60):

@@ -208,7 +208,7 @@ class PriorTrainer(loop.Training):
         withheld = uniform(n, generator=generator) < self.config.label_dropout
         return posterior_noise, noise, times, withheld
 
-    def step(self, *batch: Tensor) -> dict[str, Tensor]:
+    def step_on(self, *batch: Tensor) -> dict[str, Tensor]:
         """A step on the tensors of `select` and `draw`; returns the value of each term."""
         return step.prior_step(self, *batch)
 

@@ -108,7 +108,7 @@ class SharpenTrainer(loop.Training):
         both = gaussian(n + samples, *shape, generator=generator)
         return both[:n], both[n:]
 
-    def step(self, x: Tensor, labels: Tensor, mean: Tensor, std: Tensor, noise: Tensor,
+    def step_on(self, x: Tensor, labels: Tensor, mean: Tensor, std: Tensor, noise: Tensor,
              samples: Tensor) -> dict[str, Tensor]:  # fmt: skip
         """A step on the tensors of `select` and `draw`; returns the value of each term."""
         vae, asked = self.vae, labels[: len(samples)]
