@@ -134,8 +134,8 @@ def train_prior(directory: str | Path, config: PriorTrainConfig | None = None, *
     vae = finished_vae(directory, "its latents would change under the prior")
     size, grid, _ = vae.config.latent_shape
     if grid == 1:
-        expected = f"latent_grid={vae.config.map_size} is expected"
-        raise ValueError(f"latent_grid=1 needs no learned prior: {expected}")
+        needed = f"latent_grid={vae.config.map_size}"
+        raise ValueError(f"latent_grid=1 needs no learned prior: {needed} is expected")
     config = with_budget(config, "full", folder.own_images(directory))
     config = replace(config, model=replace(config.model, latent_size=size, latent_grid=grid))
     checkpoint = directory / folder.PRIOR_CHECKPOINT_NAME
@@ -156,7 +156,7 @@ def train_prior(directory: str | Path, config: PriorTrainConfig | None = None, *
 
 
 class PriorTrainer(loop.Training):
-    """One training of a prior, by `prior_step` in `vae/step.py`."""
+    """One training of a prior, by `prior_step` in `vae/step.py`. It is its own recorder."""
 
     def __init__(self, vae: VAE, directory: Path, config: PriorTrainConfig):
         train_set, test_set, metrics, classes = digits_of(vae, directory, config)
@@ -170,13 +170,13 @@ class PriorTrainer(loop.Training):
             self.prior = LatentPrior(config.model)
         self.vae, self.prior = vae.to(machine.device), self.prior.to(machine.device)
         self.train_set = encode(self.vae, *train_set)
-        measured = encode(self.vae, *(part[:TEST_IMAGES] for part in test_set))
+        self.test_set = encode(self.vae, *(part[:TEST_IMAGES] for part in test_set))
         self.prior.standardise(*self.train_set[:2])
         optimizer = Muon(self.prior, config.learning_rate, config.weight_decay)
         super().__init__(
             config, directory, machine, (*train_set, *test_set), {"prior": self.prior},
             {"prior_optimizer": optimizer}, nn.Module(), partial(one_cycle, config.warmup),
-            partial(PriorRecorder, vae=self.vae, test_set=measured), "training of a prior",
+            lambda training: training, "training of a prior",
             folder.PRIOR_CHECKPOINT_NAME, f"delete {folder.PRIOR_CHECKPOINT_NAME}",
         )  # fmt: skip
         self.metrics |= vae_facts(directory, metrics)
@@ -205,34 +205,28 @@ class PriorTrainer(loop.Training):
         check_same_vae(metrics, self.directory, "its prior", self.remedy)
         super().check_saved(metrics)
 
-
-class PriorRecorder:
-    """Records a prior while it trains: measurements, and at last its files and a picture."""
-
-    def __init__(self, training: PriorTrainer, vae: VAE, test_set: tuple[Tensor, ...]):
-        self.t, self.vae, self.test_set = training, vae, test_set
-
     @torch.no_grad()
     def measure(self) -> None:
         """Measure the averaged weights' loss on test images, with the same noise every time."""
-        t, losses, generator = self.t, [], seeded_generator(self.t.config.seed, 2)
+        losses, generator = [], seeded_generator(self.config.seed, 2)
         for mean, std, labels in batches(BATCH, *self.test_set):
-            noise = (part.to(t.device) for part in t.draw(len(mean), generator))
-            losses.append(step.flow_loss(t.ema, mean, std, labels, *noise))
-        t.add_row("test", {"loss": torch.stack(losses).mean().item()})
+            noise = (part.to(self.device) for part in self.draw(len(mean), generator))
+            losses.append(step.flow_loss(self.ema, mean, std, labels, *noise))
+        self.add_row("test", {"loss": torch.stack(losses).mean().item()})
 
     def finish(self, started: float) -> None:
         """Write the averaged weights, the metrics, with which it is finished, and a picture."""
-        t, memory = self.t, peak_memory_mb(self.t.device)
-        t.metrics |= {"seconds": t.log.seconds, "peak_memory_mb": memory}
-        t.ema.save_pretrained(t.directory)
-        write_json(t.directory / folder.PRIOR_METRICS_NAME, t.metrics)
-        name, names = figures.describe(self.vae.config, t.dataset), t.metrics.get("classes", ())
-        make = partial(figures.plot_digits, self.vae, name, t.ema, names=names)
-        draw(t.directory / folder.PRIOR_PICTURE_NAME, make)
+        memory = peak_memory_mb(self.device)
+        self.metrics |= {"seconds": self.log.seconds, "peak_memory_mb": memory}
+        self.ema.save_pretrained(self.directory)
+        write_json(self.directory / folder.PRIOR_METRICS_NAME, self.metrics)
+        name = figures.describe(self.vae.config, self.dataset)
+        names = self.metrics.get("classes", ())
+        make = partial(figures.plot_digits, self.vae, name, self.ema, names=names)
+        draw(self.directory / folder.PRIOR_PICTURE_NAME, make)
 
     def tensors(self) -> dict[str, Tensor]:
-        return {}  # a prior has no frames to be saved
+        return {}  # a prior has no frames
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         pass

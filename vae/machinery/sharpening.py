@@ -47,13 +47,12 @@ def sharpen(directory: str | Path, run_dir: str | Path | None = None,
     if vae.config.likelihood == "bernoulli":
         given = "likelihood='bernoulli' has no distortion to sharpen"
         raise ValueError(f"{given}: likelihood='calibrated' is expected")
-    checkpoint = run_dir / folder.CHECKPOINT_NAME
-    if folder.is_finished(run_dir) and not checkpoint.is_file():
+    if folder.is_finished(run_dir):
         saved = sharpen_settings(folder.read_metrics(run_dir), directory, run_dir)
         check_same_settings(saved, config, f"run_dir={run_dir}, finished,")
         return Run.load(run_dir)
     folder.check_directory(run_dir)
-    with isolated(config.threads, checkpoint):
+    with isolated(config.threads, run_dir / folder.CHECKPOINT_NAME):
         loop.train(training := SharpenTrainer(vae, directory, run_dir, config), resume)
     return training.recorder.run
 
