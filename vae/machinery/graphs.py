@@ -28,7 +28,12 @@ class StepGraphs:
         """
         if variant not in self.prepared:
             self.prepared.add(variant)
-            return self._plain(step, batch)
+            outside = torch.cuda.current_stream()
+            self.stream.wait_stream(outside)
+            with torch.cuda.stream(self.stream):
+                terms = {name: value.detach().clone() for name, value in step(*batch).items()}
+            outside.wait_stream(self.stream)
+            return terms
         if variant not in self.recorded:
             self.recorded[variant] = self._record(step, batch)
         graph, inputs, names, values = self.recorded[variant]
@@ -37,14 +42,6 @@ class StepGraphs:
                 recorded.copy_(given)
         graph.replay()
         return dict(zip(names, values.clone(), strict=True))
-
-    def _plain(self, step: Callable, batch: tuple) -> dict[str, Tensor]:
-        outside = torch.cuda.current_stream()
-        self.stream.wait_stream(outside)
-        with torch.cuda.stream(self.stream):
-            terms = {name: value.detach().clone() for name, value in step(*batch).items()}
-        outside.wait_stream(self.stream)
-        return terms
 
     def _record(self, step: Callable, batch: tuple) -> tuple:
         """A graph, its inputs, and its terms: their names, and the tensor of their values."""

@@ -39,7 +39,7 @@ def finished_vae(directory: Path, remedy: str) -> VAE:
 
 
 def vae_facts(directory: Path, metrics: dict) -> dict:
-    """What a second training records about its VAE: its weights' SHA-256, and its own pictures."""
+    """A second training's record of its VAE: the SHA-256 of its weights, and its own pictures."""
     own = {name: metrics[name] for name in ("classes", "train_images") if name in metrics}
     return own | {"vae": sha256((directory / VAE.weights_name).read_bytes())}
 
@@ -52,29 +52,24 @@ def check_same_vae(saved: dict, directory: Path, trained: str, remedy: str) -> N
 
 
 def digits_of(vae: VAE, directory: Path, config) -> tuple[Digits, Digits, dict, int]:
-    """Training and test images of the VAE in `directory`, its metrics, the number of classes.
+    """Images of the VAE in `directory` to train and to test on, its metrics, number of classes.
 
-    The training images are the first `config.max_train_images`. Raises `ValueError` for other data
-    than the VAE's, and `FileError` if the metrics do not name the data set.
+    Raises `ValueError` for other data than it saw, and `FileError` if no data set is named.
     """
     metrics = folder.read_metrics(directory)
-    of_vae = metrics["config"]
-    if "dataset" not in of_vae:
+    if (dataset := metrics["config"].get("dataset")) is None:
         raise FileError(f"{directory / folder.METRICS_NAME} does not name the data set")
-    root = config.data_root or of_vae.get("data_root", "data")
+    root = config.data_root or metrics["config"].get("data_root", "data")
     channels, size, _ = vae.config.image_shape
-    train_set, test_set = (
-        load_digits(split, of_vae["dataset"], root, size=size, channels=channels)
-        for split in ("train", "test")
-    )
-    seen = [part[: of_vae.get("max_train_images")] for part in train_set]
-    seen += [part[: of_vae.get("max_test_images")] for part in test_set]
+    sets, seen = [], []
+    for split in ("train", "test"):
+        sets.append(load_digits(split, dataset, root, size=size, channels=channels))
+        seen += [part[: metrics["config"].get(f"max_{split}_images")] for part in sets[-1]]
     if metrics.get("data", here := loop.checksum(seen)) != here:
-        given = f"dataset={of_vae['dataset']!r}, data_root={root!r}"
+        given = f"dataset={dataset!r}, data_root={root!r}"
         raise ValueError(f"{given}: there is other data than the VAE was trained on")
-    classes = max(int(part.labels.max()) for part in (train_set, test_set)) + 1
-    few = Digits(*(part[: config.max_train_images] for part in train_set))
-    return few, test_set, metrics, classes
+    few = Digits(*(part[: config.max_train_images] for part in sets[0]))
+    return few, sets[1], metrics, max(int(one.labels.max()) for one in sets) + 1
 
 
 @torch.no_grad()
@@ -84,9 +79,10 @@ def encode(vae: VAE, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Te
     For a Bernoulli likelihood, each image is binarised once.
     """
     labels, generator = labels.to(vae.device), torch.Generator().manual_seed(0)
-    parts = batches(BATCH, images, labels if vae.config.num_classes else None)
-    seen = ((vae.observed(scale_images(x.to(vae.device)), generator), given) for x, given in parts)
-    found = [vae.encode(*part).gaussian for part in seen]
+    found = []
+    for x, given in batches(BATCH, images, labels if vae.config.num_classes else None):
+        x = vae.observed(scale_images(x.to(vae.device)), generator)
+        found.append(vae.encode(x, given).gaussian)
     mean = torch.cat([q.mean.contiguous() for q in found])  # the layout decides a sum's last bit
     return mean, torch.cat([q.std for q in found]), labels
 
@@ -98,7 +94,6 @@ def fit_couplings(vae: VAE, digits: Digits, config: TrainConfig, steps: int) -> 
     alone, the likelihood of codes under the map. These steps raise it, each on samples for CODES
     images. Before, its gradient was lost in the noise of the reconstruction's. (A density that is
     fitted afterwards: Ghosh et al., "From Variational to Deterministic Autoencoders", 2020.)
-    Raises `FloatingPointError`.
     """
     started, couplings = time.perf_counter(), vae.couplings.requires_grad_(True)
     mean, std, labels = encode(vae, *digits)
@@ -139,8 +134,8 @@ def train_prior(directory: str | Path, config: PriorTrainConfig | None = None, *
     vae = finished_vae(directory, "its latents would change under the prior")
     size, grid, _ = vae.config.latent_shape
     if grid == 1:
-        expected = f"latent_grid={vae.config.map_size} is expected"
-        raise ValueError(f"latent_grid=1 needs no learned prior: {expected}")
+        needed = f"latent_grid={vae.config.map_size}"
+        raise ValueError(f"latent_grid=1 needs no learned prior: {needed} is expected")
     config = with_budget(config, "full", folder.own_images(directory))
     config = replace(config, model=replace(config.model, latent_size=size, latent_grid=grid))
     checkpoint = directory / folder.PRIOR_CHECKPOINT_NAME
@@ -161,7 +156,7 @@ def train_prior(directory: str | Path, config: PriorTrainConfig | None = None, *
 
 
 class PriorTrainer(loop.Training):
-    """One training of a prior, by `prior_step` in `vae/step.py`."""
+    """One training of a prior, by `prior_step` in `vae/step.py`. It is its own recorder."""
 
     def __init__(self, vae: VAE, directory: Path, config: PriorTrainConfig):
         train_set, test_set, metrics, classes = digits_of(vae, directory, config)
@@ -175,22 +170,17 @@ class PriorTrainer(loop.Training):
             self.prior = LatentPrior(config.model)
         self.vae, self.prior = vae.to(machine.device), self.prior.to(machine.device)
         self.train_set = encode(self.vae, *train_set)
-        measured = encode(self.vae, *(part[:TEST_IMAGES] for part in test_set))
+        self.test_set = encode(self.vae, *(part[:TEST_IMAGES] for part in test_set))
         self.prior.standardise(*self.train_set[:2])
         optimizer = Muon(self.prior, config.learning_rate, config.weight_decay)
         super().__init__(
             config, directory, machine, (*train_set, *test_set), {"prior": self.prior},
             {"prior_optimizer": optimizer}, nn.Module(), partial(one_cycle, config.warmup),
-            partial(PriorRecorder, vae=self.vae, test_set=measured), "training of a prior",
+            lambda training: training, "training of a prior",
             folder.PRIOR_CHECKPOINT_NAME, f"delete {folder.PRIOR_CHECKPOINT_NAME}",
         )  # fmt: skip
         self.metrics |= vae_facts(directory, metrics)
         self.metrics["parameters"] = sum(p.numel() for p in self.prior.parameters())
-
-    @property
-    def variant(self) -> bool:
-        """All steps have the same kernels."""
-        return True
 
     def select(self, index: Tensor) -> tuple[Tensor, ...]:
         """Mean and standard deviation of posteriors (B, C, G, G), and labels (B,)."""
@@ -209,46 +199,34 @@ class PriorTrainer(loop.Training):
         return posterior_noise, noise, times, withheld
 
     def step_on(self, *batch: Tensor) -> dict[str, Tensor]:
-        """A step on the tensors of `select` and `draw`; returns the value of each term."""
         return step.prior_step(self, *batch)
 
     def check_saved(self, metrics: dict) -> None:
-        """Raise `ValueError` for a checkpoint of another VAE or of other settings."""
         check_same_vae(metrics, self.directory, "its prior", self.remedy)
         super().check_saved(metrics)
-
-
-class PriorRecorder:
-    """Records a prior while it trains: measurements, and at last its files and a picture."""
-
-    def __init__(self, training: PriorTrainer, vae: VAE, test_set: tuple[Tensor, ...]):
-        """`test_set`: mean and deviation of the test images' posteriors, and labels."""
-        self.t, self.vae, self.test_set = training, vae, test_set
 
     @torch.no_grad()
     def measure(self) -> None:
         """Measure the averaged weights' loss on test images, with the same noise every time."""
-        t, losses = self.t, []
-        generator = seeded_generator(t.config.seed, 2)
+        losses, generator = [], seeded_generator(self.config.seed, 2)
         for mean, std, labels in batches(BATCH, *self.test_set):
-            noise = (part.to(t.device) for part in t.draw(len(mean), generator))
-            losses.append(step.flow_loss(t.ema, mean, std, labels, *noise))
-        t.add_row("test", {"loss": torch.stack(losses).mean().item()})
+            noise = (part.to(self.device) for part in self.draw(len(mean), generator))
+            losses.append(step.flow_loss(self.ema, mean, std, labels, *noise))
+        self.add_row("test", {"loss": torch.stack(losses).mean().item()})
 
     def finish(self, started: float) -> None:
         """Write the averaged weights, the metrics, with which it is finished, and a picture."""
-        t, memory = self.t, peak_memory_mb(self.t.device)
-        t.metrics |= {"seconds": t.log.seconds, "peak_memory_mb": memory}
-        t.ema.save_pretrained(t.directory)
-        write_json(t.directory / folder.PRIOR_METRICS_NAME, t.metrics)
-        name = figures.describe(self.vae.config, t.dataset)
-        names = t.metrics.get("classes", ())
-        make = partial(figures.plot_digits, self.vae, name, t.ema, names=names)
-        draw(t.directory / folder.PRIOR_PICTURE_NAME, make)
+        memory = peak_memory_mb(self.device)
+        self.metrics |= {"seconds": self.log.seconds, "peak_memory_mb": memory}
+        self.ema.save_pretrained(self.directory)
+        write_json(self.directory / folder.PRIOR_METRICS_NAME, self.metrics)
+        name = figures.describe(self.vae.config, self.dataset)
+        names = self.metrics.get("classes", ())
+        make = partial(figures.plot_digits, self.vae, name, self.ema, names=names)
+        draw(self.directory / folder.PRIOR_PICTURE_NAME, make)
 
     def tensors(self) -> dict[str, Tensor]:
-        """A checkpoint needs nothing more: a prior has no frames."""
-        return {}
+        return {}  # a prior has no frames
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Nothing is to be restored."""
+        pass

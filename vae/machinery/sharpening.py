@@ -42,19 +42,17 @@ def sharpen(directory: str | Path, run_dir: str | Path | None = None,
     run_dir = directory / SUBFOLDER if run_dir is None else as_path(run_dir, "run_dir")
     vae = latents.finished_vae(directory, "its decoder would be another")
     config = with_budget(config, images=folder.own_images(directory))
-    if vae.config.latent_grid != 1:
-        given = f"latent_grid={vae.config.latent_grid} leaves no blur to cure"
-        raise ValueError(f"{given}: latent_grid=1 is expected")
+    if (grid := vae.config.latent_grid) != 1:
+        raise ValueError(f"latent_grid={grid} leaves no blur to cure: latent_grid=1 is expected")
     if vae.config.likelihood == "bernoulli":
         given = "likelihood='bernoulli' has no distortion to sharpen"
         raise ValueError(f"{given}: likelihood='calibrated' is expected")
-    checkpoint = run_dir / folder.CHECKPOINT_NAME
-    if folder.is_finished(run_dir) and not checkpoint.is_file():
+    if folder.is_finished(run_dir):
         saved = sharpen_settings(folder.read_metrics(run_dir), directory, run_dir)
         check_same_settings(saved, config, f"run_dir={run_dir}, finished,")
         return Run.load(run_dir)
     folder.check_directory(run_dir)
-    with isolated(config.threads, checkpoint):
+    with isolated(config.threads, run_dir / folder.CHECKPOINT_NAME):
         loop.train(training := SharpenTrainer(vae, directory, run_dir, config), resume)
     return training.recorder.run
 
@@ -94,7 +92,6 @@ class SharpenTrainer(loop.Training):
 
     @property
     def variant(self) -> bool:
-        """Whether LPIPS counts in the next step."""
         return self.steps_done % self.config.lazy == 0
 
     def select(self, index: Tensor) -> tuple[Tensor, ...]:
@@ -110,12 +107,11 @@ class SharpenTrainer(loop.Training):
 
     def step_on(self, x: Tensor, labels: Tensor, mean: Tensor, std: Tensor, noise: Tensor,
              samples: Tensor) -> dict[str, Tensor]:  # fmt: skip
-        """A step on the tensors of `select` and `draw`; returns the value of each term."""
-        vae, asked = self.vae, labels[: len(samples)]
-        conditional = vae.config.num_classes > 0
-        given = torch.cat([labels, asked]) if conditional else None
-        # without labels, nobody knows the class of a sample of N(0, I)
-        known = asked if conditional else torch.full_like(asked, self.discriminator.unknown)
+        vae, known, given = self.vae, labels[: len(samples)], None
+        if vae.config.num_classes:
+            given = torch.cat([labels, known])
+        else:  # nobody knows the class of a sample of N(0, I)
+            known = torch.full_like(known, self.discriminator.unknown)
         with torch.no_grad():
             token = vae.class_token(given, len(x) + len(samples), values=False)
             parts = (None, None) if token is None else token.split([len(x), len(samples)])
@@ -124,7 +120,6 @@ class SharpenTrainer(loop.Training):
         return step.sharpening_step(self, x, labels, known, u, token)
 
     def check_saved(self, metrics: dict) -> None:
-        """Raise `ValueError` for a checkpoint of another VAE or of other settings."""
         settings = sharpen_settings(metrics, self.source, self.directory)
         super().check_saved(metrics | {"config": settings})
 
