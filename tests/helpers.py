@@ -75,5 +75,17 @@ def parsed(flags: str) -> vae.TrainConfig:
     return vae.with_budget(config, given.budget)
 
 
+def caught(monkeypatch, optimizer, module) -> dict[str, torch.Tensor]:
+    """A dict that gets the module's gradients, by name, in place of a step of its optimiser."""
+    found = {}
+
+    def keep():
+        assert not found
+        found.update({name: p.grad.clone() for name, p in module.named_parameters()})
+
+    monkeypatch.setattr(optimizer, "step", keep)
+    return found
+
+
 def snapshot(module):
     return [parameter.detach().clone() for parameter in module.parameters()]
