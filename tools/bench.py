@@ -18,12 +18,12 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-
-from vae import VAE, TrainConfig, Trainer, VAEConfig, evaluate, scale_images
 from vae.notebook import latent_sliders
 from vae.training.config import PRECISIONS
 from vae.training.run_loop import RUNNING_IMAGES, RUNNING_LPIPS_IMAGES
 from vae_store.environment import peak_memory_mb
+
+from vae import VAE, TrainConfig, Trainer, VAEConfig, evaluate, scale_images
 
 BASE, WHOLE = "MSE + KL", "all four terms"
 VARIANTS = {

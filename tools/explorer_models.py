@@ -22,14 +22,13 @@ from common import ASSETS, JUDGE, ROOT, Part, fingerprint, read_json
 from PIL import Image
 from torch import Tensor, nn
 
-from vae import VAE, LatentPrior, VAEConfig, load_digits, mse, scale_images
+from vae import VAE, Judge, LatentPrior, VAEConfig, load_digits, mse, scale_images
 from vae.couplings import Couplings
-from vae.judge import Judge
-from vae.onnx_export import Part as File
-from vae.onnx_export import Velocity, to_onnx
-from vae_store.files import sha256, write_atomically, write_json
-from vae_store.folder import METRICS_NAME
-from vae_store.settings import from_saved
+from vae.machinery.folder import METRICS_NAME
+from vae.machinery.onnx_export import Part as File
+from vae.machinery.onnx_export import Velocity, to_onnx
+from vae.pretrained import sha256, write_atomically, write_json
+from vae.settings import from_saved
 
 OUT = ROOT / "explorer" / "public" / "models"
 LIST, INDEX = ASSETS / "explorer.json", "index.json"
@@ -107,7 +106,7 @@ def parts() -> list[Part]:
     def done() -> bool:
         return read_json(LIST) == models()
 
-    return [Part("list", "explorer", 10, done, lambda: write_json(LIST, models()))]
+    return [Part("explorer", done, lambda: write_json(LIST, models()))]
 
 
 def round_weights(network: nn.Module) -> nn.Module:
