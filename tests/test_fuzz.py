@@ -20,10 +20,8 @@ from helpers import a_gigabyte_more
 
 import vae
 from vae.machinery import loop
-from vae.machinery.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from vae.machinery.folder import read_metrics
+from vae.machinery.folder import CHECKPOINT_NAME, load_checkpoint, read_metrics
 from vae.machinery.frames import Frames
-from vae.machinery.trainings import Trainer
 from vae.pretrained import save_tensors
 
 FILES = int(os.environ.get("FUZZ_FILES", "2000"))
@@ -99,14 +97,14 @@ def variants(whole, others, count, chance):
 @pytest.fixture
 def run(tiny, tmp_path):
     """A folder with every kind of file that this package reads, whole."""
-    trainer = Trainer(tiny(max_train_images=64, max_test_images=20, projected_images=20,
+    trainer = vae.Trainer(tiny(max_train_images=64, max_test_images=20, projected_images=20,
                            lpips_images=0, w_perceptual=0, early_evaluations=0),
                       tmp_path / "run")  # fmt: skip
     trainer.directory.mkdir()
     for _ in range(2):
         trainer.take_step()
-    trainer.note()
-    trainer.measure()
+    trainer.recorder.record_frame()
+    trainer.recorder.measure()
     loop.save(trainer)
     vae.LatentPrior(vae.PriorConfig(channels=8, blocks=1)).save_pretrained(trainer.directory)
     return trainer.directory

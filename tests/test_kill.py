@@ -22,8 +22,14 @@ from helpers import without_clocks
 from PIL import Image
 
 import vae
-from vae.machinery.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from vae.machinery.folder import FRAMES_NAME, METRICS_NAME, is_finished, read_metrics
+from vae.machinery.folder import (
+    CHECKPOINT_NAME,
+    FRAMES_NAME,
+    METRICS_NAME,
+    is_finished,
+    load_checkpoint,
+    read_metrics,
+)
 from vae.machinery.frames import Frames
 from vae.pretrained import TEMPORARY
 

@@ -32,8 +32,8 @@ from trainings import NO_TERMS
 import vae
 from vae import VAE, load_digits, scale_images
 from vae.data import batches
-from vae.machinery.environment import commit, hardware
 from vae.machinery.folder import read_metrics
+from vae.machinery.machine import commit, hardware
 from vae.pretrained import write_json
 
 TABLE, FOLDER = ASSETS / "peers.json", ROOT / "runs" / "peers"
