@@ -144,7 +144,8 @@ def test_damaged_and_hostile_files_are_refused_by_name_or_read_right(
             try:
                 read(argument)
             except vae.FileError as error:
-                assert str(run) in str(error)
+                if str(run) not in str(error):
+                    raise
                 refused += 1
         (run / name).write_bytes(whole[name])
     assert not (tmp_path / "exploded").exists(), "a pickle was executed"

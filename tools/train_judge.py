@@ -81,8 +81,7 @@ def train(judge: nn.Module, epochs: int, seed: int) -> nn.Module:
     steps_per_epoch = len(images) // BATCH
     schedule = LambdaLR(optimizer, one_cycle(WARMUP, steps_per_epoch * epochs))
     for step in tqdm(range(steps_per_epoch * epochs), mininterval=10):
-        position = step % steps_per_epoch
-        if position == 0:
+        if (position := step % steps_per_epoch) == 0:
             order = torch.randperm(len(images), generator=generator)
         index = order[position * BATCH :][:BATCH]
         x = move_images(scale_images(images[index]), generator)
