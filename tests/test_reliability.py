@@ -3,7 +3,6 @@
 import os
 import signal
 
-import kill_test
 import numpy as np
 import pytest
 import torch
@@ -11,10 +10,9 @@ from helpers import interrupt_at, make, small_prior, without_clocks
 
 import vae
 from vae import notebook
-from vae.machinery.cli import main
 from vae.machinery import loop
-from vae.machinery.folder import CHECKPOINT_NAME, load_checkpoint
-from vae.machinery.folder import LOCK_NAME, lock, read_metrics
+from vae.machinery.cli import main
+from vae.machinery.folder import CHECKPOINT_NAME, LOCK_NAME, load_checkpoint, lock, read_metrics
 
 resource = pytest.importorskip("resource")
 pytestmark = pytest.mark.unix
@@ -81,11 +79,6 @@ def test_a_training_goes_on_with_the_threads_that_it_had(what, tiny, folder, mon
         assert number[-1] == 2  # the caller's
         path = next(folder.rglob("*checkpoint.safetensors"))
         assert load_checkpoint(path)[1]["metrics"]["environment"]["threads"] == expected
-
-
-def test_a_killed_training_goes_on_from_whole_files(tmp_path):
-    counts = kill_test.run(kills=2, seed=1, parent=tmp_path)
-    assert counts == {"random": 1, "checkpoint": 1}
 
 
 def test_ctrl_c_ends_the_command_with_code_130_and_resume_is_asked_for(
