@@ -111,7 +111,7 @@ def run(tiny, tmp_path):
 
 
 @pytest.mark.unix
-def test_damaged_and_hostile_files_are_refused_by_name_or_read_right(
+def test_2000_damaged_and_hostile_files_are_refused_by_name_or_read_right(
     run, tmp_path, monkeypatch, request
 ):
     monkeypatch.chdir(tmp_path)
