@@ -53,7 +53,7 @@ bench: install ## where a training step's time goes
 speedrun: install ## train to the reference's quality in about a minute, three times each size
 	$(BIN)/python tools/speedrun.py
 
-results: install ## make what of assets/ is missing, after a plan with times (most of a day for all, on 2 cores)
+results: install ## make what is missing of assets/ (most of a day for all of it, on 2 cores)
 	$(BIN)/python tools/results.py
 
 notebooks: install ## write the notebooks and the README's tables again, with the repository's address

@@ -3,8 +3,7 @@
 import json
 import math
 
-import common
-import likelihood as tool
+import measures as tool
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,12 +13,12 @@ from torch.distributions import MultivariateNormal
 
 import vae
 from vae import losses
-from vae.machinery.cli import main
 from vae.data import binarise
 from vae.machinery import latents, step
+from vae.machinery.cli import main
 from vae.machinery.config import run_name, with_budget
-from vae.machinery.trainings import Trainer
 from vae.machinery.folder import read_metrics
+from vae.machinery.trainings import Trainer
 
 BERNOULLI = {"likelihood": "bernoulli", "latent_grid": 1}
 
@@ -252,7 +251,7 @@ def test_a_bound_has_a_variance_where_its_likelihood_has(digits):
 def test_bounds_that_were_cut_off_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr(tool, "ASSETS", tmp_path)
     monkeypatch.setattr(tool, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(tool, "SAMPLES", 3)
+    monkeypatch.setattr(tool, "LIKELIHOOD_SAMPLES", 3)
     monkeypatch.setattr(tool, "PART", 2)
     model = make(latent_size=2, **BERNOULLI)
     model.save_pretrained(tmp_path / "run")
@@ -266,13 +265,3 @@ def test_bounds_that_were_cut_off_go_on(tmp_path, monkeypatch):
     assert again.tolist() == [7.0, *whole.tolist()[1:]]
     path.write_text(json.dumps(kept | {"weights": "others"}))
     assert tool.bounds_of("run", model, x)[0].tolist() == whole.tolist()
-
-
-def test_the_table_stands_with_and_without_our_numbers(tmp_path, monkeypatch):
-    monkeypatch.setattr(common, "ASSETS", tmp_path)
-    assert [row[:4] for row in tool.table()] == [["2", "–", "–", "–"], ["10", "–", "–", "–"]]
-    common.keep_row("likelihood/bernoulli_10", {"neg_elbo": 92.5})
-    assert tool.table()[1][:4] == ["10", "92.50", "–", "–"]
-    ours = {"neg_bound": 91.25, "neg_bound_std_error": 0.3}
-    common.keep_row("likelihood/bernoulli_10, bound", ours)
-    assert tool.table()[1][:4] == ["10", "92.50", "91.25 ± 0.30", "–"]

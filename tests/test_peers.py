@@ -7,7 +7,6 @@ import sys
 
 import common
 import numpy as np
-import peer_rows
 import peer_worker
 import peers
 import pytest
@@ -19,9 +18,8 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 import vae
 from vae import losses
+from vae.machinery.machine import hardware
 from vae.posterior import DiagonalGaussian
-from vae.machinery.machine import Machine
-from vae.machinery.machine import describe_environment
 
 SCORES = {"fid": 12.34, "recognised": 0.5, "second": {"fid": 0.56, "recognised": 0.5}}
 
@@ -31,7 +29,7 @@ def row(**changed):
     made = {
         "parameters": 577_925, "source": {"classes": 9, "files": 3, "lines": 181}, "images": 24_000,
         "seconds": 160.0, "mse": 0.00412, "ssim": 0.98, "psnr": 30.5, "kl": 371.2, "draws": SCORES,
-        "hardware": describe_environment(Machine("no"))["hardware"],
+        "hardware": hardware(torch.device("cpu")),
     }  # fmt: skip
     return made | changed
 
@@ -58,7 +56,7 @@ def test_the_peer_that_has_our_loss_has_its_value_and_its_gradient(digits):
         gradients.append(torch.autograd.grad(values[-1], y)[0])
     torch.testing.assert_close(*values)
     torch.testing.assert_close(*gradients)
-    flags = parsed(peer_rows.training_of("ours_2_on_7x7").partition(" train ")[2])
+    flags = parsed(peers.training_of("ours_2_on_7x7").partition(" train ")[2])
     assert (flags.beta, flags.w_perceptual, flags.w_adversarial) == (peer_worker.BETA, 0, 0)
 
 
@@ -75,10 +73,11 @@ def test_images_of_either_range_become_ours_and_none_leaves_it(black):
     assert vae.mse(ours, peers.as_ours(given, black)).max() < 1e-12
 
 
-def test_the_worker_of_pytorchs_example_learns_in_a_second_and_knows_nothing_of_ours(tmp_path):
+def test_the_worker_of_pytorchs_example_learns_and_knows_nothing_of_ours(tmp_path):
     for split, count in (("train", 2000), ("test", 50)):
         np.save(tmp_path / f"{split}.npy", vae.load_digits(split).images[:count].numpy())
-    command = [sys.executable, "-I", peers.WORKER, "pytorch_example", tmp_path, tmp_path, "1"]
+    given = ["pytorch_example", tmp_path, tmp_path, "inf", "--images", "20000"]
+    command = [sys.executable, "-I", peers.WORKER, *given]
     subprocess.run([str(part) for part in command], check=True, cwd=tmp_path)
     report = json.loads((tmp_path / "report.json").read_text("utf-8"))
     x = vae.scale_images(vae.load_digits("test").images[:50])
@@ -88,62 +87,49 @@ def test_the_worker_of_pytorchs_example_learns_in_a_second_and_knows_nothing_of_
     )
     assert drawn.shape == y.shape == x.shape
     assert vae.mse(x, y).mean() < 0.7 * vae.mse(x, torch.full_like(x, -1)).mean()
-    assert report["seconds"] >= 1
-    assert report["images"] > 500
+    assert 20_000 <= report["images"] < 20_128
+    assert report["seconds"] > 0
     assert report["kl"] > 0.1
-    assert (
-        report["parameters"] == 784 * 400 + 400 + 400 * 40 + 40 + 20 * 400 + 400 + 400 * 784 + 784
-    )
+    assert report["parameters"] == 784 * 400 + 400 + 400 * 40 + 40 + 20 * 400 + 400 + 401 * 784
     assert report["source"] == {"classes": 1, "files": 1, "lines": 9}
-    worker = peers.WORKER.read_text("utf-8")
-    assert not [word for word in ("vae", "vae.machinery", "common") if f"import {word}\n" in worker]
-
-
-def test_neither_layout_nor_documentation_counts_as_code():
-    tight = "class A:\n    def f(self): return [1, 2]\n"
-    wide = (
-        'class A:\n    """What."""\n\n    # why\n    def f(\n        self,\n    ):\n'
-        '        """How."""\n        return [\n            1,\n            2,\n        ]\n'
-    )
-    assert peer_worker.code_lines(tight) == peer_worker.code_lines(wide) == 3
-    assert peer_worker.code_lines('class B:\n    """Nothing."""\n') == 2
 
 
 def test_every_row_has_a_peer_or_a_training_and_a_command_of_its_own():
-    others = {name: row for name, row in peer_rows.ROWS.items() if row.like}
+    others = {name: row for name, row in peers.ROWS.items() if row.like}
     assert set(others) == set(peer_worker.PEERS)
     assert {row.environment for row in others.values()} == set(peers.PACKAGES)
-    for name, one in peer_rows.ROWS.items():
+    for name, one in peers.ROWS.items():
         if one.like:
-            assert peer_rows.ROWS[one.like].latent == one.latent
+            assert peers.ROWS[one.like].latent == one.latent
             continue
-        config = parsed(peer_rows.training_of(name).partition(" train ")[2])
-        size, grid = config.model.latent_size, config.model.latent_grid
+        config = parsed(peers.training_of(name).partition(" train ")[2])
+        model = config.model.fitted(1, 28)
+        size, grid = model.latent_size, model.latent_grid
         assert one.latent == f"{size} on {grid}×{grid}"
         assert (config.epochs, config.max_train_images) == (1, 24_000)
         assert config.mixed_precision == "no"
-        longer = parsed(peer_rows.training_of(name, 180_000).partition(" train ")[2])
+        longer = parsed(peers.training_of(name, 180_000).partition(" train ")[2])
         assert (longer.epochs, longer.max_train_images) == (3, 60_000)
-    commands = [part.command for part in peer_rows.parts()]
-    assert len(set(commands)) == len(peer_rows.ROWS)
+    commands = [part.command for part in peers.parts()]
+    assert len(set(commands)) == len(peers.ROWS)
 
 
 def test_a_row_is_there_for_the_same_command_and_a_peers_while_ours_is_the_same(tmp_path):
     file, (like, name) = tmp_path / "peers.json", ("ours_16_on_1x1", "pythae")
-    made_by = {one: peer_rows.command(one) for one in (like, name)}
-    assert not peer_rows.is_there(name, made_by[name], None, file)
-    rows = {one: row(command=made_by[one]) for one in made_by}
+    made_by = {one: peers.command(one) for one in (like, name)}
+    assert not peers.is_there(name, made_by[name], None, file)
+    rows = {one: row(command=made_by[one].replace("tools", "benchmarks")) for one in made_by}
     rows[name] |= {"given_seconds": 160.0, "seconds": 160.2}
     file.write_text(json.dumps(rows))
     for one, asked in made_by.items():
-        assert peer_rows.is_there(one, asked, None, file)
-        assert not peer_rows.is_there(one, f"{asked} --images 64", None, file)
-    assert not peer_rows.is_there(name, made_by[name], 5.0, file)
+        assert peers.is_there(one, asked, None, file)
+        assert not peers.is_there(one, f"{asked} --images 64", None, file)
+    assert not peers.is_there(name, made_by[name], 5.0, file)
     rows[like]["seconds"] = 170.0  # trained again
     file.write_text(json.dumps(rows))
-    assert not peer_rows.is_there(name, made_by[name], None, file)
-    assert peer_rows.command(name, 64, 2, 5.0).endswith("--images 64 --threads 2 --seconds 5")
-    assert "--seconds" not in peer_rows.command(like, seconds=5.0)
+    assert not peers.is_there(name, made_by[name], None, file)
+    assert peers.command(name, 64, 2, 5.0).endswith("--images 64 --threads 2 --seconds 5")
+    assert "--seconds" not in peers.command(like, seconds=5.0)
 
 
 def test_rows_are_made_in_order_kept_and_made_again_when_asked(tmp_path, monkeypatch, capsys):
@@ -180,7 +166,7 @@ def test_what_cannot_be_compared_or_is_not_allowed_is_said(tmp_path, capsys):
     assert peers.main(only) == 2
     assert "no row for these options" in capsys.readouterr().err
     like = "ours_16_on_1x1"
-    elsewhere = row(command=peer_rows.command(like), hardware="an abacus")
+    elsewhere = row(command=peers.command(like), hardware="an abacus")
     file.write_text(json.dumps({like: elsewhere}))
     assert peers.main(only) == 2
     assert "was trained on an abacus" in capsys.readouterr().err
@@ -224,30 +210,29 @@ def test_the_lowest_loss_of_several_learning_rates_is_kept_and_none_is_an_error(
         peers.peer("diffusers_calibrated", 5.0, 1)
 
 
-def test_the_table_has_a_line_for_each_row_that_is_there(tmp_path, monkeypatch):
-    file = tmp_path / "peers.json"
-    monkeypatch.setattr(readme, "PEERS_TABLE", file)
-    assert len(readme.peers().splitlines()) == 2
-    file.write_text(json.dumps({"pythae": row(), "ours_2_on_7x7": row()}))
-    lines = readme.peers().splitlines()
+def test_the_table_has_a_line_for_each_row_that_is_there(monkeypatch):
+    made = {"pythae": row(), "ours_2_on_7x7": row()}
+    monkeypatch.setattr(readme, "read_json", lambda path: made)
+    lines = common.table("peers", readme.peers()).splitlines()
     assert len(lines) == 4
     assert lines[2] == (
         "| 2 on 7×7 | this repository, MSE + KL | 0.58 million | 181 in 3 | 24,000 in 160 s | "
-        "150 | 0.0041 | 0.980 | 30.5 | 371.2 | 12.3 (0.6) | 50.0% (50.0%) |"
+        "150 | 0.0041 | 0.980 | 30.5 | 371.2 | 12.3 | 50.0% |"
     )
-    assert "pythae's VAE" in lines[3]
+    made["pythae"]["draws"] = SCORES | {"recognised": 0.54}
+    assert common.table("peers", readme.peers()).endswith("| 54.0%&nbsp;† |")
 
 
 def test_the_rows_that_are_shipped_are_of_one_machine_and_had_the_same_seconds():
     rows = common.read_json(ROOT / "assets" / "peers.json")
-    assert list(rows) == list(peer_rows.ROWS)
+    assert list(rows) == list(peers.ROWS)
     for key in ("hardware", "threads"):
         assert len({made[key] for made in rows.values()}) == 1
     assert len({made["versions"]["torch"] for made in rows.values()}) == 1
     for name, made in rows.items():
         assert "-dirty" not in made["commit"], name
         assert made["draws"]["images"] == 10_000
-        if like := peer_rows.ROWS[name].like:
+        if like := peers.ROWS[name].like:
             assert 1 <= made["seconds"] / rows[like]["seconds"] < 1.02, name
     numbers = [rows[name]["parameters"] for name in ("ours_2_on_7x7", "diffusers_calibrated")]
     assert max(numbers) < 1.1 * min(numbers)

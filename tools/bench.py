@@ -1,6 +1,6 @@
 """Where the time of a training step goes, the work it does, and how soon the reference is passed.
 
-    python tools/bench.py [--batch-size 32] [--rounds 5] [--mixed-precision fp16]
+    python tools/bench.py [--batch-size 32] [--rounds 5] [--mixed-precision bf16]
 
 The variants take turns within a round, so that a machine whose speed drifts slows all of them;
 what is printed is the median over the rounds. FLOPs are counted by torch, for one image. The time
@@ -8,11 +8,14 @@ to the reference's quality is what `make speedrun` measured, and on which machin
 """
 
 import argparse
+import statistics
+import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
-from common import ASSETS, build_trainer, in_turns, seconds, time_steps
+from common import ASSETS
 from speedrun import print_table
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
@@ -20,10 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from vae import VAE, TrainConfig, Trainer, VAEConfig, evaluate, scale_images
-from vae.notebook import latent_sliders
-from vae.training.config import PRECISIONS
-from vae.training.run_loop import RUNNING_IMAGES, RUNNING_LPIPS_IMAGES
-from vae_store.environment import peak_memory_mb
+from vae.machinery.config import PRECISIONS
+from vae.machinery.machine import peak_memory_mb
+from vae.machinery.notebook import latent_sliders
+from vae.machinery.run import RUNNING_IMAGES, RUNNING_LPIPS_IMAGES
 
 BASE, WHOLE = "MSE + KL", "all four terms"
 VARIANTS = {
@@ -31,11 +34,9 @@ VARIANTS = {
     "+ perceptual": {"w_adversarial": 0.0},
     "+ adversarial": {"w_perceptual": 0.0},
     WHOLE: {},
-}
-SIZES = {  # of images, with all four terms
-    f"{size}x{size} RGB": {"model": VAEConfig(image_size=size, image_channels=3)}
-    for size in (32, 64)
-}
+    **{f"{size}x{size} RGB": {"model": VAEConfig(image_size=size, image_channels=3)}
+       for size in (32, 64)},
+}  # fmt: skip
 PARTS = {  # of a step, from the variants' seconds or FLOPs
     "encoder + decoder": lambda of: of[BASE] - of["optimiser"],
     "perceptual": lambda of: of[WHOLE] - of["+ adversarial"],
@@ -59,34 +60,41 @@ class FlopCount(TorchDispatchMode):
         return result
 
 
-def gflop(work: Callable) -> float:
-    """10^9 FLOPs of a call."""
-    with FlopCount() as counter:
-        work()
-    return counter.total / 1e9
+def take_steps(trainer: Trainer) -> None:
+    for _ in range(STEPS):
+        trainer.take_step()
+    trainer.log.recent.clear()
 
 
 def optimiser_steps(trainer: Trainer) -> None:
-    """STEPS steps of the model's optimiser alone, with a small gradient everywhere."""
-    for parameter in trainer.networks.model.parameters():
+    """Steps of the model's optimiser alone, with a small gradient everywhere."""
+    for parameter in trainer.model.parameters():
         parameter.grad = torch.full_like(parameter, 1e-9)
     for _ in range(STEPS):
-        trainer.networks.optimizer.step()
-    trainer.networks.optimizer.zero_grad()
+        trainer.optimizer.step()
+    trainer.optimizer.zero_grad()
 
 
 @torch.no_grad()
 def running_lpips(trainer: Trainer) -> None:
     """The LPIPS of the evaluation that training stops for."""
-    x = scale_images(trainer.test_set.images[:RUNNING_LPIPS_IMAGES])
-    for part in x.split(100):
-        trainer.networks.lpips(part, part.flip(0))
+    x = scale_images(trainer.recorder.test_set.images[:RUNNING_LPIPS_IMAGES])
+    trainer.lpips(x, x.flip(0))
 
 
 def redraws(slider) -> None:
-    """STEPS moves of a notebook's slider, each of which decodes and draws a digit."""
+    """Moves of a notebook's slider, each of which decodes and draws a digit."""
     for _ in range(STEPS):
         slider.value = 1 - slider.value
+
+
+def seconds(work: Callable, device: torch.device) -> float:
+    """Seconds that a call takes, waiting for the device."""
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def gpu_seconds(work: Callable) -> float:
@@ -98,36 +106,40 @@ def gpu_seconds(work: Callable) -> float:
     return sum(e.self_device_time_total for e in kernels if not e.is_user_annotation) / 1e6
 
 
-def measure(rounds: int, **config) -> tuple[Trainer, dict, dict]:
+def measure(rounds: int, folder: str, **config) -> tuple[Trainer, dict, dict]:
     """Median seconds and GFLOP of STEPS steps of each variant, and of the other work."""
     config |= {"epochs": 1, "adversarial_start": 0.0}
-    variants = VARIANTS | SIZES
-    trainers = {name: build_trainer(TrainConfig(**config, **v)) for name, v in variants.items()}
+    trainers = {k: Trainer(TrainConfig(**config, **v), folder) for k, v in VARIANTS.items()}
     full = trainers[WHOLE]
     slider = latent_sliders(VAE.from_pretrained(ASSETS / "global_16")).children[1].children[0]
-    work = {name: partial(time_steps, trainer, STEPS) for name, trainer in trainers.items()}
-    work["optimiser"] = partial(optimiser_steps, full)
-    images, some = full.test_set.images[:RUNNING_IMAGES], {"mean": False, "lpips_images": 0}
-    work["evaluation"] = partial(evaluate, full.ema, images, **some)
-    work["LPIPS"] = partial(running_lpips, full)
-    work["redraw"] = partial(redraws, slider)
-    flops = {name: gflop(task) for name, task in work.items()}  # a warm-up too
-    timed = {name: partial(seconds, task, full.device) for name, task in work.items()}
-    return full, in_turns(timed, rounds), flops
+    images = full.recorder.test_set.images[:RUNNING_IMAGES]
+    work = {name: partial(take_steps, trainer) for name, trainer in trainers.items()} | {
+        "optimiser": partial(optimiser_steps, full),
+        "evaluation": partial(evaluate, full.ema, images, mean=False, lpips_images=0),
+        "LPIPS": partial(running_lpips, full), "redraw": partial(redraws, slider),
+    }  # fmt: skip
+    flops, taken = {}, {name: [] for name in work}
+    for name, task in work.items():  # a warm-up too
+        with FlopCount() as counter:
+            task()
+        flops[name] = counter.total / 1e9
+    for _ in range(rounds):
+        for name, task in work.items():
+            taken[name].append(seconds(task, full.device))
+    return full, {name: statistics.median(found) for name, found in taken.items()}, flops
 
 
 def print_steps(median: dict[str, float], flops: dict[str, float], images: int) -> None:
     """The step's variants and parts; an evaluation and a slider beside them."""
     print(f"{'step':<18}{'images/s':>10}{'relative':>10}{'GFLOP/image':>13}{'GFLOP/s':>10}")
-    for name in VARIANTS | SIZES:
+    for name in VARIANTS:
         print(f"{name:<18}{images / median[name]:>10.0f}{median[BASE] / median[name]:>10.2f}"
               f"{flops[name] / images:>13.3f}{flops[name] / median[name]:>10.0f}")  # fmt: skip
     print(f"\n{'part of the step':<18}{'ms':>10}{'share':>10}{'GFLOP/image':>13}")
     for name, of in PARTS.items():
         print(f"{name:<18}{of(median) / STEPS * 1e3:>10.1f}{of(median) / median[WHOLE]:>10.0%}"
               f"{of(flops) / images:>13.3f}")  # fmt: skip
-    one = median["evaluation"] + median["LPIPS"]
-    share = one / (median[WHOLE] * EPOCH / images)
+    share = (median["evaluation"] + median["LPIPS"]) / (median[WHOLE] * EPOCH / images)
     counted = (flops["evaluation"] + flops["LPIPS"]) / RUNNING_IMAGES
     print(f"\na running evaluation of {RUNNING_IMAGES:,} digits takes {share:.1%} of an epoch of "
           f"60,000 ({counted:.3f} GFLOP/image)")  # fmt: skip
@@ -139,16 +151,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=int, default=TrainConfig.batch_size)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--mixed-precision", choices=PRECISIONS, default="auto")
-    options = vars(parser.parse_args())
-    full, median, flops = measure(**options)
+    parser.add_argument("--mixed-precision", choices=PRECISIONS, default=PRECISIONS[0])
+    with tempfile.TemporaryDirectory() as folder:
+        full, median, flops = measure(folder=folder, **vars(parser.parse_args()))
     here, size = full.metrics["environment"], full.config.batch_size
     print(f"{here['hardware']}, torch {here['torch']}, batch {size}, "
           f"mixed precision: {here['mixed_precision']}")  # fmt: skip
     print(f"peak resident memory {peak_memory_mb(full.device):,.0f} MiB, six models loaded\n")
     print_steps(median, flops, STEPS * size)
     if full.device.type == "cuda":
-        share = gpu_seconds(partial(time_steps, full, STEPS)) / median[WHOLE]
+        share = gpu_seconds(partial(take_steps, full)) / median[WHOLE]
         print(f"the GPU computes for {share:.0%} of a step, and waits for the CPU else")
     print("\nThe time to the reference's row, as `make speedrun` measured it:")
     print_table()

@@ -22,14 +22,13 @@ from common import ASSETS, JUDGE, ROOT, Part, fingerprint, read_json
 from PIL import Image
 from torch import Tensor, nn
 
-from vae import VAE, LatentPrior, VAEConfig, load_digits, mse, scale_images
+from vae import VAE, Judge, LatentPrior, VAEConfig, load_digits, mse, scale_images
 from vae.couplings import Couplings
-from vae.judge import Judge
-from vae.onnx_export import Part as File
-from vae.onnx_export import Velocity, to_onnx
-from vae_store.files import sha256, write_atomically, write_json
-from vae_store.folder import METRICS_NAME
-from vae_store.settings import from_saved
+from vae.machinery.folder import METRICS_NAME
+from vae.machinery.onnx_export import Part as File
+from vae.machinery.onnx_export import Velocity, to_onnx
+from vae.pretrained import sha256, write_atomically, write_json
+from vae.settings import from_saved
 
 OUT = ROOT / "explorer" / "public" / "models"
 LIST, INDEX = ASSETS / "explorer.json", "index.json"
@@ -41,10 +40,7 @@ DOTS = 1000  # test digits on the plane
 
 
 class Encode(File):
-    """`image` to the Gaussian that the encoder gives: `mean` and `logvar`, (N, C, G, G).
-
-    Of a model without its couplings, which have a file of their own.
-    """
+    """`image` to the encoder's Gaussian: `mean` and `logvar`, (N, C, G, G); without couplings."""
 
     def forward(self, image: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         gaussian = self.network.encode(image, label).gaussian
@@ -76,8 +72,8 @@ class Read(File):
 def models() -> dict[str, dict]:
     """The models that the page shows, by their folder in `assets/`, the fewest numbers first.
 
-    They are those of MNIST with one vector for an image, and the smallest of those with a grid. Of
-    those that are told the digit, it is the one that was trained with all terms.
+    They are those of MNIST with one vector for an image, and the smallest of those with a grid;
+    of the conditional ones, it is that which was trained with all terms.
     """
     found = {}
     for folder in sorted(ASSETS.iterdir()):
@@ -85,11 +81,12 @@ def models() -> dict[str, dict]:
         shipped = (folder / VAE.weights_name).is_file() and "test" in metrics
         if not shipped or metrics.get("config", {}).get("dataset") != "mnist":
             continue
-        config, settings = from_saved(VAEConfig, metrics["config"]["model"]), metrics["config"]
+        settings = metrics["config"]
+        config = from_saved(VAEConfig, settings["model"])
         if config.likelihood == "bernoulli":  # of black and white digits
             continue
-        lpips_or_gan = settings["w_perceptual"] or settings["w_adversarial"]
-        terms = "all" if lpips_or_gan or "sharpen" in metrics else "kl"
+        sharp = settings["w_perceptual"] or settings["w_adversarial"] or "sharpen" in metrics
+        terms = "all" if sharp else "kl"
         found[folder.name] = {
             "size": config.latent_size, "grid": config.latent_grid,
             "numbers": config.latent_values, "classes": config.num_classes,
@@ -103,15 +100,12 @@ def models() -> dict[str, dict]:
 
 def parts() -> list[Part]:
     """The list, made anew when a model came or went."""
-
-    def done() -> bool:
-        return read_json(LIST) == models()
-
-    return [Part("list", "explorer", 10, done, lambda: write_json(LIST, models()))]
+    return [Part("explorer", lambda: read_json(LIST) == models(),
+                 lambda: write_json(LIST, models()))]  # fmt: skip
 
 
 def round_weights(network: nn.Module) -> nn.Module:
-    """Round the weights to what the files hold, in place: see `step`."""
+    """Round the weights, in place, to the values that the files hold."""
     for name, weight in network.named_parameters():
         coupled = name.startswith("couplings")
         if weight.ndim > 1 and weight.numel() >= LEAST:
@@ -173,18 +167,14 @@ def restoring(name: str, parts: dict[str, np.ndarray]) -> list:
     """The nodes that make a weight of its `split` parts: (low + base * high) * step, or low."""
     from onnx import TensorProto, helper
 
-    if not parts:
-        return []
-    counted = f"{name}.low.float" if "step" in parts else name
-    found = [helper.make_node("Cast", [f"{name}.low"], [counted], to=TensorProto.FLOAT)]
+    node, counted = helper.make_node, f"{name}.low.float" if "step" in parts else name
+    found = [node("Cast", [f"{name}.low"], [counted], to=TensorProto.FLOAT)] if parts else []
     if "high" in parts:
         high, low, counted = f"{name}.high.float", counted, f"{name}.count"
-        found.append(helper.make_node("Cast", [f"{name}.high"], [high], to=TensorProto.FLOAT))
-        found.append(helper.make_node("Mul", [high, f"{name}.base"], [f"{high}.based"]))
-        found.append(helper.make_node("Add", [low, f"{high}.based"], [counted]))
-    if "step" in parts:
-        found.append(helper.make_node("Mul", [counted, f"{name}.step"], [name]))
-    return found
+        found += [node("Cast", [f"{name}.high"], [high], to=TensorProto.FLOAT),
+                  node("Mul", [high, f"{name}.base"], [f"{high}.based"]),
+                  node("Add", [low, f"{high}.based"], [counted])]  # fmt: skip
+    return found + [node("Mul", [counted, f"{name}.step"], [name])] * ("step" in parts)
 
 
 def model_files(model: VAE, prior: LatentPrior | None, made: dict[str, bytes]) -> dict[str, bytes]:
@@ -259,10 +249,10 @@ def spread(model: VAE) -> dict[str, list[float]]:
 
 @torch.no_grad()
 def rounding(folder: Path, images: int) -> dict[str, float]:
-    """What rounding does to a model's reconstructions of the first test digits.
+    """The effect of rounding on a model's reconstructions of the first test digits.
 
-    Mean absolute difference, of 2 from black to white; the MSE's change, as a share; and how many
-    digits, of those of which the judge is certain, it reads as others.
+    That is the mean absolute difference, of 2 from black to white; the change of the MSE, as a
+    share; and the number of digits that the judge was certain of, and reads as others.
     """
     digits, reader = load_digits("test"), Judge.from_pretrained()
     x, labels = scale_images(digits.images[:images]), digits.labels[:images]
@@ -277,23 +267,19 @@ def rounding(folder: Path, images: int) -> dict[str, float]:
     }
 
 
-def keep(out: Path, content: bytes, ending: str) -> dict:
+def keep(out: Path, content: bytes, ending: str = "onnx.gz") -> dict:
     """Write a file under the name of its content, so that what two models share is one file."""
+    content = gzip.compress(content, 9, mtime=0) if ending == "onnx.gz" else content
     name = f"{sha256(content)[:12]}.{ending}"
     write_atomically(out / name, content)
     return {"file": name, "bytes": len(content)}
-
-
-def keep_model(out: Path, content: bytes) -> dict:
-    """Write an ONNX file, packed."""
-    return keep(out, gzip.compress(content, 9, mtime=0), "onnx.gz")
 
 
 def describe(out: Path, name: str, made: dict[str, bytes]) -> dict:
     """Write a model's files. Returns what the index says of it, beside its row of the list."""
     model, prior = load(ASSETS / name)
     config = model.config
-    files = {k: keep_model(out, v) for k, v in model_files(model, prior, made).items()}
+    files = {k: keep(out, v) for k, v in model_files(model, prior, made).items()}
     found = {"posterior": config.posterior, "files": files}
     if prior:
         found["prior"] = {"steps": prior.config.steps, "guidance": prior.config.guidance}
@@ -314,7 +300,7 @@ def write(out: Path, listed: dict[str, dict]) -> dict:
     first = [images[(labels == digit).nonzero()[0, 0]] for digit in range(10)]
     digits = [base64.b64encode(image.numpy().tobytes()).decode() for image in first]
     read = to_onnx(Read(judge()), {"image": torch.zeros(2, 1, 28, 28)}, ["logits"])
-    return {"judge": keep_model(out, pack(read)), "digits": digits, "models": rows}
+    return {"judge": keep(out, pack(read)), "digits": digits, "models": rows}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -16,8 +16,8 @@ import jupytext
 import nbformat
 from address import branch, page, stamped
 from common import ROOT
-from models import SHIPPED_BETA
 from nbclient import NotebookClient
+from trainings import SHIPPED_BETA
 
 FOLDER = ROOT / "notebooks"
 NOTEBOOKS = {f"vae_latent_{size}": (size, 7, beta) for size, beta in SHIPPED_BETA.items()}

@@ -3,82 +3,67 @@
     python tools/results.py [--only latent_2 generation ...]
 
 A part that is there is not made again, so that this can be cut off and started anew. `--list` says
-what is there, about how long the rest takes, and the command of each part, and makes nothing.
+what is there, the seconds that a part took where they are recorded, and the command of each part,
+and makes nothing.
 """
 
 import argparse
-import time
-from datetime import timedelta
+import shlex
 
-import autoencoder
-import comparisons
 import explorer_models
-import generation
-import likelihood
-import models
-import peer_rows
-import seeds
+import measures
+import peers
+import pictures
 import speedrun
-import terms
-from common import Part, slowness
+import trainings
+from common import ASSETS, Part, read_json, row
 
-MODULES = (
-    models, comparisons, generation, terms, autoencoder, seeds, speedrun, likelihood, peer_rows,
-    explorer_models,
-)  # fmt: skip
-ORDER = ("train", "sharpen", "train a prior", "measure", "compare", "draw", "list")
+from vae.machinery.folder import METRICS_NAME
+
+MODULES = trainings, speedrun, measures, peers, pictures, explorer_models
 
 
 def all_parts() -> list[Part]:
     """Every part, in the order in which they are made."""
-    found = [part for module in MODULES for part in module.parts()]
-    return sorted(found, key=lambda part: ORDER.index(part.kind))
+    return [part for module in MODULES for part in module.parts()]
 
 
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds."""
-    return str(timedelta(seconds=round(seconds)))
+def recorded_seconds(name: str) -> float | None:
+    """The seconds that a part took, on the machine that made it."""
+    found = (row(name) or read_json(ASSETS / name / METRICS_NAME)).get("seconds")
+    if isinstance(found, dict):
+        return found["all"]
+    return sum(found) if isinstance(found, list) else found
 
 
-def print_plan(parts: list[Part], slow: float, commands: bool) -> None:
-    """What is there, and about how long each part takes on a machine that is so `slow`."""
-    print(f"{'part':<38}{'there':>7}{'about':>10}")
+def print_plan(parts: list[Part]) -> None:
+    """Each part, with its command."""
     for part in parts:
-        print(f"{part.name:<38}{'yes' if part.done() else 'no':>7}{clock(part.seconds * slow):>10}")
-        if commands:
-            print(f"    {part.command}")
-    missing = [part for part in parts if not part.done()]
-    whole, rest = (clock(sum(p.seconds for p in some) * slow) for some in (parts, missing))
-    print(f"{len(parts)} parts take about {whole} here; {len(missing)} are missing: {rest}",
-          flush=True)  # fmt: skip
-
-
-def make(parts: list[Part], slow: float) -> None:
-    """Make what is missing, saying before each part how far this is."""
-    started = time.perf_counter()
-    for number, part in enumerate(parts):
-        if part.done():  # asked anew: a part that was made can put a later one out of date
-            continue
-        left = sum(other.seconds for other in parts[number:] if not other.done()) * slow
-        print(f"[{number + 1}/{len(parts)}] {part.name}: {clock(time.perf_counter() - started)} "
-              f"so far, about {clock(left)} left", flush=True)  # fmt: skip
-        part.make()
+        seconds = recorded_seconds(part.name)
+        took = "" if seconds is None else f", {seconds:.0f} s"
+        print(f"{part.name}: {'there' if part.done() else 'missing'}{took}")
+        command = f"python tools/results.py --only {shlex.quote(part.name)}"
+        print(f"    {part.command or command}")
 
 
 def main(arguments: list[str] | None = None) -> None:
     parts = all_parts()
-    names = {name: None for part in parts for name in (part.group, part.name)}
+    names = {name for part in parts for name in (part.name, part.name.partition("/")[0])}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=list(names), metavar="NAME",
+    parser.add_argument("--only", nargs="+", choices=sorted(names), metavar="NAME",
                         help="these parts, or groups such as `ablation` or `picture`")  # fmt: skip
-    parser.add_argument("--list", action="store_true", help="print plan and commands, and stop")
+    parser.add_argument("--list", action="store_true", help="print the parts, and stop")
     options = parser.parse_args(arguments)
     if options.only:
-        parts = [part for part in parts if {part.group, part.name} & set(options.only)]
-    slow = slowness()
-    print_plan(parts, slow, options.list)
-    if not options.list:
-        make(parts, slow)
+        parts = [p for p in parts if {p.name, p.name.partition("/")[0]} & set(options.only)]
+    if options.list:
+        print_plan(parts)
+    missing = sum(not part.done() for part in parts)
+    print(f"{len(parts)} parts, {missing} of them missing", flush=True)
+    for number, part in enumerate([] if options.list else parts):
+        if not part.done():  # asked anew: a part that was made can put a later one out of date
+            print(f"[{number + 1}/{len(parts)}] {part.name}", flush=True)
+            part.make()
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ import statistics
 import time
 from functools import partial
 
-from common import RUNS, Part, keep_row, row, run
-from models import REFERENCE_SECONDS, SHIPPED_BETA, beats_reference
+from common import RUNS, Part, keep_row, row, run, table
+from trainings import SHIPPED_BETA, beats_reference
 
-from vae_show.showcase import REFERENCE
-from vae_store.folder import read_metrics
+from vae.machinery.folder import read_metrics
+from vae.machinery.notebook import REFERENCE
 
 IMAGES = {16: 30_000, 4: 30_000, 2: 32_000}
 FLAGS = (
@@ -28,91 +28,81 @@ FLAGS = (
 )
 SEEDS, RUN = 3, "run"
 ORIGIN = "hardware", "threads", "torch", "commit"
-SECONDS = 120  # of one, with its evaluation
-WIDTHS = 5, 9, 18, 14, 18, 18, 16, 10  # of the table's columns, in characters
+REFERENCE_SECONDS = 24_000  # 20 epochs of 1,204 s on two cores
 
 
-def flags(size: int, seed: int) -> str:
-    """Of a training's `python -m vae train`."""
-    made_for_it = f"--latent-size {size} --beta {SHIPPED_BETA[size]} {FLAGS}"
-    return f"{made_for_it} --max-train-images {IMAGES[size]} --seed {seed}"
+def trained(name: str, flags: str) -> tuple[dict, float]:
+    """The metrics of a training that is made anew, and the seconds from its start to its end."""
+    folder = RUNS / "speedrun" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    started = time.perf_counter()
+    run(f"python -m vae train {flags} --run-dir {folder}")
+    return read_metrics(folder), time.perf_counter() - started
 
 
-def measure(size: int, seeds: int = SEEDS) -> dict:
+def measure(size: int, seeds: int) -> dict:
     """Train a size with each seed: a row of `assets/speedrun.json`."""
-    found = []
-    for seed in range(seeds):
-        folder = RUNS / "speedrun" / f"{size}_{seed}"
-        shutil.rmtree(folder, ignore_errors=True)  # a time is measured anew, or it is none
-        run(f"python -m vae train {flags(size, seed)} --run-dir {folder}")
-        found.append(read_metrics(folder))
+    flags = f"--latent-size {size} --beta {SHIPPED_BETA[size]} {FLAGS}"
+    flags += f" --max-train-images {IMAGES[size]}"
+    found = [trained(f"{size}_{seed}", f"{flags} --seed {seed}")[0] for seed in range(seeds)]
     samples = [metrics["test"]["sample"] for metrics in found]
-    last = found[-1]["environment"]
     return {
-        "command": f"python -m vae train {flags(size, 0)}",
+        "command": f"python -m vae train {flags} --seed 0",
         "images": IMAGES[size],
         "seconds": [metrics["seconds"]["training"] for metrics in found],
         "peak_memory_mb": max(metrics["peak_memory_mb"] for metrics in found),
         **{name: [sample[name] for sample in samples] for name in ("mse", "ssim", "psnr")},
         "kl": [metrics["test"]["kl"] for metrics in found],
         "passed": [beats_reference(size, sample) for sample in samples],
-        **{key: last[key] for key in ORIGIN},
+        **{key: found[-1]["environment"][key] for key in ORIGIN},
     }
 
 
 def measure_run() -> dict:
     """Train as `make run` does, from an installed environment: a row of `assets/speedrun.json`."""
-    folder, command = RUNS / "speedrun" / "run", "python -m vae train --latent-size 2"
-    shutil.rmtree(folder, ignore_errors=True)
-    started = time.perf_counter()
-    run(f"{command} --run-dir {folder}")
-    seconds, metrics = time.perf_counter() - started, read_metrics(folder)
+    metrics, seconds = trained("run", flags := "--latent-size 2")
     training, test = metrics["seconds"]["training"], metrics["test"]
     return {
-        "command": command, "seconds": seconds, "training": training, "share": training / seconds,
+        "command": f"python -m vae train {flags}",
+        "seconds": seconds, "training": training, "share": training / seconds,
         "peak_memory_mb": metrics["peak_memory_mb"], "mse": test["sample"]["mse"], "kl": test["kl"],
         **{key: metrics["environment"][key] for key in ORIGIN},
     }  # fmt: skip
 
 
-def keep_measured(what: int | str, seeds: int = SEEDS) -> None:
+def keep_measured(name: str, seeds: int = SEEDS) -> None:
     """Measure a size, or RUN, and write its row."""
-    keep_row(f"speedrun/{what}", measure_run() if what == RUN else measure(what, seeds))
+    keep_row(f"speedrun/{name}", measure_run() if name == RUN else measure(int(name), seeds))
 
 
 def parts() -> list[Part]:
     """The three trainings of each size, and `make run`."""
-    return [
-        Part("measure", name := f"speedrun/{what}", SECONDS * (1 if what == RUN else SEEDS),
-             done=lambda name=name: bool(row(name)), make=partial(keep_measured, what))
-        for what in (*REFERENCE, RUN)
-    ]  # fmt: skip
+    names = [*map(str, REFERENCE), RUN]
+    return [Part(f"speedrun/{name}", partial(row, f"speedrun/{name}"), partial(keep_measured, name))
+            for name in names]  # fmt: skip
 
 
-def table() -> list[list[str]]:
-    """A row for each size: the median of the seconds, and of each number the worst."""
-    found = []
-    for size, (mse, ssim, psnr) in REFERENCE.items():
+def summaries() -> list[dict]:
+    """A row for each size: the seconds, and of the seeds' errors the worst."""
+    rows = []
+    for size, theirs in REFERENCE.items():
         if kept := row(f"speedrun/{size}"):
-            seconds = statistics.median(kept["seconds"])
-            found.append([
-                f"{size}", f"{kept['images']:,}",
-                f"{seconds:.0f} ({min(kept['seconds']):.0f} to {max(kept['seconds']):.0f})",
-                f"{REFERENCE_SECONDS / seconds:.0f}", f"{max(kept['mse']):.5f} ({mse:.4f})",
-                f"{min(kept['ssim']):.4f} ({ssim:.4f})", f"{min(kept['psnr']):.2f} ({psnr:.2f})",
-                f"{statistics.mean(kept['kl']):.0f}",
-            ])  # fmt: skip
-    return found
+            seconds = kept["seconds"]
+            median, count = statistics.median(seconds), len(seconds)
+            found = {"median": median, "least": min(seconds), "most": max(seconds), "count": count,
+                     "faster": REFERENCE_SECONDS / median, "mse": max(kept["mse"]),
+                     "ssim": min(kept["ssim"]), "psnr": min(kept["psnr"]),
+                     "kl": statistics.mean(kept["kl"])}  # fmt: skip
+            rows.append(kept | {"size": size, "theirs": theirs} | found)
+    return rows
 
 
 def print_table() -> None:
-    """The same on a terminal, with the machine."""
-    header = ["size", "images", "seconds", "times faster", "MSE", "SSIM", "PSNR, dB", "KL, nats"]
-    for cells in [header, *table()]:
-        print("".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS, strict=True)))
-    for what in (*REFERENCE, RUN):
-        if kept := row(f"speedrun/{what}"):
-            print(f"{what}: {kept['hardware']}, {kept['threads']} threads, "
+    """The table, with the machines."""
+    print(table("speedrun", summaries()))
+    for name in (*REFERENCE, RUN):
+        if kept := row(f"speedrun/{name}"):
+            print(f"{name}: {kept['hardware']}, {kept['threads']} threads, "
                   f"torch {kept['torch']}, at most {kept['peak_memory_mb']:,.0f} MiB")  # fmt: skip
 
 
@@ -124,8 +114,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.seeds < 1:
         parser.error(f"--seeds {options.seeds}: 1 or more")
-    for what in options.only or [*REFERENCE, RUN]:
-        keep_measured(what if what == RUN else int(what), options.seeds)
+    for name in options.only or [*map(str, REFERENCE), RUN]:
+        keep_measured(name, options.seeds)
     print_table()
     if kept := row(f"speedrun/{RUN}"):
         print(f"`make run`: {kept['seconds']:.0f} s, {kept['share']:.0%} of them training; "

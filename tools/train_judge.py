@@ -1,6 +1,6 @@
 """Train a judge, measure it, and put it where it is read.
 
-    python tools/train_judge.py first   # vae/judge/weights, which the package reads
+    python tools/train_judge.py first   # vae/machinery/weights, which the package reads
     python tools/train_judge.py second  # assets/second_judge, another architecture
 
 They learn from MNIST's 60,000 training digits, each turned, moved, scaled and slanted a little anew
@@ -15,16 +15,15 @@ import time
 
 import torch
 import torch.nn.functional as F
-from judges import FOLDER as SECOND
-from judges import SecondJudge
+from scoring import SECOND, SecondJudge
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from vae import Judge, judge_images, load_digits, scale_images
-from vae.judge.classifier import FOLDER
-from vae.training.optimizer import Muon, one_cycle
-from vae_store.files import write_json
+from vae.machinery.judge import FOLDER
+from vae.machinery.optimizer import Muon, one_cycle
+from vae.pretrained import write_json
 
 JUDGES = {"first": (Judge, FOLDER, 0), "second": (SecondJudge, SECOND, 1)}  # folder, seed
 BATCH = 64
@@ -82,8 +81,7 @@ def train(judge: nn.Module, epochs: int, seed: int) -> nn.Module:
     steps_per_epoch = len(images) // BATCH
     schedule = LambdaLR(optimizer, one_cycle(WARMUP, steps_per_epoch * epochs))
     for step in tqdm(range(steps_per_epoch * epochs), mininterval=10):
-        position = step % steps_per_epoch
-        if position == 0:
+        if (position := step % steps_per_epoch) == 0:
             order = torch.randperm(len(images), generator=generator)
         index = order[position * BATCH :][:BATCH]
         x = move_images(scale_images(images[index]), generator)

@@ -1,11 +1,11 @@
 """Train a peer's VAE for some seconds, in the peer's own environment.
 
-    python -I benchmarks/peer_worker.py pythae DATA FOLDER 250
+    python -I tools/peer_worker.py pythae DATA FOLDER 250
 
 Nothing of this project is imported, and nothing comes from the network. DATA holds `train.npy` and
 `test.npy`, uint8 (N, 1, 28, 28). Left in FOLDER: `reconstructions.npy`, of every test image from
 z ~ q(z|x), `draws.npy`, as many images decoded from N(0, I), both float32 as the model gives them,
-and `report.json`. `benchmarks/peers.py` starts this and measures what it leaves.
+and `report.json`. `tools/peers.py` starts this and measures what it leaves.
 """
 
 import argparse
@@ -16,11 +16,11 @@ import json
 import math
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from time import perf_counter as now
 
 import numpy as np
 import torch
@@ -165,21 +165,23 @@ def in_range_of(peer: Peer, images: Tensor) -> Tensor:
     return images.float() / 255 * (1 - peer.black) + peer.black
 
 
-def batches(count: int, size: int) -> Iterator[Tensor]:
+def endless(images: Tensor, size: int) -> Iterator[Tensor]:
     """Indices of batches for ever: pass after pass, each in an order of its own."""
     while True:
-        yield from torch.randperm(count).split(size)
+        yield from torch.randperm(len(images)).split(size)
 
 
-def train(peer: Peer, images: Tensor, seconds: float) -> tuple[int, float]:
-    """Train on uint8 images (N, 1, 28, 28) until the time is over: images seen, seconds taken."""
+def train(peer: Peer, images: Tensor, seconds: float, most: float) -> tuple[int, float]:
+    """Train on uint8 images (N, 1, 28, 28): returns how many it saw, and the seconds that it took.
+
+    It ends when the time is over, or after `most` images.
+    """
     peer.model.train()
     (group,) = peer.optimizer.param_groups
-    order, seen, peak = batches(len(images), peer.batch_size), 0, group["lr"]
-    started = time.perf_counter()
-    while (elapsed := time.perf_counter() - started) < seconds:
+    order, peak, seen, share, started = endless(images, peer.batch_size), group["lr"], 0, 0.0, now()
+    while share < 1:
         if peer.falls:
-            group["lr"] = peak * (0.5 + 0.5 * math.cos(math.pi * elapsed / seconds))
+            group["lr"] = peak * (0.5 + 0.5 * math.cos(math.pi * share))
         x = in_range_of(peer, images[index := next(order)])
         mean, logvar = peer.encode(x)
         loss = peer.loss(x, peer.decode(draw(mean, logvar)), gaussian_kl(mean, logvar))
@@ -189,38 +191,38 @@ def train(peer: Peer, images: Tensor, seconds: float) -> tuple[int, float]:
             nn.utils.clip_grad_norm_(peer.model.parameters(), peer.clip_norm)
         peer.optimizer.step()
         seen += len(index)
-    return seen, time.perf_counter() - started
+        share = max((now() - started) / seconds, seen / most)
+    return seen, now() - started
 
 
-def train_with_pythae(
-    peer: Peer, images: Tensor, seconds: float, folder: Path
-) -> tuple[int, float, float]:
+def train_with_pythae(peer: Peer, images: Tensor, seconds: float, most: float,
+                      folder: Path) -> tuple[int, float, float]:  # fmt: skip
     """The same by pythae's own trainer with its defaults, and its learning rate."""
     from pythae.pipelines import TrainingPipeline
     from pythae.trainers import BaseTrainerConfig
     from pythae.trainers.training_callbacks import TrainingCallback
 
-    class TimeIsOver(Exception):
+    class Done(Exception):
         pass
 
     class Clock(TrainingCallback):
-        started, seconds, steps = 0.0, 0.0, 0
+        started, seconds, seen = 0.0, 0.0, 0
 
         def on_train_begin(self, training_config, **kwargs):
-            self.started = time.perf_counter()
+            self.started = now()
 
         def on_train_step_end(self, training_config, **kwargs):
-            self.steps += 1
-            self.seconds = time.perf_counter() - self.started
-            if self.seconds >= seconds:
-                raise TimeIsOver
+            self.seen += peer.batch_size
+            self.seconds = now() - self.started
+            if self.seconds >= seconds or self.seen >= most:
+                raise Done
 
-    endless = 10**6  # passes; the clock ends it
-    settings = BaseTrainerConfig(str(folder / "output"), no_cuda=True, num_epochs=endless)
+    passes = 10**6  # the clock ends it
+    settings = BaseTrainerConfig(str(folder / "output"), no_cuda=True, num_epochs=passes)
     pipeline, clock = TrainingPipeline(model=peer.model, training_config=settings), Clock()
-    with contextlib.suppress(TimeIsOver):
+    with contextlib.suppress(Done):
         pipeline(train_data=in_range_of(peer, images).numpy(), callbacks=[clock])
-    return clock.steps * peer.batch_size, clock.seconds, settings.learning_rate
+    return clock.seen, clock.seconds, settings.learning_rate
 
 
 @torch.no_grad()
@@ -278,9 +280,10 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of train.npy and test.npy")
     parser.add_argument("folder", type=Path, help="of what is left")
     parser.add_argument("seconds", type=float)
+    parser.add_argument("--images", type=float, default=math.inf, help="most that it sees")
     parser.add_argument("--learning-rate", type=float, help="default: the peer's own")
     options = parser.parse_args()
-    folder = options.folder
+    folder, until = options.folder, (options.seconds, options.images)
     train_set, test_set = (
         torch.from_numpy(np.load(options.data / f"{split}.npy")) for split in ("train", "test")
     )
@@ -288,9 +291,9 @@ def main() -> None:
     peer = PEERS[options.name](options.learning_rate)
     if peer.optimizer:
         rate = peer.optimizer.param_groups[0]["lr"]
-        seen, seconds = train(peer, train_set, options.seconds)
+        seen, seconds = train(peer, train_set, *until)
     else:
-        seen, seconds, rate = train_with_pythae(peer, train_set, options.seconds, folder)
+        seen, seconds, rate = train_with_pythae(peer, train_set, *until, folder)
     reconstructions, draws, found = test(peer, test_set)
     np.save(folder / "reconstructions.npy", reconstructions.numpy())
     np.save(folder / "draws.npy", draws.numpy())

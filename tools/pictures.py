@@ -1,0 +1,202 @@
+"""The pictures of the pages: rate and distortion, terms, generation, plain autoencoders."""
+
+import itertools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import ASSETS, RUNS, Part, fingerprint, is_of, read_json, row, shipped
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from measures import BALANCED, KINDS, NOISE, fitted_samples, weights
+from PIL import Image
+from scoring import SAMPLES, decode, encode, seeded
+from torch import Tensor
+from trainings import (
+    ALL,
+    BLURRED,
+    COMMON_BETA,
+    PAIRS,
+    PERCEPTUAL,
+    SHARPENINGS,
+    SIZES,
+    plain_folders,
+    terms_row,
+)
+
+from vae import VAE, LatentPrior, load_digits
+from vae.machinery.figures import draw_grid, tile
+from vae.machinery.folder import FRAMES_NAME, METRICS_NAME
+from vae.machinery.frames import Frames
+from vae.machinery.notebook import REFERENCE
+
+CURVE = {BLURRED: "no LPIPS", PERCEPTUAL: "0", "w = 0.03": "0.03", "w = 0.2": "0.2", ALL: "0.7",
+         "w = 2": "2"}  # fmt: skip
+OFFSETS = ((6, 6), (-14, -10), (-3, 9), (-22, -12), (7, 4), (5, -11))  # of its marks
+SHOWN = 8  # digits in a row of the picture of the terms
+ALONG = (4, 8)  # of the ten digits, those that are shown along each curve
+SHOWN_PAIR, SHOWN_SAMPLES = "16 on 1x1", 40  # of the plain autoencoders
+LINES = {"plain": "o--", "variational": "o-"}
+
+
+def parts() -> list[Part]:
+    """Every picture, and the files that it shows."""
+    curve = [ASSETS / f"{table}.json" for table in ("ablation", "rate_distortion")]
+    curve += [ASSETS / f"latent_{size}" / METRICS_NAME for size in REFERENCE]
+    frames = [frames_path(size, variant) for size in SIZES for variant in {**SHARPENINGS, **CURVE}]
+    pair = [folder / VAE.weights_name for folder in plain_folders()[SHOWN_PAIR]]
+    sampled = [file for size in SIZES for name in (f"latent_{size}, prior", f"sharp_{size}")
+               for file in weights(name)]  # fmt: skip
+    return [
+        picture("rate_distortion", curve, draw_rate_distortion),
+        picture("terms", frames, draw_terms),
+        picture("perception_distortion", [ASSETS / "terms.json", *frames], draw_perception),
+        picture("autoencoder", [ASSETS / "autoencoder.json", *pair], draw_autoencoder),
+        picture("generation", sampled, draw_generation),
+    ]
+
+
+def picture(name: str, shown: list[Path], draw: Callable[[], Figure]) -> Part:
+    """A picture; it is out of date when a file of those that it shows is another."""
+    path = ASSETS / f"{name}.png"
+
+    def done() -> bool:
+        if not path.is_file():
+            return False
+        with Image.open(path) as image:
+            return is_of(image.info.get("Shows"), shown)
+
+    return Part(f"picture/{name}", done,
+                lambda: draw().savefig(path, metadata={"Shows": fingerprint(*shown)}))  # fmt: skip
+
+
+def curve_points() -> dict[str, dict]:
+    """The rows of the rate-distortion curve, with the one that the ablation has."""
+    points = read_json(ASSETS / "rate_distortion.json")
+    shared = row(f"ablation/{BLURRED}")
+    return points | ({f"4, beta {COMMON_BETA}": shared} if shared else {})
+
+
+def draw_rate_distortion() -> Figure:
+    """KL against PSNR: a line for each latent size (MSE + KL), a star for each shipped model."""
+    figure = Figure(figsize=(7.5, 5.4), dpi=120, layout="constrained")
+    axis, points = figure.subplots(), curve_points().values()
+    star = {"marker": "*", "markeredgecolor": "black", "linestyle": ""}
+    for colour, (size, (*_, reference)) in zip(("C0", "C1", "C2"), REFERENCE.items(), strict=True):
+        full = shipped(f"latent_{size}")
+        own = sorted((p for p in points if p["latent_size"] == size), key=lambda p: p["test"]["kl"])
+        marks = [(p["test"], p["beta"], (5, -12)) for p in own]
+        marks.append((full["test"], full["config"]["beta"], (8, -4)))
+        places = [(test["kl"], test["sample"]["psnr"]) for test, *_ in marks]
+        axis.plot(*zip(*places[:-1], strict=True), "o-", color=colour, label=f"latent size {size}")
+        axis.plot(*places[-1], color=colour, markersize=14, **star)
+        for place, (_, beta, offset) in zip(places, marks, strict=True):
+            axis.annotate(f"β={beta:g}", place, offset, textcoords="offset points", fontsize=8,
+                          color=colour)  # fmt: skip
+        axis.axhline(reference, color=colour, linestyle=":", linewidth=1)
+        axis.text(0.99, reference + 0.1, f"reference, {size}", color=colour, fontsize=8,
+                  ha="right", transform=axis.get_yaxis_transform())  # fmt: skip
+    axis.plot([], [], color="white", markersize=12, **star,
+              label="shipped model: all four terms, trained longer")  # fmt: skip
+    axis.plot([], [], ":", color="grey", label="reference's PSNR (no KL: no bound on its rate)")
+    axis.set(xlabel="rate: KL(q(z|x) ‖ p(z)), nats per image", ylabel="PSNR of z ~ q(z|x), dB")
+    title = "MNIST's 10,000 test digits; points: MSE + KL, one pass over 24,000 digits"
+    axis.set_title(title, fontsize=10)
+    axis.grid(alpha=0.3)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=3)
+    return figure
+
+
+def frames_path(size: int, variant: str) -> Path:
+    return RUNS / terms_row(size, variant) / FRAMES_NAME
+
+
+def draw_terms() -> Figure:
+    """For each size: some test digits, and what each variant makes of them."""
+    figure = Figure(figsize=(11, 2.75), dpi=110, layout="constrained")
+    for axis, size in zip(figure.subplots(1, len(SIZES)), SIZES, strict=True):
+        frames = {variant: Frames.load(frames_path(size, variant)) for variant in SHARPENINGS}
+        rows = {"original": frames[ALL].originals}
+        rows |= {variant: own.reconstructions[-1] for variant, own in frames.items()}
+        axis.set_title(f"{size} numbers for an image")
+        names = dict(enumerate(rows)) if size == SIZES[0] else {}
+        digits = np.concatenate([own[:SHOWN] for own in rows.values()])
+        draw_grid(axis, digits, SHOWN, {}, names, 11)
+    return figure
+
+
+def draw_perception() -> Figure:
+    """For each size: MSE against digit-FID of reconstructions, and two digits along the curve."""
+    figure = Figure(figsize=(11, 4.6), dpi=110, layout="constrained")
+    curves, strips = figure.subplots(2, len(SIZES), height_ratios=(2, 1))
+    for curve, strip, size in zip(curves, strips, SIZES, strict=True):
+        rows = [row(terms_row(size, variant)) for variant in CURVE]
+        points = [(own["sample"]["mse"], own["reconstructions"]["fid"]) for own in rows]
+        curve.plot(*zip(*points, strict=True), "o-")
+        for point, mark, offset in zip(points, CURVE.values(), OFFSETS, strict=True):
+            curve.annotate(mark, point, offset, textcoords="offset points", fontsize=9)
+        curve.set(xlabel="MSE (distortion)", yscale="log", xmargin=0.2, ymargin=0.15)
+        curve.set_title(f"{size} numbers for an image, {rows[0]['kl']:.0f} nats", fontsize=11)
+        curve.grid(alpha=0.3, which="both")
+        frames = [Frames.load(frames_path(size, variant)) for variant in CURVE]
+        columns = [frames[0].originals, *(own.reconstructions[-1] for own in frames)]
+        digits = np.stack([own[n] for n in ALONG for own in columns])
+        names = dict(enumerate(["original", *CURVE.values()]))
+        draw_grid(strip, digits, len(columns), names, {}, 7)
+    curves[0].set_ylabel("digit-FID (perception)")
+    return figure
+
+
+def draw_panels(axes: Iterable[Axes], panels: dict[str, Tensor], columns: int) -> None:
+    """The images (N, 1, 28, 28) of each title, tiled, in a panel of their own."""
+    for axis, (title, images) in zip(axes, panels.items(), strict=True):
+        axis.imshow(tile(images[:, 0].cpu().numpy(), columns), cmap="gray", vmin=-1, vmax=1)
+        axis.set_title(title, fontsize=11)
+        axis.set_axis_off()
+
+
+def draw_autoencoder() -> Figure:
+    """The curves over the noise, and samples of the largest global pair."""
+    figure = Figure(figsize=(11, 6.3), dpi=90, layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(2.2, 1))
+    titles = {"mse": "MSE of the reconstruction", "accuracy": "share read as the digit it was"}
+    for axis, (key, title) in zip(top.subplots(1, 2), titles.items(), strict=True):
+        for (colour, pair), kind in itertools.product(enumerate(PAIRS), KINDS):
+            noise, label = row(f"autoencoder/{pair}/{kind}")["noise"], f"{pair}, {kind}"
+            values = [noise[str(share)][key] for share in NOISE]
+            style = {"color": f"C{colour}", "label": label.replace("x", "×"), "ms": 4}
+            axis.plot(NOISE, values, LINES[kind], **style)
+        axis.set(xscale="log", xlabel="noise on the code, in its standard deviations", title=title)
+        axis.set_xticks(NOISE, [f"{share:g}" for share in NOISE], minor=False)
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    top.legend(*axis.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
+    plain, variational = (VAE.from_pretrained(folder) for folder in plain_folders()[SHOWN_PAIR])
+    generator, count = seeded(), SHOWN_SAMPLES
+    unit = torch.randn(count, *plain.config.latent_shape, generator=generator)
+    codes = encode(plain, load_digits("train").images[:SAMPLES], generator)
+    fitted = fitted_samples(codes, generator)[:count]
+    panels = {
+        "16 on 1×1, plain, N(0, I)": decode(plain, unit),
+        "16 on 1×1, plain, fitted Gaussian": decode(plain, fitted),
+        "16 on 1×1, variational, N(0, I)": decode(variational, unit),
+    }
+    draw_panels(bottom.subplots(1, 3), panels, count // 4)
+    return figure
+
+
+def draw_generation(columns: int = 8, rows: int = 5) -> Figure:
+    """Samples of each size from N(0, I), from its learned prior, by the sharp decoder on 1x1."""
+    n = columns * rows
+    figure = Figure(figsize=(11, 7.2), dpi=90, layout="constrained")
+    for line, size in zip(figure.subplots(len(SIZES), 3), SIZES, strict=True):
+        grid, whole = (VAE.from_pretrained(ASSETS / f"{k}_{size}") for k in ("latent", "sharp"))
+        prior = LatentPrior.from_pretrained(ASSETS / f"latent_{size}")
+        panels = {
+            "7×7, N(0, I)": grid.sample(n, None, seeded()),
+            "7×7, learned prior": grid.sample(n, BALANCED[:n], seeded(), prior),
+            "1×1, sharpened, N(0, I)": whole.sample(n, None, seeded()),
+        }
+        draw_panels(line, {f"latent size {size} on {k}": v for k, v in panels.items()}, columns)
+    return figure
