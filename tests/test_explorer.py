@@ -4,7 +4,6 @@ Needs Node and a Chromium. Where they are not there, tests are skipped, which sa
 there if EXPLORER_TESTS is "must", as `.ci/run` sets it.
 """
 
-import base64
 import functools
 import json
 import os
@@ -30,18 +29,15 @@ from explorer_page import (
 )
 
 import vae
-from vae.checks import gaussian
+from vae.data import gaussian
 from vae.machinery.judge import Judge
 
 HERE = ROOT / "explorer"
 MODELS = list(explorer.read_json(explorer.LIST))
 DIGITS = 100
 PATIENCE = 90_000  # milliseconds, for a machine that does other things too
-COLOURS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd",
-           "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"]  # fmt: skip
+COLOURS = "1f77b4 ff7f0e 2ca02c d62728 9467bd 8c564b e377c2 7f7f7f bcbd22 17becf"
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-TYPES = {torch.float32: "float32", torch.int64: "int64"}
-
 pytestmark = pytest.mark.unix
 
 
@@ -88,87 +84,33 @@ def site(folder, packages, tmp_path_factory):
 
 
 @functools.lru_cache
-def given():
+def given(n=DIGITS):
     """Test digits in [-1, 1], with their labels."""
     images, labels = vae.load_digits("test")
-    return vae.scale_images(images[:DIGITS]), labels[:DIGITS]
+    return vae.scale_images(images[:n]), labels[:n]
 
 
 @functools.lru_cache
 def as_the_page_has_it(name):
-    """A model, or the judge, with the rounded weights of the page."""
-    return explorer.judge() if name == "judge" else explorer.load(ASSETS / name)[0]
+    """A model with the rounded weights of the page, and its prior, or None."""
+    return explorer.load(ASSETS / name)
 
 
-def prior():
-    name = next(name for name in MODELS if (ASSETS / name / "prior.json").is_file())
-    return name, explorer.load(ASSETS / name)[1]
+def noise(shape, n=DIGITS, seed=1):
+    return gaussian(n, *shape, generator=torch.Generator().manual_seed(seed))
 
 
-def noise(model, n=DIGITS, seed=1):
-    return gaussian(n, *model.config.latent_shape, generator=torch.Generator().manual_seed(seed))
-
-
-def close(found, expected, tolerance=1e-3):
+def close(found, expected):
     """Within what the page promises, relative to values above 1."""
-    torch.testing.assert_close(found.view(expected.shape), expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(found.view(expected.shape), expected, rtol=1e-3, atol=1e-3)
 
 
-# Node: every file, on every digit ------------------------------------------------------------
-
-
-def in_node(folder, jobs):
-    """What the page's runtime computes of (file, inputs): for each, tensors by their names."""
-
-    def packed(tensor):
-        data = base64.b64encode(tensor.contiguous().numpy().tobytes()).decode()
-        return {"type": TYPES[tensor.dtype], "dims": list(tensor.shape), "data": data}
-
-    asked = [{"file": file, "inputs": {k: packed(v) for k, v in inputs.items()}}
-             for file, inputs in jobs]  # fmt: skip
-    command = [needed(["node"], "Node"), "tests/run.mjs", folder]
-    ran = subprocess.run(command, cwd=HERE, input=json.dumps(asked).encode(), capture_output=True)
-    assert ran.returncode == 0, ran.stderr.decode()
-    return [{name: torch.frombuffer(bytearray(base64.b64decode(data)), dtype=torch.float32)
-             for name, data in answer.items()} for answer in json.loads(ran.stdout)]  # fmt: skip
-
-
-@torch.no_grad()
-def test_every_file_gives_in_node_what_pytorch_gives(folder, index, packages):
-    x, labels = given()
-    jobs, expected = [(index["judge"]["file"], {"image": x})], [{"logits": explorer.judge()(x)}]
-    for row in index["models"]:
-        model, files = as_the_page_has_it(row["name"]), row["files"]
-        told = {"label": labels} if row["classes"] else {}
-        token = model.class_token(told.get("label"), DIGITS)
-        q = model.encode(x, *told.values()).gaussian
-        code = model.encoder(x, token).chunk(2, dim=1)[0]
-        z = noise(model)
-        jobs.append((files["encoder"]["file"], {"image": x} | told))
-        expected.append({"mean": code, "logvar": q.logvar})
-        jobs.append((files["decoder"]["file"], {"code": code} | told))
-        expected.append({"image": model.decoder(code, token)})
-        if "couplings" in files:
-            jobs.append((files["couplings"]["file"], {"code": code, "z": z} | told))
-            latent, log_det = model.couplings.inverse(code, token)
-            u = model.couplings(z, token)
-            expected.append({"latent": latent, "log_det": log_det, "u": u})
-        if "prior" in files:
-            _, network = prior()
-            t, z = torch.linspace(0, 1, DIGITS), noise(model)
-            jobs.append((files["prior"]["file"], {"latent": z, "t": t, "label": labels}))
-            expected.append({"velocity": network(z, t, labels)})
-    for answer, right in zip(in_node(folder, jobs), expected, strict=True):
-        for name, tensor in right.items():
-            close(answer[name], tensor)
+# Its sources and files -----------------------------------------------------------------------
 
 
 def test_the_sources_are_typed_and_formatted(packages):
     ran = subprocess.run([packages, "run", "check"], cwd=HERE, env=os.environ | {"PATH": PATH})
     assert ran.returncode == 0, "in explorer/: npm run format"
-
-
-# What rounding does ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -181,9 +123,9 @@ def test_rounded_weights_change_no_digit(name):
 
 @torch.no_grad()
 def test_the_rounded_judge_reads_as_the_judge():
-    x = vae.scale_images(vae.load_digits("test").images[:2000])
-    before, after = Judge.from_pretrained()(x), explorer.judge()(x)
-    assert (before.argmax(1) == after.argmax(1)).float().mean() > 0.999
+    before, after = (judge(given(2000)[0]).argmax(1) for judge in
+                     (Judge.from_pretrained(), explorer.judge()))  # fmt: skip
+    assert (before == after).float().mean() > 0.999
 
 
 def test_files_are_few_and_small(folder, index, site):
@@ -191,17 +133,16 @@ def test_files_are_few_and_small(folder, index, site):
     assert {row["name"] for row in index["models"]} == set(MODELS)
     size = {path: path.stat().st_size for path in site.folder.rglob("*") if path.is_file()}
     assert sum(size.values()) < 12e6
-    heavy = {path for path in size if path.name.endswith((".onnx.gz", ".wasm.gz"))}
-    assert sum(bytes_ for path, bytes_ in size.items() if path not in heavy) < 1.5e6
+    heavy = ".onnx.gz", ".wasm.gz"
+    assert sum(n for path, n in size.items() if not path.name.endswith(heavy)) < 1.5e6
 
 
 def test_a_folder_of_somebody_elses_is_left_alone(tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(SystemExit):
-        explorer.main(["--out", str(tmp_path)])
-    assert f"--out {tmp_path} holds other files" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        explorer.main(["--out", str(tmp_path / "thesis.txt")])
+    for out in (tmp_path, tmp_path / "thesis.txt"):
+        with pytest.raises(SystemExit):
+            explorer.main(["--out", str(out)])
+        assert f"--out {out} holds other files" in capsys.readouterr().err
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
@@ -227,36 +168,40 @@ def chromium():
 
 @pytest.fixture
 def visit(chromium, site):
-    """A function that opens the page. In the end nothing may have gone wrong that none expected."""
-    contexts, wrong = [], []
+    """A function that opens the page. In the end nothing may have gone wrong that none expected.
 
-    def open_page(hash_="", prepare=None, expected=(), **options):
+    `part`: where to look; `broken`: the files, as a pattern, of which the server gives `answer`.
+    """
+    contexts, wrong, asked = [], [], []
+
+    def open_page(hash_="", part=None, broken=None, answer=None, expected=(), **options):
         contexts.append(context := chromium.new_context(**options))
         context.set_default_timeout(PATIENCE)
-        page = context.new_page()
+        page, known = context.new_page(), ["willReadFrequently", *expected]  # of these tests
+        if broken:
+            context.route(broken, lambda route: route.fulfill(**answer))
+            known.append("404")
 
         def note(text):
-            if not any(one in text for one in (*expected, "willReadFrequently")):  # of these tests
+            if not any(one in text for one in known):
                 wrong.append(text)
-
-        def ask(request):
-            if not request.url.startswith((site.url, "blob:", "data:")):
-                wrong.append(request.url)
 
         page.on("console", lambda message: note(message.text))
         page.on("pageerror", lambda error: note(str(error)))
-        page.on("request", ask)
-        if prepare:
-            prepare(page)
+        page.on("request", lambda request: asked.append(request.url))
         page.goto(site.url + hash_)
         if "part=" not in hash_:
             wait_until_ready(page)
+        if part:
+            look(page, part)
         return page
 
+    open_page.asked = asked
     yield open_page
     for context in contexts:
         context.close()
     assert not wrong
+    assert all(url.startswith((site.url, "blob:", "data:")) for url in asked)
 
 
 def pixels(page, selector):
@@ -270,18 +215,15 @@ def until(page, condition, given=None):
     page.wait_for_function(f"(given) => {{ {short} return {condition}; }}", arg=given)
 
 
-def changes(page, selector, before):
+def changes(page, selector, before, sign="!=="):
     """Wait until every one of these canvases is another than before."""
-    until(
-        page, "$$(given[0]).every((one, i) => one.toDataURL() !== given[1][i])", [selector, before]
-    )
+    every = f"$$(given[0]).every((one, i) => one.toDataURL() {sign} given[1][i])"
+    until(page, every, [selector, before])
 
 
 def becomes(page, selector, after):
     """Wait until these canvases are as they were once."""
-    until(
-        page, "$$(given[0]).every((one, i) => one.toDataURL() === given[1][i])", [selector, after]
-    )
+    changes(page, selector, after, "===")
 
 
 def says(page, selector, text):
@@ -327,8 +269,8 @@ def test_the_page_computes_what_pytorch_computes(visit):
     page, (x, labels), read = visit(), given(), explorer.judge()(given()[0]).softmax(1)
     page.evaluate(GIVE, [x.flatten().tolist(), labels.tolist()])
     for name in MODELS:
-        model = as_the_page_has_it(name)
-        told, z = labels if model.config.num_classes else None, noise(model)
+        model = as_the_page_has_it(name)[0]
+        told, z = labels if model.config.num_classes else None, noise(model.config.latent_shape)
         found = page.evaluate(IN_BROWSER, [name, z.flatten().tolist()])
         rates = found.pop("kl")
         z_, drawn, read_, draws = map(torch.tensor, found.values())
@@ -342,16 +284,15 @@ def test_the_page_computes_what_pytorch_computes(visit):
             continue
         normals = page.evaluate("n => [...explorer.normals(n, 1)]", 16 * q.mean[0].numel())
         normals = torch.tensor(normals).view(16, 1, *q.mean.shape[1:])
-        close(
-            torch.tensor(rates),
-            torch.stack([q.kl(one.expand_as(q.mean)) for one in normals]).mean(0),
-        )
+        expected = torch.stack([q.kl(one.expand_as(q.mean)) for one in normals]).mean(0)
+        close(torch.tensor(rates), expected)
 
 
 @torch.no_grad()
 def test_the_page_follows_the_flow_as_pytorch_does(visit):
-    page, (name, network) = visit(), prior()
-    z = gaussian(10, *network.latent_shape, generator=torch.Generator().manual_seed(2))
+    name = next(name for name in MODELS if (ASSETS / name / "prior.json").is_file())
+    page, network = visit(), as_the_page_has_it(name)[1]
+    z = noise(network.latent_shape, 10, seed=2)
     way = """async ([name, noise, digit, w]) => {
       const model = explorer.catalog.models.find((one) => one.name === name);
       const found = await explorer.flow(model, Float32Array.from(noise), digit, w);
@@ -394,14 +335,13 @@ def drawn(page):
 
 
 def test_the_pad_bears_a_second_finger_its_edge_and_being_cleared(visit):
-    page = visit()
-    corner = [(0.3, 0.3), (0.3, 0.7)]
+    page, corner = visit(), [(0.3, 0.3), (0.3, 0.7)]
     stroke(page, [*corner, (1.0, 0.7)])
     to_the_edge = drawn(page)
     page.locator("#clear").click()
     page.wait_for_function("!document.querySelector('.column dd').textContent.includes('%')")
     assert page.locator("#digits [aria-pressed=true]").count() == 0
-    assert not greys(page, COLUMNS).any()
+    looks_like(page, COLUMNS, -torch.ones(28, 28), most=0)
     stroke(page, [*corner, (1.9, 0.7)])
     assert (drawn(page) - to_the_edge).abs().mean() < 0.01
     page.locator("#clear").click()
@@ -411,22 +351,12 @@ def test_the_pad_bears_a_second_finger_its_edge_and_being_cleared(visit):
     page.locator("#clear").click()
     box, cdp = page.locator("#pad").bounding_box(), page.context.new_cdp_session(page)
     for step in range(6):
-        first = {
-            "x": box["x"] + (0.3 + 0.14 * step) * box["width"],
-            "y": box["y"] + box["height"] / 2,
-        }
-        fingers = [first | {"id": 1}, {"x": first["x"], "y": box["y"] + 20, "id": 2}]
+        x, y = box["x"] + (0.3 + 0.14 * step) * box["width"], box["y"] + box["height"] / 2
+        fingers = [{"x": x, "y": y, "id": 1}, {"x": x, "y": box["y"] + 20, "id": 2}]
         kind = "touchMove" if step else "touchStart"
         cdp.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
     cdp.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     assert (drawn(page) - by_one).abs().mean() < 0.02
-
-
-def greys(page, selector):
-    """The grey values of a canvas of 28 x 28."""
-    read = """(name) => [...document.querySelector(name).getContext("2d")
-      .getImageData(0, 0, 28, 28).data].filter((_, i) => i % 4 === 0)"""
-    return torch.tensor(page.evaluate(read, selector)).float().view(28, 28)
 
 
 def looks_like(page, selector, image, most=3):
@@ -439,16 +369,15 @@ def looks_like(page, selector, image, most=3):
 
 def first(digit):
     """The test digit that the page shows for a digit: (1, 1, 28, 28) in [-1, 1]."""
-    images, labels = vae.load_digits("test")
-    return vae.scale_images(images[labels == digit][:1])
+    images, labels = given()
+    return images[labels == digit][:1]
 
 
 @torch.no_grad()
 def test_what_is_shown_is_what_pytorch_says(visit):
     """Error, rate and reading of a column; the place where the walker stands, and its image."""
-    page = visit("#x=5&at=16")  # of the ten digits, the one that is farthest out
-    look(page, "walk")
-    model, x, read = as_the_page_has_it("sharp_16"), first(5), explorer.judge()
+    page = visit("#x=5&at=16", "walk")  # of the ten digits, the one that is farthest out
+    model, x, read = as_the_page_has_it("sharp_16")[0], first(5), explorer.judge()
     q = model.encode(x)
     y = model.decode(q.mean)
     shown = page.locator(".column[data-numbers='16'] dd").all_text_contents()
@@ -464,9 +393,11 @@ def test_what_is_shown_is_what_pytorch_says(visit):
     assert [float(value) for value in values] == pytest.approx(q.mean.flatten().tolist(), abs=0.006)
 
 
-@pytest.mark.parametrize("width", [360, 768, 1400])
-def test_every_part_by_touch_at_every_width(width, visit):
-    page = visit(viewport={"width": width, "height": 800}, has_touch=True)
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (768, "light"), (1400, "dark")])
+def test_every_part_by_touch_at_every_width_for_everybody(width, scheme, visit):
+    """Nobody is kept out by what axe can check: names, contrast, roles, order of titles."""
+    screen = {"width": width, "height": 800}
+    page = visit(viewport=screen, color_scheme=scheme, has_touch=True)
 
     def tap(selector, across=0.5, down=0.5):
         page.locator(selector).first.scroll_into_view_if_needed()
@@ -484,6 +415,11 @@ def test_every_part_by_touch_at_every_width(width, visit):
     tap("#wanted label")
     changes(page, "#now", before)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.evaluate("location.hash = 'at=16-told'")  # has other controls
+    page.locator("#told input").nth(4).wait_for()
+    page.add_script_tag(path=HERE / "node_modules" / "axe-core" / "axe.min.js")
+    found = page.evaluate("axe.run().then(({ violations }) => violations)")
+    assert not [(one["id"], node["html"][:200]) for one in found for node in one["nodes"]]
 
 
 def test_a_term_switched_off_and_the_same_draws(visit):
@@ -511,14 +447,10 @@ def place(page):
     return torch.tensor([float(value) for value in z.split(",")])
 
 
-@pytest.mark.parametrize("name", ["sharp_2", "plain_2"])
+@pytest.mark.parametrize(("name", "terms"), [("sharp_2", "all"), ("plain_2", "plain")])
 @torch.no_grad()
-def test_a_walk_on_the_plane(name, visit, index, folder):
-    page, model = (
-        visit("#terms=" + ("plain" if "plain" in name else "all")),
-        as_the_page_has_it(name),
-    )
-    look(page, "walk")
+def test_a_walk_on_the_plane(name, terms, visit, index, folder):
+    page, model = visit(f"#terms={terms}", "walk"), as_the_page_has_it(name)[0]
     row = next(row for row in index["models"] if row["name"] == name)
     edges = torch.tensor(json.loads((folder / row["plane"]["about"]["file"]).read_text())["edges"])
     page.locator("#plane").scroll_into_view_if_needed()
@@ -567,8 +499,7 @@ def test_of_many_calls_the_last_is_always_made(visit):
 
 @torch.no_grad()
 def test_what_is_drawn_on_the_plane(visit, index, folder):
-    page, model = visit("#z=3,3"), as_the_page_has_it("sharp_2")
-    look(page, "walk")
+    page, model = visit("#z=3,3", "walk"), as_the_page_has_it("sharp_2")[0]
     says(page, "#plane-words", "Dots")
     row = next(row for row in index["models"] if row["name"] == "sharp_2")
     about = json.loads((folder / row["plane"]["about"]["file"]).read_text())
@@ -582,7 +513,7 @@ def test_what_is_drawn_on_the_plane(visit, index, folder):
 
     assert at(3.0 - 16 * 6 / 700, 3.0) == [255, 211, 61]  # an arm of the walker's cross
     *place, digit = about["dots"][-1]  # the last is covered by none
-    assert at(*place) == [int(COLOURS[digit][i : i + 2], 16) for i in (1, 3, 5)]
+    assert at(*place) == [*bytes.fromhex(COLOURS.split()[digit])]
     q = model.encode(first(7))
     (x, y), (wide, tall) = q.mean.flatten().tolist(), (20 * q.std.flatten()).tolist()
     assert wide > 1.2 * tall  # ten times two standard deviations
@@ -592,8 +523,7 @@ def test_what_is_drawn_on_the_plane(visit, index, folder):
 
 @torch.no_grad()
 def test_sliders_buttons_and_the_way_between_digits(visit):
-    page, model = visit("#at=16"), as_the_page_has_it("sharp_16")
-    look(page, "walk")
+    page, model = visit("#at=16", "walk"), as_the_page_has_it("sharp_16")[0]
     start = model.encode(first(7)).mean.flatten()
     page.locator("#sliders input").nth(4).fill("-1.5")
     moved = place(page)
@@ -633,8 +563,7 @@ def test_sliders_buttons_and_the_way_between_digits(visit):
 
 
 def test_ask_for_a_class_and_keep_the_style(visit):
-    page = visit("#at=16-told&x=3")
-    look(page, "walk")
+    page = visit("#at=16-told&x=3", "walk")
     says(page, "#here-words", "Read as 3")  # it is told what the judge reads
     assert len(set(pixels(page, "#told canvas"))) == 10
     page.locator("#told input").nth(4).check()
@@ -645,8 +574,7 @@ def test_ask_for_a_class_and_keep_the_style(visit):
 
 
 def test_watch_the_flow(visit):
-    page = visit("#part=flow")
-    look(page, "flow")
+    page = visit("#part=flow", "flow")
     page.get_by_label("8", exact=True).check()
     says(page, "#flow-words", "read as 8")
     last, film = pixels(page, "#now"), pixels(page, "#film canvas")
@@ -726,10 +654,7 @@ def test_a_broken_model_gives_a_sentence_and_leaves_the_rest_alive(what, visit, 
             "a page": b"<!doctype html><p>Not found"}[what]  # fmt: skip
     status = 404 if what == "missing" else 200
 
-    def break_file(page):
-        page.context.route(f"**/{file}", lambda route: route.fulfill(status=status, body=body))
-
-    page = visit(prepare=break_file, expected=["404"])
+    page = visit(broken=f"**/{file}", answer={"status": status, "body": body})
     sentence = page.locator(".column[data-numbers='4'] .failure")
     sentence.wait_for()
     assert "The model of 4 numbers cannot be used" in sentence.text_content()
@@ -751,10 +676,7 @@ def test_what_was_missing_is_asked_for_again(pattern, sentence, visit, index):
     file = {"judge": index["judge"], "plane": plane}.get(pattern)
     pattern = f"**/{file['file']}" if file else pattern
 
-    def break_file(page):
-        page.context.route(pattern, lambda route: route.fulfill(status=404))
-
-    page = visit("#part=walk", prepare=break_file, expected=["404"])
+    page = visit("#part=walk", broken=pattern, answer={"status": 404})
     says(page, "#walk-failure", sentence)
     page.context.unroute(pattern)
     page.get_by_role("button", name="To 0").click()
@@ -767,14 +689,12 @@ def test_what_was_missing_is_asked_for_again(pattern, sentence, visit, index):
 @pytest.mark.parametrize(("path", "repository"), [
     ("some/fork/", "somebody/some"), ("", "somebody/somebody.github.io")])  # fmt: skip
 def test_links_lead_to_the_repository_on_whose_pages_it_stands(path, repository, chromium, site):
-    page = chromium.new_page()
-    port = site.url.split(":")[2].split("/")[0]
-    page.route(
-        "**/*",
-        lambda route: route.continue_(
-            url=site.url + route.request.url.split("/", 3)[3].removeprefix(path)
-        ),
-    )
+    page, port = chromium.new_page(), site.url.split(":")[2].split("/")[0]
+
+    def fork(url):
+        return site.url + url.split("/", 3)[3].removeprefix(path)
+
+    page.route("**/*", lambda route: route.continue_(url=fork(route.request.url)))
     page.goto(f"http://somebody.github.io:{port}/{path}")
     link = page.locator("#links a")
     link.wait_for()
@@ -784,29 +704,14 @@ def test_links_lead_to_the_repository_on_whose_pages_it_stands(path, repository,
     page.close()
 
 
-def test_without_models_there_is_a_sentence(chromium, site):
-    page = chromium.new_page()
-    page.route("**/index.json", lambda route: route.fulfill(status=404))
-    page.goto(site.url)
+def test_without_models_there_is_a_sentence(visit):
+    page = visit("#part=draw", broken="**/index.json", answer={"status": 404})
     page.wait_for_selector("#failure:not([hidden])")
     assert "models cannot be loaded" in page.locator("#failure").text_content()
-    page.close()
-
-
-@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (1400, "dark")])
-def test_nobody_is_kept_out(width, scheme, visit):
-    """The rules of WCAG that axe can check: names of controls, contrast, roles, order of titles."""
-    page = visit("#at=16-told", viewport={"width": width, "height": 900}, color_scheme=scheme)
-    look(page, "walk")
-    look(page, "flow")
-    page.add_script_tag(path=HERE / "node_modules" / "axe-core" / "axe.min.js")
-    found = page.evaluate("axe.run().then(({ violations }) => violations)")
-    assert not [(one["id"], node["html"][:200]) for one in found for node in one["nodes"]]
 
 
 def test_what_is_not_looked_at_is_not_loaded(visit, index):
-    asked = []
-    page = visit(prepare=lambda page: page.on("request", lambda one: asked.append(one.url)))
+    page, asked = visit(), visit.asked
     page.wait_for_timeout(500)
     late = [file["file"] for row in index["models"] for kind, file in row["files"].items()
             if row["classes"] or kind == "prior" or row["terms"] == "plain"]  # fmt: skip

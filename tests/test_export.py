@@ -15,7 +15,7 @@ from common import ASSETS, ROOT
 from helpers import make
 
 import vae
-from vae.checks import gaussian
+from vae.data import gaussian
 
 RUNS = "latent_4", "global_16", "conditional_16"  # with a prior; coupled; coupled, with labels
 
@@ -27,6 +27,8 @@ class File:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+        self.about, self.path = self.session.get_modelmeta(), path
+        self.config = json.loads(self.about.custom_metadata_map["config"])
 
     def __call__(self, **inputs):
         """Its outputs by their names, as tensors, of tensors."""
@@ -37,13 +39,9 @@ class File:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("exported")
-
-
-@pytest.fixture(scope="module")
-def exported(root):
+def exported(tmp_path_factory):
     """For each run its files, by their names; the first comes of the command line."""
+    root = tmp_path_factory.mktemp("exported")
     found = {}
     for name in RUNS:
         out = root / "runs" / name / "onnx"
@@ -76,31 +74,24 @@ def given(name, batch, digits):
 @torch.no_grad()
 def test_a_file_gives_what_pytorch_gives(name, batch, exported, digits):
     model, x, labels, noise = given(name, batch, digits)
-    posterior, found = model.encode(x, labels), exported[name]["encoder"](image=x, label=labels)
+    posterior, files = model.encode(x, labels), exported[name]
+    found = files["encoder"](image=x, label=labels)
     close(found.mean, posterior.mean)
     close(found.logvar, posterior.gaussian.logvar)
     for z in (noise, posterior.mean):
-        close(exported[name]["decoder"](latent=z, label=labels).image, model.decode(z, labels))
-    assert ("couplings" in exported[name]) == hasattr(found, "u") == (name != "latent_4")
-    if name == "latent_4":
-        prior = vae.LatentPrior.from_pretrained(ASSETS / name)
-        t, wanted = torch.linspace(0, 1, batch), torch.arange(10, 10 - batch, -1)  # and any class
-        found = exported[name]["prior"](latent=noise, t=t, label=wanted)
-        close(found.velocity, prior(noise, t, wanted))
-        close((found.mean, found.std), (prior.mean, prior.std), tolerance=0)
-
-
-@pytest.mark.parametrize("name", RUNS)
-@torch.no_grad()
-def test_a_draw_of_the_posterior_and_its_rate_are_pytorchs(name, exported, digits):
-    model, x, labels, noise = given(name, 7, digits)
-    posterior, files = model.encode(x, labels), exported[name]
-    found = files["encoder"](image=x, label=labels)
+        close(files["decoder"](latent=z, label=labels).image, model.decode(z, labels))
+    assert ("couplings" in files) == hasattr(found, "u") == (name != "latent_4")
+    # a sample of the posterior, and its rate
     std, sizes = (found.logvar / 2).exp(), (1 + found.logvar).flatten(1).sum(1)
     if name == "latent_4":
         z = found.mean + std * noise
         squares = (found.mean.square() + found.logvar.exp()).flatten(1).sum(1)
         kl = (squares - sizes) / 2
+        prior = vae.LatentPrior.from_pretrained(ASSETS / name)
+        t, wanted = torch.linspace(0, 1, batch), torch.arange(10, 10 - batch, -1)  # and any class
+        found = files["prior"](latent=noise, t=t, label=wanted)
+        close(found.velocity, prior(noise, t, wanted))
+        close((found.mean, found.std), (prior.mean, prior.std), tolerance=0)
     else:
         drawn = files["couplings"](u=found.u + std * noise, label=labels)
         z = drawn.latent
@@ -115,7 +106,8 @@ def test_a_digit_is_drawn_with_numpy_and_the_files_of_a_learned_prior(exported):
     labels = torch.tensor([2, 7, 4])
     expected = model.sample(3, labels, torch.Generator().manual_seed(5), prior)
     noise = gaussian(3, 4, 7, 7, generator=torch.Generator().manual_seed(5))
-    run, about = exported["latent_4"]["prior"].session.run, config(exported["latent_4"]["prior"])
+    file = exported["latent_4"]["prior"]
+    run, about = file.session.run, file.config
     steps, any_class = about["steps"], np.full(3, about["num_classes"])
 
     def velocity(z, t):
@@ -134,24 +126,18 @@ def test_a_digit_is_drawn_with_numpy_and_the_files_of_a_learned_prior(exported):
     close(found.image, expected)
 
 
-def config(file):
-    return json.loads(file.session.get_modelmeta().custom_metadata_map["config"])
-
-
-def test_a_file_says_what_it_is_and_nothing_of_the_machine_that_wrote_it(exported, root):
+def test_a_file_says_what_it_is_and_nothing_of_the_machine_that_wrote_it(exported):
     for name, files in exported.items():
         model = vae.VAE.from_pretrained(ASSETS / name)
         for part, file in files.items():
-            path = root / "runs" / name / "onnx" / f"{part}.onnx"
-            paths = re.findall(rb"site-packages|\w+\.py\b", path.read_bytes())
-            assert not paths
+            path, session = file.path, file.session
+            assert not re.findall(rb"site-packages|\w+\.py\b", path.read_bytes())
             network = vae.LatentPrior.from_pretrained(ASSETS / name) if part == "prior" else model
-            assert config(file) == json.loads(json.dumps(asdict(network.config)))
+            assert file.config == json.loads(json.dumps(asdict(network.config)))
             assert 1 < path.stat().st_size / size_of(part, network) < 1.2  # its own weights
-            sizes = {one.name: one.shape for one in file.session.get_inputs()}
-            about = file.session.get_modelmeta().description
-            for one in (*file.session.get_inputs(), *file.session.get_outputs()):
-                assert one.name == "label" or f"`{one.name}`" in about, part
+            sizes = {one.name: one.shape for one in session.get_inputs()}
+            for one in (*session.get_inputs(), *session.get_outputs()):
+                assert one.name == "label" or f"`{one.name}`" in file.about.description, part
                 assert one.shape[0] == "N" or one.name in ("mean", "std"), part
             if part == "decoder":
                 assert sizes["latent"] == ["N", *model.config.latent_shape]
@@ -160,14 +146,13 @@ def test_a_file_says_what_it_is_and_nothing_of_the_machine_that_wrote_it(exporte
 
 def size_of(part, network):
     """The bytes of the weights that a file needs."""
-    used = {"encoder": ("encoder", "couplings"), "decoder": ("decoder", "couplings")}.get(part)
-    used = used or {"couplings": ("couplings",), "prior": ("",)}[part]
+    used = {"couplings": ["couplings"], "prior": [""]}.get(part, [part, "couplings"])
     weights = [t for name in used for t in network.get_submodule(name).state_dict().values()]
     return sum(t.nbytes for t in weights)
 
 
-def test_the_example_of_the_docs_runs(exported, root, monkeypatch):
-    monkeypatch.chdir(root)
+def test_the_example_of_the_docs_runs(exported, monkeypatch):
+    monkeypatch.chdir(exported["latent_4"]["encoder"].path.parents[3])
     page = (ROOT / "docs" / "how-to.md").read_text("utf-8")
     [code] = [code for code in re.findall(r"```py\n(.*?)```", page, re.S) if "onnx" in code]
     assert len(code.strip().splitlines()) <= 12
@@ -192,32 +177,32 @@ def test_encode_and_decode_can_be_exported_with_a_free_batch(digits):
     program = torch.export.export(both, (digits[:2], labels[:2]), **how).module()
     for n in (1, 5):
         close(program(digits[:n], labels[:n]), both(digits[:n], labels[:n]))
-    for bad in (torch.nan, 2.0):  # values are looked at again
-        with pytest.raises(ValueError, match="x has values from"):
-            both.model.encode(torch.full((2, 1, 28, 28), bad), labels[:2])
-    with pytest.raises(ValueError, match="z has values that are not finite"):
-        both.model.decode(torch.full((2, 3, 1, 1), torch.inf), labels[:2])
-    with pytest.raises(ValueError, match="labels from 0 to 9 are expected"):
-        both.model.decode(torch.zeros(2, 3, 1, 1), labels[:2] + 9)
+    encode, decode = both.model.encode, both.model.decode  # which check values again
+    for use, given, message in (
+        (encode, (torch.full((2, 1, 28, 28), torch.nan), labels[:2]), "x has values from"),
+        (encode, (torch.full((2, 1, 28, 28), 2.0), labels[:2]), "x has values from"),
+        (decode, (torch.full((2, 3, 1, 1), torch.inf), labels[:2]), "z has values that are not"),
+        (decode, (torch.zeros(2, 3, 1, 1), labels[-2:] + 1), "labels from 0 to 9 are expected"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use(*given)
 
 
 def test_what_cannot_be_exported_is_a_clear_error_and_leaves_no_file(folder, monkeypatch):
-    with pytest.raises(ValueError, match=r"^out='' is not allowed: a path"):
-        vae.export_onnx(folder, "")
+    def refused(message, error=vae.FileError, source=folder, out=None):
+        with pytest.raises(error, match=message):
+            vae.export_onnx(source, out)
+
+    refused(r"^out='' is not allowed: a path", ValueError, out="")
     (folder / "file").write_text("mine")
-    with pytest.raises(OSError, match="file"):
-        vae.export_onnx(folder, folder / "file")
+    refused("file", OSError, out=folder / "file")
     assert (folder / "file").read_text() == "mine"
     vae.LatentPrior(vae.PriorConfig(4, channels=16)).save_pretrained(folder)
-    with pytest.raises(vae.FileError, match=r"prior\.json is of other latents"):
-        vae.export_onnx(folder)
+    refused(r"prior\.json is of other latents")
     (folder / "prior.safetensors").unlink()
-    with pytest.raises(vae.FileError, match=r"prior\.safetensors does not exist"):
-        vae.export_onnx(folder)
+    refused(r"prior\.safetensors does not exist")
     (folder / "config.json").write_text("{}")
-    with pytest.raises(vae.FileError, match=r"model\.safetensors does not fit"):
-        vae.export_onnx(folder)
+    refused(r"model\.safetensors does not fit")
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # as if it were not installed
-    with pytest.raises(ValueError, match=r"needs onnxscript.*pip install onnx"):
-        vae.export_onnx(ASSETS / "latent_2", folder / "out")
+    refused(r"needs onnxscript.*pip install onnx", ValueError, ASSETS / "latent_2", folder / "out")
     assert not [*folder.rglob("*.onnx")]

@@ -1,21 +1,13 @@
 """The pictures of generation: each shows what its title says."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
+from helpers import make
 
 import vae
-from vae.prior import LatentPrior, PriorConfig
-from vae.machinery import animations, figures
-from vae.machinery import run as run_module
+from vae.machinery import animations, figures, run
 from vae.machinery.frames import Frames
-
-
-def make(**options) -> vae.VAE:
-    torch.manual_seed(0)
-    return vae.VAE(vae.VAEConfig(channels=(8, 16, 16), **options)).eval()
 
 
 def drawn(figure, columns):
@@ -39,37 +31,29 @@ def test_spherical_interpolation_stays_on_the_sphere():
     assert torch.allclose(opposite, torch.full((6,), 1.6), atol=1e-3)
 
 
-def test_a_latent_of_one_number_has_no_sphere_to_go_along(digits):
-    model = make(latent_size=1, latent_grid=1)
-    first, second = (vae.Digits(digits[k : k + 4], torch.zeros(4)) for k in (0, 4))
-    with torch.no_grad():
-        a, b = (model.encode(end.images).mean for end in (first, second))
-        (middle,) = figures.decode_between(model, first, second, [0.5])
-        assert torch.equal(middle, model.decode(torch.lerp(a, b, 0.5)))
-
-
-def test_between_two_images_a_conditional_model_is_given_the_nearer_label(digits):
-    model = make(latent_size=3, latent_grid=1, num_classes=10)
-    torch.nn.init.normal_(model.decoder.up_blocks[0].cross_attention.to_out.weight)
+@torch.no_grad()
+def test_between_two_images_the_way_is_an_arc_or_a_line_and_the_label_the_nearer_ones(digits):
     first = vae.Digits(digits[:2], torch.tensor([7, 2]))
     second = vae.Digits(digits[2:4], torch.tensor([1, 0]))
-    with torch.no_grad():
-        a = model.encode(first.images, first.labels).mean
-        b = model.encode(second.images, second.labels).mean
-        for t, labels in ((0.4, first.labels), (0.6, second.labels)):
-            expected = model.decode(figures.slerp(a, b, t), labels)
-            (drawn_there,) = figures.decode_between(model, first, second, [t])
-            assert torch.equal(drawn_there, expected)
+    one = make(latent_size=1, latent_grid=1)  # has no sphere to go along
+    a, b = (one.encode(end.images).mean for end in (first, second))
+    (middle,) = figures.decode_between(one, first, second, [0.5])
+    assert torch.equal(middle, one.decode(torch.lerp(a, b, 0.5)))
+    model = make(latent_size=3, latent_grid=1, num_classes=10)
+    a, b = (model.encode(*end).mean for end in (first, second))
+    for t, labels in ((0.4, first.labels), (0.6, second.labels)):
+        (between,) = figures.decode_between(model, first, second, [t])
+        assert torch.equal(between, model.decode(figures.slerp(a, b, t), labels))
 
 
-def test_an_interpolation_gif_goes_to_the_next_digit_and_back(digits):
-    model = make(latent_size=3)
-    ten = vae.Digits(digits[:10], torch.arange(10))
-    frames = animations.interpolation_frames(model, ten, "name")
+@pytest.mark.parametrize(("n", "columns"), [(10, 5), (9, 9)])
+def test_an_interpolation_gif_goes_to_the_next_digit_and_back(n, columns, digits):
+    model, some = make(latent_size=3), vae.Digits(digits[:n], torch.arange(n))
+    frames = animations.interpolation_frames(model, some, "name")
     assert len(frames) == 2 * animations.INTERPOLATION_FRAMES - 2
-    ends = [drawn(frames[k], 5) for k in (0, animations.INTERPOLATION_FRAMES - 1)]
+    ends = [drawn(frames[k], columns) for k in (0, animations.INTERPOLATION_FRAMES - 1)]
     with torch.no_grad():
-        expected = model.decode(model.encode(digits[:10]).mean)[:, 0]
+        expected = model.decode(model.encode(digits[:n]).mean)[:, 0]
     assert torch.allclose(ends[0], expected, atol=1e-5)
     assert torch.allclose(ends[1], expected.roll(-1, 0), atol=1e-5)
 
@@ -78,44 +62,23 @@ def test_a_conditional_interpolation_of_a_test_set_that_lacks_a_class_is_given_i
     tmp_path, monkeypatch
 ):
     images, labels = (part[:100] for part in vae.load_digits("test"))
-    there = labels != 3
-    frames = Frames(vae.Digits(images[there], labels[there]), 50)
+    test_set = vae.Digits(images[labels != 3], labels[labels != 3])
+    model, frames, pictures = make(num_classes=10), Frames(test_set, 50), {}
     assert frames.classes.tolist() == [0, 0, 1, 2, 4, 5, 6, 7, 8, 9]  # ten all the same
-    frames.record(make(num_classes=10), vae.Digits(images[there], labels[there]), 0.0)
-    frames.save(tmp_path / "frames.npz")
-    assert Frames.load(tmp_path / "frames.npz").classes.tolist() == frames.classes.tolist()
-    labels_given = []
-
-    def spy(model, digits, name, thing):
-        labels_given.extend(digits.labels.tolist())
-        raise SystemExit
-
+    frames.record(model, test_set, 0.0)
     about = {"config": {"dataset": "mnist"}, "history": {"train": [], "test": [{}]}}
-    run = SimpleNamespace(
-        directory=tmp_path, model=make(num_classes=10), frames=frames, metrics=about
-    )
-    with monkeypatch.context() as patched:
-        patched.setattr(animations, "interpolation_frames", spy)
-        with pytest.raises(SystemExit):
-            run_module.render(run)
-    assert labels_given == frames.classes.tolist()
-    old = {name: array for name, array in frames.arrays().items() if name != "classes"}
-    frames.restore(old)
-    assert frames.classes.tolist() == list(range(10))
-
-    model = make(latent_size=3, latent_grid=1, num_classes=10)
-    torch.nn.init.normal_(model.decoder.up_blocks[0].cross_attention.to_out.weight)
-    digits = vae.Digits(vae.scale_images(images[:9]), labels[:9])
-    start = drawn(animations.interpolation_frames(model, digits, "name")[0], 9)
+    monkeypatch.setattr(run, "draw", lambda path, made, rgb: pictures.update({path.name: made}))
+    vae.render(vae.Run(tmp_path, model, about, frames))
+    start = drawn(pictures["interpolation.gif"]()[0], 5)
+    x, classes = torch.from_numpy(frames.originals)[:, None], torch.from_numpy(frames.classes)
     with torch.no_grad():
-        z = model.encode(digits.images, digits.labels).mean
-        assert torch.allclose(start, model.decode(z, digits.labels)[:, 0], atol=1e-5)
+        expected = model.decode(model.encode(x, classes).mean, classes)[:, 0]
+    assert torch.allclose(start, expected, atol=1e-5)
 
 
 def test_the_manifold_is_the_plane_of_two_values_with_the_second_upwards():
     model = make(latent_size=2, latent_grid=1)
-    figure = figures.plot_manifold(model, "name", side=5)
-    images = drawn(figure, 5)
+    images = drawn(figures.plot_manifold(model, "name", side=5), 5)
     low = torch.distributions.Normal(0, 1).icdf(torch.tensor(0.1))
     corners = torch.tensor([[low, -low], [-low, low]]).view(2, 2, 1, 1)  # top left, bottom right
     with torch.no_grad():
@@ -130,11 +93,10 @@ def test_the_manifold_is_the_plane_of_two_values_with_the_second_upwards():
 @pytest.mark.parametrize("learned", [False, True])
 def test_a_row_is_a_digit_and_a_column_a_draw(learned):
     model = make(latent_size=4, num_classes=0 if learned else 10)
-    prior = LatentPrior(PriorConfig(channels=16, blocks=1, steps=1)) if learned else None
-    for module in (model, prior):
-        for parameter in [] if module is None else module.parameters():
-            if not parameter.any():
-                torch.nn.init.normal_(parameter, std=0.1)
+    prior = vae.LatentPrior(vae.PriorConfig(channels=16, blocks=1, steps=1)) if learned else None
+    for parameter in prior.parameters() if learned else ():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
     images = drawn(figures.plot_digits(model, "name", prior, seed=5, columns=3), 3)
     assert len(images) == 30
     noise = torch.randn(3, 4, 7, 7, generator=torch.Generator().manual_seed(5))

@@ -4,39 +4,52 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+import torch.nn.functional as F
 from scoring import SecondJudge, neighbourhoods
 from train_judge import BLURRED, GHOSTS, blur, spoil_images
 
 import vae
+from vae import judge_images
 from vae.machinery.judge import FOLDER, Judge, JudgeConfig, frechet_distance, nearest_mse
 
 
 @pytest.fixture(scope="module")
 def test_set():
-    return vae.load_digits("test")
+    """MNIST's test digits in [-1, 1], and their labels."""
+    images, labels = vae.load_digits("test")
+    return vae.scale_images(images), labels
 
 
+@torch.no_grad()
 def test_the_judge_reads_the_test_digits(test_set):
     judge = Judge.from_pretrained()
-    with torch.no_grad():
-        parts = test_set.images.split(500)
-        read = torch.cat([judge(vae.scale_images(part)).argmax(1) for part in parts])
-    assert (read == test_set.labels).double().mean() >= 0.995
+    read = torch.cat([judge(part).argmax(1) for part in test_set[0].split(500)])
+    assert (read == test_set[1]).double().mean() >= 0.995
     assert (FOLDER / "model.safetensors").stat().st_size <= 1e6
 
 
-def test_both_judges_read_digits_and_take_no_blurred_one_for_one(test_set):
-    for name, judge in {"first": Judge, "second": SecondJudge}.items():
-        judge = judge.from_pretrained()
-        whole = vae.scale_images(test_set.images[:1000])
-        scores = vae.judge_images(whole, test_set.labels[:1000], reference=whole, judge=judge)
-        assert scores["accuracy"] > 0.99, name
-        assert scores["recognised"] > 0.98, name
-        for size in (3, 5):
-            blurred = torch.nn.functional.avg_pool2d(whole + 1, size, 1, size // 2) - 1
-            found = vae.judge_images(blurred, reference=whole, judge=judge)
-            assert found["recognised"] < 0.02, (name, size)
-            assert found["grey"] > 1.5 * scores["grey"]
+@pytest.mark.parametrize("judge", [Judge, SecondJudge])
+def test_a_judge_scores_real_digits_well_and_takes_no_blurred_one_and_no_noise_for_one(
+    judge, test_set
+):
+    judge = judge.from_pretrained()
+    (x, labels), reference = (part[:1000] for part in test_set), test_set[0][1000:3000]
+
+    def scores(images):
+        return judge_images(images, labels, reference=reference, judge=judge)
+
+    good = scores(x)
+    bad = scores(2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) - 1)
+    assert good["accuracy"] > 0.99
+    assert good["recognised"] > 0.98
+    assert good["fid"] < 0.05 * bad["fid"]
+    assert bad["accuracy"] < 0.3
+    assert sum(good["classes"]) == pytest.approx(1)
+    assert min(good["classes"]) > 0.07
+    for size in (3, 5):
+        blurred = scores(F.avg_pool2d(x + 1, size, 1, size // 2) - 1)
+        assert blurred["recognised"] < 0.02, size
+        assert blurred["grey"] > 1.5 * good["grey"]
 
 
 def test_what_is_spoiled_is_less_sure_and_what_is_not_stays():
@@ -79,28 +92,13 @@ def test_precision_recall_density_and_coverage_know_what_is_near_and_print_nothi
     assert capsys.readouterr().out == ""
 
 
-def test_real_digits_score_well_and_what_is_no_digit_does_not(test_set):
-    real = vae.scale_images(test_set.images[:1000])
-    noise = 2 * torch.rand(1000, 1, 28, 28, generator=torch.Generator().manual_seed(0)) - 1
-    reference = test_set.images[1000:3000]
-    good = vae.judge_images(real, test_set.labels[:1000], reference=reference)
-    bad = vae.judge_images(noise, test_set.labels[:1000], reference=reference)
-    assert good["accuracy"] > 0.98
-    assert good["recognised"] > 0.97
-    assert good["fid"] < 0.05 * bad["fid"]
-    assert bad["accuracy"] < 0.3
-    assert sum(good["classes"]) == pytest.approx(1)
-    assert min(good["classes"]) > 0.07
-
-
+@torch.no_grad()
 def test_the_fid_is_that_of_the_layer_before_the_last(test_set):
-    judge = Judge.from_pretrained()
-    x = vae.scale_images(test_set.images[:300])
-    with torch.no_grad():
-        features = judge.features(x)
-        assert torch.equal(judge.classify(features), judge(x))
-        expected = frechet_distance(features, judge.features(-x))
-    assert vae.judge_images(x, reference=-x)["fid"] == pytest.approx(expected, rel=1e-5)
+    judge, x = Judge.from_pretrained(), test_set[0][:300]
+    features = judge.features(x)
+    assert torch.equal(judge.classify(features), judge(x))
+    expected = frechet_distance(features, judge.features(-x))
+    assert judge_images(x, reference=-x)["fid"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_recognised_means_more_than_nine_tenths_for_one_class(digits):
@@ -110,17 +108,18 @@ def test_recognised_means_more_than_nine_tenths_for_one_class(digits):
         bias = torch.full((10,), (1 - share) / 9)
         bias[4] = share
         judge.classify.bias.data = bias.log()
-        scores = vae.judge_images(digits, reference=digits, judge=judge)
+        scores = judge_images(digits, reference=digits, judge=judge)
         assert scores["recognised"] == expected
         assert scores["classes"] == [0, 0, 0, 0, 1, 0, 0, 0, 0, 0]
 
 
 def test_the_nearest_neighbour_is_the_nearest(test_set):
-    x = vae.scale_images(test_set.images[:40])
-    others = test_set.images[100:700]
-    brute = (x[:, None] - vae.scale_images(others)[None]).square().flatten(2).mean(2).amin(1)
-    assert torch.allclose(nearest_mse(x, others).float(), brute, rtol=1e-4)
-    copies = vae.judge_images(x, reference=others, neighbours=test_set.images[:50])
+    x, others = test_set[0][:40], test_set[0][100:700]
+    brute = (x[:, None] - others[None]).square().flatten(2).mean(2).amin(1)
+    raw = vae.load_digits("test").images[100:700]
+    for same in (others, raw):
+        assert torch.allclose(nearest_mse(x, same).float(), brute, rtol=1e-4)
+    copies = judge_images(x, reference=others, neighbours=test_set[0][:50])
     assert copies["nearest"] == copies["nearest_least"] == 0
 
 
@@ -136,13 +135,11 @@ def test_what_cannot_be_scored_is_refused(digits):
         ({"neighbours": digits[:, 0].byte()}, "neighbours has shape"),
         ({"neighbours": digits.long()}, "neighbours is torch.int64"),
         ({"neighbours": 255 * digits.abs()}, "neighbours has values"),
+        ({"images": digits + 1}, r"images has values .* \[-1, 1\] is expected"),
+        ({"images": digits[:1]}, "images has 1 image"),
     ):
         with pytest.raises(ValueError, match=message):
-            vae.judge_images(digits, **options)
-    with pytest.raises(ValueError, match=r"images has values .* \[-1, 1\] is expected"):
-        vae.judge_images(digits + 1)
-    with pytest.raises(ValueError, match="images has 1 image"):
-        vae.judge_images(digits[:1])
+            judge_images(**{"images": digits} | options)
     for channels in ((24, 48), (12, 48, 80)):
         with pytest.raises(ValueError, match=r"channels=.* three multiples of 8"):
             JudgeConfig(channels=channels)

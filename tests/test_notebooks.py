@@ -8,8 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
 from pathlib import Path
@@ -22,34 +20,22 @@ import pytest
 import torch
 from address import branch, stamped
 from common import ASSETS, ROOT
+from helpers import make
 from IPython.core.inputtransformer2 import TransformerManager
 from packaging.requirements import Requirement
 from PIL import Image
 
 import notebooks
 import vae
-from vae.prior import LatentPrior, PriorConfig
-from vae.machinery.trainings import training_minutes
-from vae.machinery import figures, notebook, showcase
+from vae.machinery import figures, notebook
 from vae.machinery.folder import read_metrics
 
-KNOBS = [
-    "LATENT_SIZE",
-    "LATENT_GRID",
-    "BETA",
-    "EPOCHS",
-    "DATASET",
-    "IMAGE_SIZE",
-    "CONDITIONAL",
-    "USE_PRETRAINED",
-    "SEED",
-]
+KNOBS = "LATENT_SIZE LATENT_GRID BETA EPOCHS DATASET IMAGE_SIZE CONDITIONAL USE_PRETRAINED SEED"
 # What Google Colab's GPU image has of what we need: its published package list, August 2026.
 COLAB = {
     "torch": "2.11.0", "torchvision": "0.26.0", "numpy": "2.1.3", "matplotlib": "3.10.0",
     "pillow": "11.3.0", "scikit-image": "0.25.2", "scikit-learn": "1.6.1", "tqdm": "4.67.3",
-    "accelerate": "1.14.0", "safetensors": "0.8.0", "imageio": "2.37.4",
-    "huggingface_hub": "1.27.0",
+    "safetensors": "0.8.0", "imageio": "2.37.4", "huggingface_hub": "1.27.0",
 }  # fmt: skip
 every = pytest.mark.parametrize("name", notebooks.NOTEBOOKS)
 
@@ -58,42 +44,34 @@ def code_cells(book):
     return [cell for cell in book.cells if cell.cell_type == "code"]
 
 
-def committed(name):
-    return nbformat.read(notebooks.notebook_path(name), 4)
-
-
 @every
 def test_a_committed_notebook_is_what_the_source_gives(name):
-    made, there = notebooks.generate(name), committed(name)
+    made, there = notebooks.generate(name), nbformat.read(notebooks.notebook_path(name), 4)
     nbformat.validate(there)
-    assert there.metadata == made.metadata
-    assert [(c.id, c.cell_type, c.metadata, c.source) for c in there.cells] == [
-        (c.id, c.cell_type, c.metadata, c.source) for c in made.cells
-    ]
+    assert notebooks.keep_outputs(made, there)
+    assert made == there
 
 
 @every
 def test_a_committed_notebook_ran_from_top_to_bottom_with_the_recipe_of_the_results(name):
-    most = 9.5e6 if name == "own_images" else 6e6  # pictures in colour
-    assert notebooks.notebook_path(name).stat().st_size <= most
+    path, most = notebooks.notebook_path(name), 9.5e6 if name == "own_images" else 6e6  # colours
+    assert path.stat().st_size <= most
     size, grid, _ = notebooks.NOTEBOOKS[name]
-    cells = code_cells(committed(name))
+    cells = code_cells(nbformat.read(path, 4))
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell.outputs]
     assert {output.output_type for output in outputs} == {"stream", "execute_result"}
     assert {output.name for output in outputs if "name" in output} == {"stdout"}
-    text = str([o.get("text") or o.data.get("text/markdown") for o in outputs])  # no base64
+    data = [output.get("data", {}) for output in outputs]
+    markdown = [one["text/markdown"] for one in data if "text/markdown" in one]
+    text = str(markdown + [output.get("text") for output in outputs])
     assert not re.search(r"/(home|root|tmp|work|usr|content)/|[A-Z]:\\\\", text)
-    pictures = [
-        base64.b64decode(o.data["image/png"]) for o in outputs if "image/png" in o.get("data", {})
-    ]
+    pictures = [base64.b64decode(one["image/png"]) for one in data if "image/png" in one]
     assert sum(picture.startswith(b"GIF8") for picture in pictures) == (4 if grid == 1 else 3)
     assert all(picture[:4] in (b"GIF8", b"\x89PNG") for picture in pictures)
     shipped = ASSETS / {7: f"latent_{size}", 1: f"global_{size}", 8: "emoji"}[grid]
     sample = read_metrics(shipped)["test"]["sample"]
-    (shown,) = (
-        o.data["text/markdown"] for o in outputs if "| reconstruction from |" in str(o.get("data"))
-    )
+    (shown,) = (one for one in markdown if "| reconstruction from |" in one)
     assert f"| {sample['mse']:.5f} | {sample['ssim']:.4f} |" in shown
     assert ("| the reference |" in shown) == (grid == 7)
 
@@ -108,22 +86,19 @@ def test_cells_are_thin_and_the_first_three_are_as_colab_and_papermill_need_them
     assert f"https://colab.research.google.com/github/{address})" in badge.source
     assert (setup.metadata["tags"], knobs.metadata["tags"]) == (["setup"], ["parameters"])
     lines = knobs.source.splitlines()
-    assert [line.split(" = ")[0] for line in lines] == KNOBS
+    assert " ".join(line.split(" = ")[0] for line in lines) == KNOBS
     assert all("  # " in line for line in lines)
     for value in (f"LATENT_SIZE = {size} ", f"LATENT_GRID = {grid} ", f"BETA = {beta} "):
         assert value in knobs.source
     assert max(len(cell.source.splitlines()) for cell in code_cells(book)) <= 25
-    assert "{{" not in nbformat.writes(book)
-    assert set(re.findall(r"https://github\.com/([\w.-]+/[\w.-]+)", nbformat.writes(book))) == {
-        stamped()
-    }
+    text = nbformat.writes(book)
+    assert "{{" not in text
+    assert set(re.findall(r"https://github\.com/([\w.-]+/[\w.-]+)", text)) == {stamped()}
 
 
 def test_the_notebooks_differ_in_their_parameters_alone():
-    codes = [
-        [cell.source for cell in code_cells(notebooks.generate(name))]
-        for name in notebooks.NOTEBOOKS
-    ]
+    books = map(notebooks.generate, notebooks.NOTEBOOKS)
+    codes = [[cell.source for cell in code_cells(book)] for book in books]
     differ = [k for k, cells in enumerate(zip(*codes, strict=True)) if len(set(cells)) > 1]
     assert differ == [1]  # the cell of the knobs
     lines = zip(*(code[1].splitlines() for code in codes), strict=True)
@@ -131,22 +106,12 @@ def test_the_notebooks_differ_in_their_parameters_alone():
     assert changed == ["LATENT_SIZE", "LATENT_GRID", "BETA", "DATASET"]
 
 
-FP16 = """
-import helpers, vae.machinery.latents, vae.machinery.trainings
-vae.machinery.latents.Machine = vae.machinery.trainings.Machine = helpers.HalfPrecision
-"""
-
-
-def run_in_kernel(tmp_path, monkeypatch, name, first="", **knobs):
-    """A notebook's outputs when it runs alone in a folder, on the tiny budget, offline.
-
-    `first`: code to run after the set-up cell.
-    """
+def run_in_kernel(tmp_path, monkeypatch, name, **knobs):
+    """A notebook's outputs when it runs alone in a folder, on the tiny budget, offline."""
     monkeypatch.setenv("VAE_BUDGET", "tiny")
     places = [ROOT / "tests" / "offline", ROOT, ROOT / "tests"]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, places)))
     book = notebooks.generate(name)
-    book.cells[1].source += first
     for knob, value in knobs.items():
         cell = book.cells[2]
         cell.source, count = re.subn(rf"(?m)^{knob} = \S+", f"{knob} = {value!r}", cell.source)
@@ -157,48 +122,31 @@ def run_in_kernel(tmp_path, monkeypatch, name, first="", **knobs):
     return outputs
 
 
-@pytest.mark.parametrize(
-    ("name", "knobs", "folder"),
-    [
-        ("vae_latent_2", {"first": FP16}, "latent_2_beta_0.1_epochs_1_images_320"),  # as on a T4
-        ("vae_latent_16_on_1x1", {"LATENT_SIZE": 3, "CONDITIONAL": True, "SEED": 7},
-         "latent_3_grid_1_conditional_epochs_1_images_320_seed_7"),
-    ],
-)  # fmt: skip
-def test_a_notebook_runs_in_an_empty_folder_without_a_network(
-    name, knobs, folder, tmp_path, monkeypatch
-):
-    run_in_kernel(tmp_path, monkeypatch, name, **knobs)
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == [folder]
-    run = vae.Run.load(tmp_path / "runs" / folder)
-    assert run.metrics["test"]["images"] == 100
-    size, grid, _ = notebooks.NOTEBOOKS[name]
-    assert run.model.config.latent_size == knobs.get("LATENT_SIZE", size)
-    assert (run.directory / "sharp" / "metrics.json").is_file() == (grid == 1)
+def test_a_notebook_runs_in_an_empty_folder_without_a_network(tmp_path, monkeypatch):
+    knobs = {"LATENT_SIZE": 3, "CONDITIONAL": True, "SEED": 7}
+    run_in_kernel(tmp_path, monkeypatch, "vae_latent_16_on_1x1", **knobs)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name == "latent_3_grid_1_conditional_epochs_1_images_320_seed_7"
+    assert (folder / "sharp" / "metrics.json").is_file()
+    run = vae.Run.load(folder)
+    assert (run.metrics["test"]["images"], run.model.config.latent_size) == (100, 3)
 
 
-def test_a_notebook_runs_on_pictures_of_ones_own_and_tells_the_model_their_classes(
-    tmp_path, monkeypatch
-):
-    for k, name in enumerate(("cats", "dogs")):
-        (tmp_path / "pets" / name).mkdir(parents=True)
+def test_a_notebook_runs_on_own_pictures_and_tells_the_model_their_classes(tmp_path, monkeypatch):
+    for name, red in (("cats", 0), ("dogs", 200)):
+        (folder := tmp_path / "pets" / name).mkdir(parents=True)
         for number in range(33):
-            colour = (200 * k, 200, 5 * number)
-            Image.new("RGB", (50, 40), colour).save(tmp_path / "pets" / name / f"{number}.png")
-    outputs = run_in_kernel(
-        tmp_path, monkeypatch, "own_images", DATASET="folder:pets", CONDITIONAL=True, EPOCHS=2
-    )
+            Image.new("RGB", (50, 40), (red, 200, 5 * number)).save(folder / f"{number}.png")
+    knobs = {"DATASET": "folder:pets", "CONDITIONAL": True, "EPOCHS": 2}
+    outputs = run_in_kernel(tmp_path, monkeypatch, "own_images", **knobs)
     run = vae.Run.load(tmp_path / "runs" / "pets_latent_4_conditional_beta_0.3_epochs_2_images_320")
     assert run.model.config.image_shape == (3, 32, 32)
-    assert (
-        run.model.config.num_classes
-        == vae.LatentPrior.from_pretrained(run.directory).config.num_classes
-        == 2
-    )
+    prior = vae.LatentPrior.from_pretrained(run.directory)
+    assert run.model.config.num_classes == prior.config.num_classes == 2
     text = str([output.get("text") or output.data.get("text/markdown") for output in outputs])
-    assert "latent size 4 on 8×8, pets" in text
-    assert "it has 1,024 pixels of three colours" in text
-    assert "knows the digits of MNIST alone" in text
+    for said in ("latent size 4 on 8×8, pets", "it has 1,024 pixels of three colours",
+                 "knows the digits of MNIST alone"):  # fmt: skip
+        assert said in text
     assert "the reference" not in text
 
 
@@ -213,8 +161,8 @@ def test_a_notebook_can_start_from_the_trained_model(tmp_path, monkeypatch):
 
 COLAB_PROCESS = """
 import json, sys, types
-package, notebook = types.ModuleType("vae"), types.ModuleType("vae.machinery.notebook")
-sys.modules |= {"google.colab": types.ModuleType("colab"), "vae": package, "vae.machinery.notebook": notebook}
+notebook = types.ModuleType("vae.machinery.notebook")
+sys.modules |= {"google.colab": types.ModuleType("colab"), notebook.__name__: notebook}
 called, space = [], {}
 notebook.set_up = lambda *given: called.append(given)
 def note(*line):
@@ -237,12 +185,13 @@ def setup_source():
 
 
 def in_colab(answer, folder, address="stamped/address"):
-    """What the set-up cell asks for, beside a server that gives this answer, or none if None."""
+    """The calls of the set-up cell, beside a server that gives this answer, or none if None."""
+    over = threading.Event()
 
     class Colab(BaseHTTPRequestHandler):
         def do_GET(self):
             if answer is None:
-                return time.sleep(4)
+                return over.wait()
             self.send_response(200 if self.path == "/api/sessions" else 404)
             self.end_headers()
             self.wfile.write(answer)
@@ -253,11 +202,11 @@ def in_colab(answer, folder, address="stamped/address"):
     code = setup_source().replace(f"github.com/{stamped()}", f"github.com/{address}")
     with ThreadingHTTPServer(("127.0.0.1", 0), Colab) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        environment = os.environ | {"COLAB_JUPYTER_IP": "127.0.0.1"}
-        environment["KMP_TARGET_PORT"] = str(server.server_port)
+        where = {"COLAB_JUPYTER_IP": "127.0.0.1", "KMP_TARGET_PORT": str(server.server_port)}
         command = [sys.executable, "-c", COLAB_PROCESS]
-        options = {"input": code, "cwd": folder, "env": environment, "timeout": 10}
+        options = {"input": code, "cwd": folder, "env": os.environ | where, "timeout": 300}
         done = subprocess.run(command, capture_output=True, text=True, **options)
+        over.set()
         server.shutdown()
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -271,34 +220,24 @@ def opened_from(address):
     return session(f"fileId={quote(address, safe='')}")
 
 
-@pytest.mark.parametrize(
-    ("answer", "repository", "branch"),
-    [
-        (opened_from(FORK.format("main")), "some-body/their.vae", "main"),
-        (opened_from(FORK.format("a/branch-1.2")), "some-body/their.vae", "a/branch-1.2"),
-        (session("fileId=" + FORK.format("main")), "some-body/their.vae", "main"),
-        (opened_from(quote(FORK.format("fix-#7@2"))), "some-body/their.vae", "fix-#7@2"),
-        (session("fileId=1aBcD_eFgH-iJkLmNoP"), *STAMPED),
-        (opened_from("https://github.com/a/b/blob/x;rm -rf y/notebooks/n"), *STAMPED),
-        (opened_from("https://github.com/a/b/blob/--upload-pack=x/notebooks/n"), *STAMPED),
-        (opened_from("https://example.org/a/b/blob/main/notebooks/n"), *STAMPED),
-        (b"[]", *STAMPED),
-        (b"<html>nonsense", *STAMPED),
-        (b"", *STAMPED),
-        (None, *STAMPED),
-    ],
+@pytest.mark.parametrize(("answer", "repository", "branch"), [
+    (opened_from(FORK.format("main")), "some-body/their.vae", "main"),
+    (opened_from(FORK.format("a/branch-1.2")), "some-body/their.vae", "a/branch-1.2"),
+    (session("fileId=" + FORK.format("main")), "some-body/their.vae", "main"),
+    (opened_from(quote(FORK.format("fix-#7@2"))), "some-body/their.vae", "fix-#7@2"),
+    (session("fileId=1aBcD_eFgH-iJkLmNoP"), *STAMPED),
+    (opened_from("https://github.com/a/b/blob/x;rm -rf y/notebooks/n"), *STAMPED),
+    (opened_from("https://github.com/a/b/blob/--upload-pack=x/notebooks/n"), *STAMPED),
+    (opened_from("https://example.org/a/b/blob/main/notebooks/n"), *STAMPED),
+    (b"[]", *STAMPED), (b"<html>nonsense", *STAMPED), (b"", *STAMPED), (None, *STAMPED)],
     ids=["github", "branch with a slash", "not quoted", "quoted twice", "drive", "shell", "option",
          "elsewhere", "no session", "nonsense", "nothing", "silence"],
 )  # fmt: skip
-def test_the_setup_cell_in_colab_finds_its_own_repository_and_branch(
-    answer, repository, branch, tmp_path
-):
-    started = time.perf_counter()
+def test_in_colab_the_setup_cell_finds_its_repository(answer, repository, branch, tmp_path):
     clone = f"git clone -q --depth 1 -b {branch} https://github.com/{repository} vae-mnist"
     found = [repository, branch, metadata.version("torch")]
     asked = [f"GIT_TERMINAL_PROMPT=0 {clone}", "pip install --quiet ./vae-mnist", found]
     assert in_colab(answer, tmp_path) == asked
-    assert time.perf_counter() - started < 4  # two seconds' patience
 
 
 def test_without_an_address_the_setup_cell_says_in_one_line_what_to_edit_and_does_nothing(tmp_path):
@@ -329,41 +268,28 @@ def test_outside_of_colab_the_setup_cell_takes_the_code_beside_it_or_shows_a_rem
 
 
 def test_the_setup_says_in_one_line_what_was_found(monkeypatch, capsys):
-    monkeypatch.setattr("vae.machinery.trainings.training_minutes", lambda config: (3.6, "a T4"))
+    monkeypatch.setattr(notebook, "hardware", lambda device: "a T4")
     there = metadata.version("torch")
-    notebook.set_up("a/b", "main", there)
-    assert capsys.readouterr().out == (
-        f"github.com/a/b, branch main; torch {there} as it was; a T4: "
-        "the training takes about 4 minutes.\n"
-    )
-    notebook.set_up("a/b", "main", "1.0")
-    assert f"torch {there} in place of 1.0: restart the session" in capsys.readouterr().out
-    notebook.set_up()
-    assert capsys.readouterr().out.startswith(f"the code beside it; torch {there} as it was; a T4")
+    for given, said in (
+        (("a/b", "main", there), f"github.com/a/b, branch main; torch {there} as it was; a T4\n"),
+        (("a/b", "main", "1.0"), f"torch {there} in place of 1.0: restart the session; a T4\n"),
+        ((), f"the code beside it; torch {there} as it was; a T4\n"),
+    ):
+        notebook.set_up(*given)
+        assert capsys.readouterr().out.endswith(said)
     monkeypatch.setattr(notebook, "NEEDED", "torch nothing_like_it")
     with pytest.raises(ModuleNotFoundError, match="missing here: nothing_like_it "):
         notebook.set_up()
-
-
-def test_the_time_of_a_training_is_in_proportion_to_its_steps(tiny):
-    config = tiny(max_train_images=None)
-    short, hardware = training_minutes(config)
-    long, _ = training_minutes(replace(config, epochs=50))
-    assert 10 < long / short < 100
-    assert 0 < short < 60
-    assert "cores" in hardware
 
 
 def test_in_colab_only_the_weights_of_lpips_are_installed():
     lines = (ROOT / "requirements.txt").read_text("utf-8").split()
     needed = {r.name: r.specifier for r in map(Requirement, lines)}
     assert needed.keys() - COLAB.keys() == {"stlpips_pytorch", "filelock"}  # torch needs the latter
-    for name, version in COLAB.items():
-        assert name in needed
-        assert version in needed[name], name
+    assert [name for name, version in COLAB.items() if version not in needed[name]] == []
 
 
-def test_only_shipped_models_are_loaded(tmp_path, monkeypatch):
+def test_only_shipped_models_are_loaded_and_the_global_one_may_be_own(tmp_path, monkeypatch):
     for options in ({"latent_size": 3}, {"blocks": 2}, {"num_classes": 10}):
         with pytest.raises(ValueError, match="USE_PRETRAINED=True is not allowed"):
             notebook.load_pretrained(vae.TrainConfig(vae.VAEConfig(**options)))
@@ -371,30 +297,21 @@ def test_only_shipped_models_are_loaded(tmp_path, monkeypatch):
         assert vae.VAE.from_pretrained(ASSETS / name).config == shipped
         sharp = notebook.load_pretrained(vae.TrainConfig(shipped), sharpened=True)
         assert (sharp is None) != (name in notebook.SHARPENED.values())
+    for size, grid, expected in ((4, 7, 4), (3, 7, 2), (5, 1, 5)):
+        own = make(latent_size=size, latent_grid=grid)
+        model = notebook.global_model(SimpleNamespace(model=own))
+        assert (model.config.latent_shape, model is own) == ((expected, 1, 1), grid == 1)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(showcase, "CHECKOUT", tmp_path / "site-packages")
+    monkeypatch.setattr(notebook, "CHECKOUT", tmp_path / "site-packages")
     with pytest.raises(ValueError, match="needs assets/latent_2"):
         notebook.load_pretrained(vae.TrainConfig())
-    run = SimpleNamespace(model=vae.VAE(vae.VAEConfig(4)))
-    assert notebook.global_model(run) is None
+    assert notebook.global_model(SimpleNamespace(model=make(latent_size=4))) is None
     assert "clone it" in notebook.show_one_vector(None).data == notebook.latent_sliders(None).data
-
-
-def test_the_global_model_is_the_runs_own_or_a_shipped_one():
-    for size, grid, expected in ((4, 7, 4), (3, 7, 2), (5, 1, 5)):
-        own = vae.VAE(vae.VAEConfig(size, grid))
-        model = notebook.global_model(SimpleNamespace(model=own))
-        assert model.config == vae.VAEConfig(expected, 1)
-        assert (model is own) == (grid == 1)
 
 
 @pytest.mark.parametrize("classes", [0, 10])
 def test_a_slider_redraws_the_digit(classes):
-    torch.manual_seed(0)
-    model = vae.VAE(vae.VAEConfig(9, 1, channels=(8, 16, 16), num_classes=classes)).eval()
-    for parameter in model.decoder.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.2)
+    model = make(latent_size=9, latent_grid=1, num_classes=classes).eval()
     picture, *columns = notebook.latent_sliders(model).children
     sliders = [slider for column in columns for slider in column.children]
     assert len(sliders) == 9 + bool(classes)
@@ -410,7 +327,7 @@ def test_a_slider_redraws_the_digit(classes):
 
 
 def test_the_judge_scores_draws_of_each_source():
-    model, prior = vae.VAE(vae.VAEConfig(4)).eval(), LatentPrior(PriorConfig(steps=1)).eval()
+    model, prior = make(latent_size=4), vae.LatentPrior(vae.PriorConfig(steps=1)).eval()
     assert [row[0] for row in rows(notebook.show_scores(model, "mnist"))] == ["N(0, I)"]
     table = rows(notebook.show_scores(model, "mnist", prior, n=20))
     assert [row[0] for row in table] == ["N(0, I)", "the learned prior"]
@@ -424,8 +341,9 @@ def test_the_plan_says_when_the_budget_is_the_quick_one(monkeypatch):
     plans = {name: vae.with_budget(vae.TrainConfig(), name) for name in ("auto", "full", "tiny")}
     said = {name: "quick budget" in notebook.show_plan(plan).data for name, plan in plans.items()}
     assert said == {"auto": True, "full": False, "tiny": False}
-    plan = notebook.show_plan(plans["full"]).data
-    assert "3 passes over all training images, on the CPU" in plan
+    assert (
+        "3 passes over all training images, on the CPU |" in notebook.show_plan(plans["full"]).data
+    )
 
 
 def rows(table):
