@@ -10,9 +10,8 @@ from helpers import HalfPrecision, make, small_prior
 
 import vae
 from vae.machinery import loop
-from vae.machinery.latents import fit_couplings
+from vae.machinery.latents import PriorTrainer, fit_couplings
 from vae.machinery.machine import Machine
-from vae.machinery.latents import PriorTrainer
 from vae.machinery.sharpening import SharpenTrainer
 from vae.machinery.trainings import Trainer
 

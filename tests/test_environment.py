@@ -16,19 +16,25 @@ import numpy as np
 import pytest
 import torch
 from helpers import interrupt_at, make, small_prior, without_clocks
+from vae.training.isolation import apart
 
 import vae
-from vae.machinery.cli import main
-from vae.machinery import loop
-from vae.training.isolation import apart
-from vae.machinery.machine import Machine
-from vae.machinery.trainings import Trainer
-from vae.machinery import animations, figures
-from vae.machinery.run import Run, render
+from vae.machinery import animations, figures, loop
 from vae.machinery import folder as folders
-from vae.machinery.folder import CHECKPOINT_NAME, load_checkpoint
+from vae.machinery.cli import main
+from vae.machinery.folder import (
+    CHECKPOINT_NAME,
+    FILES,
+    LOCK_NAME,
+    PICTURES,
+    load_checkpoint,
+    lock,
+    read_metrics,
+)
+from vae.machinery.machine import Machine
+from vae.machinery.run import Run, render
+from vae.machinery.trainings import Trainer
 from vae.pretrained import TEMPORARY, write_atomically
-from vae.machinery.folder import FILES, LOCK_NAME, PICTURES, lock, read_metrics
 
 fcntl = pytest.importorskip("fcntl")
 pytestmark = pytest.mark.unix

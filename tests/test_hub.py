@@ -15,10 +15,10 @@ from hub_server import TOKEN, Hub
 from huggingface_hub import constants, file_download
 
 import vae
-from vae.prior import PriorConfig
-from vae.machinery.run import model_card
 from vae.machinery import hub as ours
 from vae.machinery.folder import read_metrics
+from vae.machinery.run import model_card
+from vae.prior import PriorConfig
 
 NAME = "owner/name"
 VAE_FILES = {"config.json", "model.safetensors"}

@@ -14,8 +14,8 @@ from helpers import make
 from skimage.metrics import peak_signal_noise_ratio
 
 import vae
-from vae.prior import LatentPrior, PriorConfig
 from vae.machinery import figures
+from vae.prior import LatentPrior, PriorConfig
 
 U, LABELS = (part[:8] for part in vae.load_digits("test"))
 X = vae.scale_images(U)

@@ -19,7 +19,6 @@ from vae.machinery import latents
 from vae.machinery.cli import main
 from vae.machinery.config import run_name, with_budget
 from vae.machinery.folder import read_metrics
-from vae.machinery.trainings import Trainer
 
 BERNOULLI = {"likelihood": "bernoulli", "latent_grid": 1}
 

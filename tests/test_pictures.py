@@ -12,11 +12,10 @@ from helpers import SMALL
 from PIL import Image
 
 import vae
+from vae.machinery import animations, pictures, pixels
 from vae.machinery.cli import main
-from vae.machinery import animations
-from vae.machinery.run import Run
-from vae.machinery import pictures, pixels
 from vae.machinery.folder import PICTURES
+from vae.machinery.run import Run
 
 RED, GREEN, BLUE, WHITE = (250, 10, 10), (10, 250, 10), (10, 10, 250), (255, 255, 255)
 
