@@ -77,7 +77,7 @@ def test_each_step_draws_its_own_black_and_white_images(tiny, tmp_path, monkeypa
     monkeypatch.setattr(step, "vae_step", lambda t, x, *others: seen.append(x))
     grey = vae.scale_images(trainer.train_set.images)
     for trainer.steps_done in (*range(400), 3):
-        trainer.step(*trainer.batch())
+        trainer.step_on(*trainer.batch())
     *seen, again = seen
     drawn = torch.stack(seen)
     assert set(drawn.unique().tolist()) == {-1.0, 1.0}
