@@ -54,8 +54,8 @@ def test_the_decoder_moves_and_what_decides_the_latents_stays(sharpener, folder)
     rows = sharpener.metrics["history"]["test"]
     assert [row["step"] for row in rows] == [0, 4]
     labels = torch.arange(20) % 10
-    kl = [vae.evaluate(m, sharpener.recorder.test_set.images[:20].cpu(), labels, lpips_images=0)["kl"]
-          for m in (before, after)]  # fmt: skip
+    images = sharpener.recorder.test_set.images[:20].cpu()
+    kl = [vae.evaluate(m, images, labels, lpips_images=0)["kl"] for m in (before, after)]
     assert kl[0] == kl[1]
 
 
