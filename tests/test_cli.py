@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from vae import cli
+from vae.machinery import cli
 from vae.machinery.cli import main, parser
 
 

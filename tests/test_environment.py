@@ -18,17 +18,15 @@ import torch
 from helpers import interrupt_at, make, small_prior, without_clocks
 
 import vae
-from vae.machinery.cli import main
-from vae.machinery import loop
-from vae.training.isolation import apart
-from vae.machinery.machine import Machine
-from vae.machinery.trainings import Trainer
-from vae.machinery import animations, figures
-from vae.machinery.run import Run, render
+from vae.machinery import animations, figures, loop
 from vae.machinery import folder as folders
-from vae.machinery.folder import CHECKPOINT_NAME, load_checkpoint
+from vae.machinery.cli import main
+from vae.machinery.folder import CHECKPOINT_NAME, FILES, LOCK_NAME, PICTURES
+from vae.machinery.folder import load_checkpoint, lock, read_metrics
+from vae.machinery.machine import isolated
+from vae.machinery.run import Run, render
+from vae.machinery.trainings import Trainer
 from vae.pretrained import TEMPORARY, write_atomically
-from vae.machinery.folder import FILES, LOCK_NAME, PICTURES, lock, read_metrics
 
 fcntl = pytest.importorskip("fcntl")
 pytestmark = pytest.mark.unix
@@ -162,7 +160,7 @@ def test_any_number_of_classes_is_drawn_right_or_refused_before_training(
     assert len(figures.plot_examples(digits, "").axes[0].get_yticks()) == min(30, len(named))
 
     conditional = replace(config, model=replace(config.model, num_classes=classes))
-    monkeypatch.setattr(Trainer, "fit", refuse)
+    monkeypatch.setattr(loop, "train", refuse)
     with pytest.raises(ValueError, match=rf"num_classes={classes} is not allowed.*fashion_mnist"):
         vae.train(conditional, tmp_path / "conditional")
     assert not (tmp_path / "conditional").exists()
@@ -217,7 +215,7 @@ def test_only_what_this_package_writes_is_removed_or_replaced(tiny, tmp_path, mo
     with lock(tmp_path):
         assert {path.name for path in tmp_path.iterdir()} == {*mine, LOCK_NAME}
     shutil.rmtree(tmp_path)
-    monkeypatch.setattr(Trainer, "fit", refuse)
+    monkeypatch.setattr(loop, "train", refuse)
     for name in ("config.json", "model.safetensors", "samples.png", "frames.npz", "metrics.json"):
         tmp_path.mkdir()
         for mine in (name, LOCK_NAME):  # many programs have such a lock
@@ -330,7 +328,7 @@ def test_a_folder_that_takes_no_checkpoint_is_found_before_the_first_step(
     small, tmp_path, monkeypatch
 ):
     config, _ = small
-    monkeypatch.setattr(Trainer, "fit", refuse)
+    monkeypatch.setattr(loop, "take_steps", refuse)
     monkeypatch.setattr(os, "replace", unsupported(errno.EACCES))
     with pytest.raises(OSError, match=r"checkpoint\.safetensors could not be written: Permission"):
         vae.train(config, tmp_path)
@@ -369,7 +367,7 @@ def test_a_training_depends_on_its_arguments_alone_and_changes_nothing_else(smal
         torch.set_default_dtype(torch.float32)
 
 
-def test_in_half_precision_every_step_sees_its_own_weights(begin):
+def test_in_half_precision_every_step_sees_its_own_weights(begin, tmp_path):
     """Autocast keeps copies of weights until the outermost of its contexts is left."""
 
     def losses():
@@ -379,16 +377,10 @@ def test_in_half_precision_every_step_sees_its_own_weights(begin):
         return [{k: float(v) for k, v in terms.items()} for terms in training.log.recent]
 
     alone = losses()
-    with apart():
+    with isolated(1, tmp_path):
         assert losses() == alone
-    with torch.autocast("cpu", torch.bfloat16), apart():
+    with torch.autocast("cpu", torch.bfloat16), isolated(1, tmp_path):
         assert losses() == alone
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
-def test_a_cpu_computes_in_float32_unless_told_otherwise():
-    """With AVX512-BF16 bfloat16 takes twice as long (docs/speed.md)."""
-    assert (Machine("auto").mixed_precision, Machine("bf16").mixed_precision) == ("no", "bf16")
 
 
 def test_trainings_in_two_threads_are_those_of_a_lone_one(small, tmp_path):
@@ -420,26 +412,6 @@ def test_trainings_in_two_threads_are_those_of_a_lone_one(small, tmp_path):
     assert not same(runs["c"].model, alone.model)
     precisions = {n: run.metrics["environment"]["mixed_precision"] for n, run in runs.items()}
     assert precisions == dict(cases)
-
-
-def test_the_callers_accelerator_and_ours_do_not_meet():
-    from accelerate import Accelerator
-
-    ours = Machine("bf16")
-    theirs = Accelerator(mixed_precision="no", gradient_accumulation_steps=4)
-    with theirs.accumulate(torch.nn.Linear(1, 1)):  # in the middle of which it does not step
-        other = Machine("no")
-        network = torch.nn.Linear(2, 1)
-        network, optimizer = other.prepare(network, torch.optim.SGD(network.parameters(), 0.1))
-        before = network.weight.clone()
-        other.backward(network(torch.ones(1, 2)).sum())
-        assert network.weight.grad.tolist() == [[1, 1]]
-        optimizer.step()
-        assert not torch.equal(network.weight, before)
-    assert (ours.mixed_precision, other.mixed_precision) == ("bf16", "no")
-    assert (theirs.mixed_precision, theirs.gradient_accumulation_steps) == ("no", 4)
-    assert not theirs.sync_gradients
-    assert other.sync_gradients
 
 
 # Cut off very early.
@@ -474,31 +446,13 @@ def test_before_the_first_evaluation_every_command_says_what_goes_on(
 # The environment speaks too.
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "refused"),
-    [("GRADIENT_ACCUMULATION_STEPS", "4", True), ("GRADIENT_ACCUMULATION_STEPS", "1", False),
-     ("GRADIENT_ACCUMULATION_STEPS", "", True), ("USE_FSDP", "true", True),
-     ("USE_DEEPSPEED", "True", True), ("USE_FSDP", "false", False),
-     ("DYNAMO_BACKEND", "INDUCTOR", True), ("DYNAMO_BACKEND", "NO", False),
-     ("MIXED_PRECISION", "fp16", False)],
-)  # fmt: skip
-def test_the_environment_does_not_change_the_method(name, value, refused, monkeypatch):
-    monkeypatch.setenv(f"ACCELERATE_{name}", value)
-    if refused:
-        with pytest.raises(ValueError, match=f"ACCELERATE_{name}='{value}' in the environment"):
-            Machine("no")
-    else:
-        ours = Machine("no")
-        assert (ours.mixed_precision, ours.gradient_accumulation_steps) == ("no", 1)
-
-
 def test_a_home_folder_is_found(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     model = make(latent_size=3)
     model.save_pretrained("~/saved")
     assert same(vae.VAE.from_pretrained("~/saved"), model)
-    monkeypatch.setattr(Trainer, "fit", lambda self: False)
+    monkeypatch.setattr(loop, "take_steps", lambda training: False)
     assert vae.train(tiny(), "~/run").directory == tmp_path / "run"
     for nobody in ("~no such user/x", "a\0b"):
         with pytest.raises(ValueError, match="is not allowed: a path"):
@@ -629,7 +583,7 @@ def test_a_prior_whose_picture_fails_is_finished(folder, monkeypatch):
 
 def test_a_finished_run_of_equal_settings_is_the_same_run(one_by_one, monkeypatch):
     config, alone = one_by_one["manifold"]
-    monkeypatch.setattr(Trainer, "fit", refuse)
+    monkeypatch.setattr(loop, "train", refuse)
     model = replace(config.model, latent_size=np.int64(2), channels=[8, 16, 16])
     for equal in ({"beta": 1}, {"beta": np.float64(1)}, {"data_root": Path("x")}, {"model": model}):
         run = vae.train(replace(config, **equal), alone.directory)
