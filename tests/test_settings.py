@@ -118,12 +118,12 @@ def test_equal_values_are_equal_settings_and_give_equal_models():
         assert all(map(torch.equal, weights[-1].values(), weights[0].values()))
 
 
-def test_settings_of_other_times_are_compared_with_those_of_today():
-    saved = MEASURED | {"beta": 1, "model": {"channels": [16, 32, 64]}, "a setting of later": 3}
-    check_same_settings(saved, vae.TrainConfig(**MEASURED), "it")
+def test_saved_settings_are_compared_with_those_of_today_by_what_they_decide():
+    config, later = vae.TrainConfig(**MEASURED), MEASURED | {"a setting of later": 3, "threads": 2}
+    check_same_settings(later | {"beta": 1, "model": {"channels": [16, 32, 64]}}, config, "it")
+    other = later | {"beta": 0.5, "model": {"latent_size": 4}}
     with pytest.raises(ValueError, match=r"\(beta 0\.5 there, 1\.0 here; latent_size 4 there, 2 "):
-        saved = MEASURED | {"beta": 0.5, "model": {"latent_size": 4}}
-        check_same_settings(saved, vae.TrainConfig(**MEASURED), "it")
+        check_same_settings(other, config, "it")
 
 
 def test_a_config_of_another_class_is_refused():
