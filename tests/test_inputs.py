@@ -1,15 +1,16 @@
 """What users bring, tried on every public function: each is the right number or a clear error."""
 
-import contextlib
+import copy
 import inspect
 import re
 import warnings
 from fractions import Fraction
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from common import ASSETS
 from helpers import make
 from skimage.metrics import peak_signal_noise_ratio
 
@@ -38,7 +39,8 @@ PRIOR, JUDGE = random_prior(), vae.Judge.from_pretrained()
 torch.manual_seed(0)
 DISCRIMINATOR, LPIPS = vae.PatchDiscriminator().eval(), vae.LPIPS(pretrained=False)
 OF_IMAGES = vae.ImageDiscriminator().eval()
-SEEDED = torch.Generator().manual_seed
+SEEDED, BOUND = torch.Generator().manual_seed, vae.importance_weighted_bound
+GAUSSIANS = {n: vae.DiagonalGaussian(Z[: n or 8], Z[: n or 8]) for n in (0, 1, 8)}
 
 
 def flat(*found) -> torch.Tensor:
@@ -49,10 +51,15 @@ def flat(*found) -> torch.Tensor:
     )  # fmt: skip
 
 
+def refused(said: str, *calls) -> None:
+    for call in calls:
+        with pytest.raises(ValueError, match=said):
+            call()
+
+
 def scores(**options) -> torch.Tensor:
-    found = vae.machinery.judge_images(**{"images": X, "reference": U, "judge": JUDGE} | options)
-    steps = ("precision", "recall", "density", "coverage")  # of the 8 images, to any precision
-    return flat(*(value for name, value in found.items() if name not in steps))
+    found = vae.judge_images(**{"images": X, "reference": U, "judge": JUDGE} | options)
+    return flat(*found.values())
 
 
 def measured(images, labels=None, model=M, **options) -> torch.Tensor:
@@ -60,52 +67,38 @@ def measured(images, labels=None, model=M, **options) -> torch.Tensor:
     return flat(*found["sample"].values(), *found["mean"].values(), found["kl"])
 
 
-def one_by_one(z, t=T, labels=LABELS):
-    n = len(z)
-    return PRIOR.loss(z, Z[:n], t[:n], labels[:n])
-
-
-RAW = "or uint8"  # what the error says of a function that takes both
 IMAGES = {  # function of images: the argument's name in the error, and a call
-    "VAE.encode": ("x", lambda x: flat(M.encode(x).kl())),
-    "VAE.forward": ("x", lambda x: flat(M(x, noise=Z[: len(x)] if len(x) < 8 else Z)[0])),
-    "PatchDiscriminator.forward": ("x", lambda x: flat(DISCRIMINATOR(x))),
-    "ImageDiscriminator.forward": ("x", lambda x: flat(OF_IMAGES(x, LABELS[: len(x)]))),
-    "LPIPS.forward": ("x", lambda x: flat(LPIPS(x, X[: len(x)].roll(1, 2)))),
-    "LPIPS.forward, y": ("y", lambda y: flat(LPIPS(X[: len(y) or 8].roll(1, 2), y))),
-    "LPIPS.features": ("x", lambda x: flat(*LPIPS.features(x))),
-    "Judge.forward": ("x", lambda x: flat(JUDGE(x))),
-    "Judge.features": ("x", lambda x: flat(JUDGE.features(x))),
-    "mse": ("x", lambda x: flat(vae.mse(x, X[: len(x)].roll(1, 2)))),
-    "psnr": ("y", lambda y: flat(vae.psnr(X[: len(y) or 8].roll(1, 2), y))),
-    "ssim": ("x", lambda x: flat(vae.ssim(x, X[: len(x)].roll(1, 2)))),
+    "VAE.encode": ("x", lambda x: M.encode(x).kl()),
+    "VAE.forward": ("x", lambda x: M(x, noise=Z[: len(x)] if len(x) < 8 else Z)[0]),
+    "PatchDiscriminator.forward": ("x", lambda x: DISCRIMINATOR(x)),
+    "ImageDiscriminator.forward": ("x", lambda x: OF_IMAGES(x, LABELS[: len(x)])),
+    "LPIPS.forward": ("x", lambda x: LPIPS(x, X[: len(x)].roll(1, 2))),
+    "LPIPS.forward, y": ("y", lambda y: LPIPS(X[: len(y) or 8].roll(1, 2), y)),
+    "Judge.forward": ("x", lambda x: JUDGE(x)),
+    "Judge.features": ("x", lambda x: JUDGE.features(x)),
+    "mse": ("x", lambda x: vae.mse(x, X[: len(x)].roll(1, 2))),
+    "psnr": ("y", lambda y: vae.psnr(X[: len(y) or 8].roll(1, 2), y)),
+    "ssim": ("x", lambda x: vae.ssim(x, X[: len(x)].roll(1, 2))),
     "evaluate": ("images", measured),
-    "active_units": ("images", lambda x: flat(vae.active_units(M, x))),
-    "importance_weighted_bound": (
-        "images",
-        lambda x: flat(vae.importance_weighted_bound(M, x, 0.1, samples=3)),
-    ),
+    "active_units": ("images", lambda x: vae.active_units(M, x)),
+    "importance_weighted_bound": ("images", lambda x: BOUND(M, x, 0.1, samples=3)),
     "judge_images": ("images", lambda x: scores(images=x, neighbours=U)),
     "judge_images, reference": ("reference", lambda x: scores(reference=x)),
     "judge_images, neighbours": ("neighbours", lambda x: scores(neighbours=x)),
 }
-TAKES_UINT8 = {"mse", "psnr", "ssim", "evaluate", "active_units", "importance_weighted_bound",
-               "judge_images", "judge_images, reference", "judge_images, neighbours"}  # fmt: skip
+TAKES_UINT8 = {"mse", "psnr", "ssim", *(name for name in IMAGES if IMAGES[name][0] not in "xy")}
 NEEDS_TWO = {"active_units", "judge_images", "judge_images, reference"}
 LATENTS = {  # the same of latents and noise
-    "VAE.decode": ("z", lambda z: flat(M.decode(z))),
-    "VAE.forward, noise": ("noise", lambda z: flat(M(X[: len(z) or 8], noise=z)[0])),
-    "LatentPrior.forward": ("z", lambda z: flat(PRIOR(z, T[: len(z)], LABELS[: len(z)]))),
-    "LatentPrior.loss": ("latents", one_by_one),
-    "LatentPrior.sample": (
-        "noise",
-        lambda z: flat(PRIOR.sample(len(z) or 8, LABELS[: len(z) or 8], noise=z)),
+    "VAE.decode": ("z", lambda z: M.decode(z)),
+    "VAE.forward, noise": ("noise", lambda z: M(X[: len(z) or 8], noise=z)[0]),
+    "LatentPrior.forward": ("z", lambda z: PRIOR(z, T[: len(z)], LABELS[: len(z)])),
+    "LatentPrior.loss": (
+        "latents",
+        lambda z: PRIOR.loss(z, *(a[: len(z)] for a in (Z, T, LABELS))),
     ),
-    "DiagonalGaussian": ("mean", lambda z: flat(vae.DiagonalGaussian(z, z).kl())),
-    "DiagonalGaussian.sample": (
-        "noise",
-        lambda z: flat(vae.DiagonalGaussian(Z[: len(z) or 8], Z[: len(z) or 8]).sample(z)),
-    ),
+    "LatentPrior.sample": ("noise", lambda z: PRIOR.sample(n := len(z) or 8, LABELS[:n], noise=z)),
+    "DiagonalGaussian": ("mean", lambda z: vae.DiagonalGaussian(z, z).kl()),
+    "DiagonalGaussian.sample": ("noise", lambda z: GAUSSIANS[len(z)].sample(z)),
 }
 FINE = {  # what else some of them take; a NaN in noise shows in the result
     "VAE.forward, noise": ("NaN", "infinite"),
@@ -118,9 +111,7 @@ SAME = {  # inputs that are as good as float32's, and how far their rounding may
     "float64": (lambda x: x.double(), 1e-5),
     "not contiguous": (lambda x: x.transpose(2, 3).contiguous().transpose(2, 3), 1e-5),
     "another order in memory": (lambda x: x.contiguous(memory_format=torch.channels_last), 1e-5),
-    "every other": (lambda x: torch.stack([x, x], 1)[:, 0], 1e-5),
     "requires a gradient": (lambda x: x.clone().requires_grad_(), 1e-5),
-    "a parameter": (lambda x: torch.nn.Parameter(x.clone()), 1e-5),
 }
 REFUSED = {  # and what the error says of others
     "int64": (lambda x: (x * 5).long(), "int64"),
@@ -142,9 +133,9 @@ TABLE += [(name, Z, *call) for name, call in LATENTS.items()]
 
 @pytest.mark.parametrize(("name", "plain", "argument", "call"), TABLE, ids=[t[0] for t in TABLE])
 def test_every_kind_of_tensor_is_the_right_number_or_a_clear_error(name, plain, argument, call):
-    expected = call(plain)
+    expected = flat(call(plain))
     for kind, (change, tolerance) in SAME.items():
-        found = call(change(plain))
+        found = flat(call(change(plain)))
         torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance, msg=kind)
     for kind, (change, said) in REFUSED.items():
         if kind in FINE.get(name, ()):
@@ -154,22 +145,18 @@ def test_every_kind_of_tensor_is_the_right_number_or_a_clear_error(name, plain, 
         assert re.search(rf"{said}|not the same", str(error.value)), (kind, error.value)
         assert "expected" in str(error.value), (kind, error.value)
     if name in NEEDS_TWO:
-        with pytest.raises(ValueError, match="two or more"):
-            call(plain[:1])
+        refused("two or more", lambda: call(plain[:1]))
     else:
-        assert call(plain[:1]).isfinite().all()
-    if plain is X and name not in TAKES_UINT8:
-        with pytest.raises(ValueError, match=rf"{argument} is torch.uint8.*scale_images"):
-            call(U)
-    elif plain is X:
-        torch.testing.assert_close(call(U), expected, rtol=1e-5, atol=1e-5)
-    if plain is X and name not in NEEDS_TWO:  # a batch of one is the first of many
-        first = call(plain[:1])
-        if len(expected) == 8 * len(first) and name != "LPIPS.features":
+        first = flat(call(plain[:1]))
+        assert first.isfinite().all()
+        if plain is X and len(expected) == 8 * len(first):  # a batch of one is the first of many
             torch.testing.assert_close(first, expected[: len(first)], rtol=1e-4, atol=1e-4)
     if plain is X:
-        with pytest.raises(ValueError, match=r"has values from 0 to 255"):
-            call(U.float())
+        refused("has values from 0 to 255", lambda: call(U.float()))
+        if name in TAKES_UINT8:
+            torch.testing.assert_close(flat(call(U)), expected, rtol=1e-5, atol=1e-5)
+        else:
+            refused(rf"{argument} is torch.uint8.*scale_images", lambda: call(U))
 
 
 def test_every_public_function_is_in_the_table():
@@ -181,22 +168,15 @@ def test_every_public_function_is_in_the_table():
         "run_name", "with_budget", "train", "train_prior", "render", "Run", "Trainer",  # below
         "export_onnx",  # below, and in test_export.py
     }  # fmt: skip
-    names = {key.split(",")[0].split(".")[0] for key in IMAGES | LATENTS}
-    assert names | checked_elsewhere == set(vae.__all__)
+    done = {key.split(",")[0] for key in IMAGES | LATENTS}
+    assert {name.split(".")[0] for name in done} | checked_elsewhere == set(vae.__all__)
     discriminators = vae.PatchDiscriminator, vae.ImageDiscriminator
     for kind in (vae.VAE, *discriminators, vae.LPIPS, vae.Judge, LatentPrior):
-        own = {
-            f"{kind.__name__}.{name}"
-            for name, function in vars(kind).items()
-            if inspect.isfunction(function) and not name.startswith("_")
-        }
-        done = {key.split(",")[0] for key in IMAGES | LATENTS}
-        inside = {
-            "VAE.class_token",
-            "VAE.decoder_input",
-            "VAE.observed",
-        }  # of what is checked by then
-        assert own - done <= {"VAE.sample", "LPIPS.train"} | inside, own - done
+        own = {f"{kind.__name__}.{name}" for name, function in vars(kind).items()
+               if inspect.isfunction(function) and not name.startswith("_")}  # fmt: skip
+        inside = {"VAE.class_token", "VAE.decoder_input", "VAE.observed", "VAE.sample",
+                  "LatentPrior.standardise", "LPIPS.train"}  # fmt: skip
+        assert own - done <= inside, own - done
 
 
 ASKED = {  # functions of labels
@@ -209,7 +189,7 @@ ASKED = {  # functions of labels
     "LatentPrior.forward": lambda y: PRIOR(Z, T, y),
     "evaluate": lambda y: measured(X, y, C),
     "active_units": lambda y: vae.active_units(C, X, y),
-    "importance_weighted_bound": lambda y: vae.importance_weighted_bound(C, X, 0.1, y, samples=2),
+    "importance_weighted_bound": lambda y: BOUND(C, X, 0.1, y, samples=2),
     "judge_images": lambda y: scores(labels=y),
 }
 LABELS_TAKEN = {
@@ -219,20 +199,14 @@ LABELS_TAKEN = {
     "a list of tensors": list(LABELS), "not contiguous": torch.stack([LABELS, LABELS], 1)[:, 0],
 }  # fmt: skip
 LABELS_REFUSED = {
-    "too few": (LABELS[:7], r"labels are torch.int64 \(7,\)"),
-    "one for eight": (LABELS[:1], r"labels are torch.int64 \(1,\)"),
-    "floats": (LABELS.float(), "labels are torch.float32"),
-    "a list of floats": ([0.5] * 8, "labels are float64"),
-    "booleans": (LABELS > 3, "labels are torch.bool"),
-    "one-hot": (torch.eye(10, dtype=torch.int64)[LABELS], r"labels are torch.int64 \(8, 10\)"),
-    "words": (["seven"] * 8, "labels are <U5"),
-    "ragged": ([[1], [1, 2]], "labels="),
-    "an object": (object(), "labels are object"),
-    "sparse": (LABELS.to_sparse(), r"labels are torch.int64 \(8,\)"),
-    "negative": (LABELS - 8, "labels from 0 to"),
-    "too large": (LABELS + 2, "labels from 0 to"),
-    "one too large": (11, "labels from 0 to .* not 11 to 11"),
-}
+    "too few": (LABELS[:7], r"are torch.int64 \(7,\)"), "words": (["seven"] * 8, "are <U5"),
+    "one for eight": (LABELS[:1], r"are torch.int64 \(1,\)"), "an object": (object(), "are object"),
+    "a list of floats": ([0.5] * 8, "are float64"), "booleans": (LABELS > 3, "are torch.bool"),
+    "one-hot": (torch.eye(10, dtype=torch.int64)[LABELS], r"are torch.int64 \(8, 10\)"),
+    "ragged": ([[1], [1, 2]], "="), "floats": (LABELS.float(), "are torch.float32"),
+    "sparse": (LABELS.to_sparse(), r"are torch.int64 \(8"), "negative": (LABELS - 8, "from 0 to"),
+    "too large": (LABELS + 2, "from 0 to"), "one too large": (11, "from 0 to .* not 11 to 11"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ASKED)
@@ -245,18 +219,17 @@ def test_labels_are_taken_as_people_have_them_or_refused_by_name(name):
     for one in (7, np.int64(7), torch.tensor(7)):
         assert torch.equal(flat(call(one)), flat(call(sevens)))
     for kind, (labels, said) in LABELS_REFUSED.items():
-        with pytest.raises(ValueError, match=said) as error:
+        with pytest.raises(ValueError, match=rf"labels ?{said}") as error:
             call(labels)
         assert re.search("expected|allowed", str(error.value)), (kind, error.value)
     if "prior" not in name and name not in ("judge_images", "LatentPrior.sample"):
-        with pytest.raises(ValueError, match="labels"):
-            call(None)
+        refused("labels", lambda: call(None))
 
 
 COUNTS = {
     "n": lambda n: M.sample(n),
     "steps": lambda n: PRIOR.sample(2, steps=n),
-    "samples": lambda n: vae.importance_weighted_bound(M, X, 0.1, samples=n),
+    "samples": lambda n: BOUND(M, X, 0.1, samples=n),
     "batch_size": lambda n: measured(X, batch_size=n),
     "lpips_images": lambda n: measured(X, lpips_images=n),
     "seed": lambda n: measured(X, seed=n),
@@ -266,58 +239,45 @@ COUNTS = {
 @pytest.mark.parametrize("name", COUNTS)
 def test_counts_and_generators_are_checked(name):
     for wrong in (-1, 2.5, "3", True, [1], float("nan"), torch.tensor([1, 2]), 2**70):
-        with pytest.raises(ValueError, match=rf"^{name}=.*whole number, at least [01]"):
-            COUNTS[name](wrong)
+        refused(rf"^{name}=.*whole number, at least [01]", partial(COUNTS[name], wrong))
     COUNTS[name](np.int64(3))
-    for draw in (M.sample, PRIOR.sample):
-        with pytest.raises(ValueError, match="generator=0 is not allowed"):
-            draw(2, generator=0)
-    for width in (0, 2.5):
-        with pytest.raises(ValueError, match=r"^width="):
-            vae.PatchDiscriminator(width)
-    with pytest.raises(ValueError, match="prior='assets' is not allowed"):
-        M.sample(2, prior="assets")
-    assert vae.importance_weighted_bound(M, X[:1], Fraction(1, 10), samples=1).isfinite()
-    for wrong in (0.0, -1, float("inf"), float("nan"), "1", True):
-        with pytest.raises(ValueError, match="variance="):
-            vae.importance_weighted_bound(M, X, wrong)
-    for wrong in (-1, float("inf"), "2", None) if name == "steps" else ():
-        with contextlib.nullcontext() if wrong is None else pytest.raises(ValueError, match="guid"):
-            PRIOR.sample(2, guidance=wrong)
+    refused("generator=0 is not", *(partial(of.sample, 2, generator=0) for of in (M, PRIOR)))
+    refused(r"^width=", *(partial(vae.PatchDiscriminator, width) for width in (0, 2.5)))
+    refused("prior='assets' is not allowed", lambda: M.sample(2, prior="assets"))
+    assert BOUND(M, X[:1], Fraction(1, 10), samples=1).isfinite()
+    variances = (0.0, -1, float("inf"), float("nan"), "1", True)
+    refused("variance=", *(partial(BOUND, M, X, wrong) for wrong in variances))
+    if name == "steps":
+        PRIOR.sample(2, guidance=None)
+        refused("guid", *(partial(PRIOR.sample, 2, guidance=x) for x in (-1, float("inf"), "2")))
 
 
-def test_a_model_in_half_or_double_precision_gives_nearly_the_same():
-    for dtype, tolerance in ((torch.float16, 0.02), (torch.bfloat16, 0.1), (torch.float64, 1e-5)):
-        for plain in (M, G):
-            labels = LABELS if plain is G else None
-            model = make(**{k: getattr(plain.config, k) for k in ("latent_size", "latent_grid",
-                                                                  "num_classes")})  # fmt: skip
-            model.to(dtype).eval()
-            near = {"rtol": tolerance, "atol": tolerance}
-            with torch.no_grad():
-                expected, found = (m.encode(X, labels) for m in (plain, model))
-                assert found.gaussian.logvar.dtype == torch.promote_types(dtype, torch.float32)
-                torch.testing.assert_close(found.mean.float(), expected.mean, **near)
-                images = model.decode(found.mean, labels)
-                assert images.dtype == dtype
-                other = plain.decode(expected.mean, labels)
-                torch.testing.assert_close(images.float(), other, **near)
-            assert model.sample(4, 1 if labels is not None else None).dtype == dtype
-            ours, theirs = (measured(X, labels, m) for m in (model, plain))
-            torch.testing.assert_close(ours, theirs, rtol=2 * tolerance, atol=0.1 * tolerance)
-            z = Z if plain is M else Z[..., :1, :1]
-            torch.testing.assert_close(found.kl(z).float(), expected.kl(z), **near)
-        others = random_prior(), vae.Judge.from_pretrained(), vae.PatchDiscriminator()
-        others[2].load_state_dict(DISCRIMINATOR.state_dict())
-        for other, plain in zip(others, (PRIOR, JUDGE, DISCRIMINATOR), strict=True):
-            other.to(dtype).eval()
-            given = (Z, T, LABELS) if plain is PRIOR else (X,)
-            with torch.no_grad():
-                found, expected = other(*given).float(), plain(*given)
-                torch.testing.assert_close(found, expected, rtol=tolerance, atol=5 * tolerance)
-        found, expected = (prior.sample(8, LABELS, noise=Z) for prior in (others[0], PRIOR))
-        torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0.05)
-        assert scores(judge=others[1]).isfinite().all()
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float16, 0.02), (torch.bfloat16, 0.1), (torch.float64, 1e-5)]
+)
+@torch.no_grad()
+def test_a_network_in_half_or_double_precision_gives_nearly_the_same(dtype, tolerance):
+    def compare(call, plain, rtol=tolerance, atol=tolerance):
+        found, expected = call(copy.deepcopy(plain).to(dtype).eval()), call(plain)
+        torch.testing.assert_close(found.double(), expected.double(), rtol=rtol, atol=atol)
+        return found.dtype
+
+    for plain, labels, z in ((M, None, Z), (G, LABELS, Z[..., :1, :1])):
+        one = None if labels is None else 1
+        compare(lambda m, y=labels: m.encode(X, y).mean, plain)
+        compare(lambda m, y=labels, z=z: m.encode(X, y).kl(z), plain)
+        wide = compare(lambda m, y=labels: m.encode(X, y).gaussian.logvar, plain)
+        assert wide == torch.promote_types(dtype, torch.float32)
+        assert compare(lambda m, y=labels: m.decode(m.encode(X, y).mean, y), plain) == dtype
+        assert copy.deepcopy(plain).to(dtype).sample(4, one).dtype == dtype
+        compare(lambda m, y=labels: measured(X, y, m), plain, 2 * tolerance, 0.1 * tolerance)
+    for plain, call in (
+        (PRIOR, lambda prior: prior(Z, T, LABELS)), (JUDGE, lambda judge: judge(X)),
+        (DISCRIMINATOR, lambda discriminator: discriminator(X)),
+    ):  # fmt: skip
+        compare(call, plain, tolerance, 5 * tolerance)
+    compare(lambda prior: prior.sample(8, LABELS, noise=Z), PRIOR, 0.05, 0.05)
+    assert scores(judge=copy.deepcopy(JUDGE).to(dtype)).isfinite().all()
 
 
 def test_in_half_precision_the_couplings_and_their_inverse_still_cancel():
@@ -330,8 +290,7 @@ def test_in_half_precision_the_couplings_and_their_inverse_still_cancel():
 
 def test_images_that_were_scaled_are_not_scaled_again_and_stay_as_they_are():
     for wrong in (U.float() / 255, U.float(), X, U.int(), U.numpy(), U.tolist(), None, 7):
-        with pytest.raises(ValueError, match=r"^images is .*; a uint8 tensor, 0 to 255"):
-            vae.scale_images(wrong)
+        refused(r"^images is .*; a uint8 tensor, 0 to 255", partial(vae.scale_images, wrong))
     before = U.clone()
     torch.testing.assert_close(vae.scale_images(U), (U.double() / 127.5 - 1).float())
     assert torch.equal(before, U)
@@ -346,32 +305,26 @@ def test_a_measure_of_two_kinds_of_the_same_images_is_the_same():
         torch.testing.assert_close(vae.psnr(*pair), expected, rtol=0, atol=1e-4)
     for pair in ((X, v), (U, v)):
         torch.testing.assert_close(vae.psnr(*pair), expected, rtol=0, atol=0.05)
-    shipped = vae.VAE.from_pretrained(ASSETS / "latent_2")
+    shipped = vae.VAE.from_pretrained(Path(vae.__file__).parents[1] / "assets" / "latent_2")
     with torch.no_grad():
         decoded = shipped.decode(shipped.encode(X).mode())
     assert vae.psnr(X, decoded).mean().item() == pytest.approx(36.80, abs=0.005)
     raw = (127.5 * (decoded + 1)).round().byte()
     assert vae.psnr(U, raw).mean().item() == pytest.approx(36.80, abs=0.05)
     for measure in (vae.mse, vae.psnr, vae.ssim, LPIPS):
-        with pytest.raises(ValueError, match=r"\(8, 1, 28, 28\), y \(8, 28, 28\)"):
-            measure(X, y.squeeze(1))
-        with pytest.raises(ValueError, match=r"\(8, 1, 28, 28\), y \(1, 1, 28, 28\)"):
-            measure(X, y[:1])
-    with pytest.raises(ValueError, match=r"shape \(8, 1, 5, 28\).*H and W >= 7"):
-        vae.ssim(X[..., :5, :], y[..., :5, :])
+        refused(r"\(8, 1, 28, 28\), y \(8, 28, 28\)", lambda of=measure: of(X, y.squeeze(1)))
+        refused(r"\(8, 1, 28, 28\), y \(1, 1, 28, 28\)", lambda of=measure: of(X, y[:1]))
+    refused(r"shape \(8, 1, 5, 28\).*H and W >= 7", lambda: vae.ssim(X[..., :5, :], X[..., :5, :]))
 
 
 def test_a_set_in_0_to_1_is_pointed_out_once_and_no_number_changes():
     light = (vae.load_digits("test").images[:12] / 255).float()
     for call in (
-        lambda x: measured(x),
-        lambda x: flat(M.encode(x).mean),
-        lambda x: flat(vae.mse(x, 0.5 * x - 0.5)),
-        lambda x: scores(images=x),
-        lambda x: flat(vae.active_units(M, x)),
-        lambda x: flat(vae.importance_weighted_bound(M, x, 0.1, samples=1)),
+        measured, lambda x: flat(M.encode(x).mean), lambda x: flat(vae.mse(x, 0.5 * x - 0.5)),
+        lambda x: scores(images=x), lambda x: flat(vae.active_units(M, x)),
+        lambda x: flat(BOUND(M, x, 0.1, samples=1)),
         lambda x: measured((127.5 * (x + 1)).byte() // 255 * (1 if x.min() >= 0 else 255)),
-    ):
+    ):  # fmt: skip
         with pytest.warns(UserWarning, match=r"all values lie between 0 and 1") as caught:
             found = call(light)
         assert len(caught) == 1
@@ -384,12 +337,15 @@ def test_a_set_in_0_to_1_is_pointed_out_once_and_no_number_changes():
             assert torch.equal(found, call(light))
 
 
-@pytest.fixture
-def watched():
-    """The process's state, which must be the same afterwards."""
-    modules = [*M.modules(), *C.modules(), *PRIOR.modules(), *JUDGE.modules(), *LPIPS.modules()]
-    M.train()
-    M.encoder.eval()  # a mixture, to be kept
+@pytest.mark.parametrize("grad", [True, False])
+def test_the_callers_state_is_left_alone(grad):
+    modules = [part for one in (M, C, PRIOR, JUDGE, LPIPS) for part in one.modules()]
+    calls = (
+        lambda: measured(X, lpips=None, reference=True), lambda: vae.active_units(M, X),
+        lambda: BOUND(M, X, 0.1, samples=2), lambda: vae.judge_images(X, reference=X),
+        lambda: M.sample(2, generator=SEEDED(0)), lambda: PRIOR.sample(2, generator=SEEDED(0)),
+        lambda: M.encode(X).kl(), lambda: vae.LPIPS()(X, X), lambda: vae.psnr(X, X),
+    )  # fmt: skip
 
     def state():
         flags = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
@@ -398,44 +354,30 @@ def watched():
         numpy = np.random.get_state()[1].tolist()  # noqa: NPY002
         return *flags, modes, asked, numpy, torch.get_rng_state().tolist()
 
-    before = state()
-    yield
-    after = state()
-    M.eval()
-    torch.set_default_dtype(torch.float32)
-    torch.set_grad_enabled(True)
-    assert after == before
+    M.train()
+    M.encoder.eval()  # a mixture, to be kept
+    try:
+        with torch.set_grad_enabled(grad):
+            before = state()
+            for call in calls:
+                call()
+                assert state() == before
+    finally:
+        M.eval()
 
 
-@pytest.mark.parametrize("grad", [True, False])
-def test_the_callers_state_is_left_alone(grad, watched):
-    with torch.set_grad_enabled(grad):
-        for call in (
-            lambda: measured(X, lpips=None, reference=True),
-            lambda: vae.active_units(M, X),
-            lambda: vae.importance_weighted_bound(M, X, 0.1, samples=2),
-            lambda: vae.machinery.judge_images(X, reference=X),
-            lambda: M.sample(2, generator=SEEDED(0)),
-            lambda: PRIOR.sample(2, generator=SEEDED(0)),
-            lambda: M.encode(X).kl(),
-            lambda: vae.LPIPS()(X, X),
-            lambda: vae.psnr(X, X),
-        ):
-            call()
-            assert torch.is_grad_enabled() == grad
-
-
-def test_a_default_type_of_float64_changes_nothing(tmp_path):
+def test_a_default_type_of_float64_and_a_default_device_change_nothing(tmp_path):
     C.save_pretrained(tmp_path)
+    with torch.device("meta"):
+        lpips = vae.LPIPS()
+    assert torch.equal(lpips(X, X.roll(1, 2)), vae.LPIPS()(X, X.roll(1, 2)))
 
     def all_of_it():
-        lpips = vae.LPIPS()
         model = vae.VAE.from_pretrained(tmp_path)
         images = model.sample(8, LABELS, SEEDED(0))
-        prior = PRIOR.sample(8, LABELS, SEEDED(0))
-        found = measured(U, LABELS, model, lpips=lpips), scores(images=images), images, prior
-        bound = vae.importance_weighted_bound(model, U, 0.1, LABELS, samples=2)
-        return flat(*found, bound)
+        found = measured(U, LABELS, model, lpips=vae.LPIPS()), scores(images=images), images
+        bound = BOUND(model, U, 0.1, LABELS, samples=2)
+        return flat(*found, PRIOR.sample(8, LABELS, SEEDED(0)), bound)
 
     expected = all_of_it()
     torch.set_default_dtype(torch.float64)
@@ -447,12 +389,6 @@ def test_a_default_type_of_float64_changes_nothing(tmp_path):
         torch.set_default_dtype(torch.float32)
 
 
-def test_lpips_lies_on_the_cpu_whatever_the_default_device():
-    with torch.device("meta"):
-        lpips = vae.LPIPS()
-    assert lpips(X, X.roll(1, 2)).isfinite().all()
-
-
 def test_figures_take_images_as_they_come_and_refuse_what_does_not_fit():
     raw, scaled = (figures.plot_grid(x, 4, "x").axes[0].images[0].get_array() for x in (U, X))
     assert np.array_equal(raw, scaled)
@@ -460,44 +396,28 @@ def test_figures_take_images_as_they_come_and_refuse_what_does_not_fit():
     assert np.array_equal(*distances)
     for labels in (LABELS.tolist(), LABELS.numpy()):
         assert len(figures.plot_examples(vae.Digits(U, labels), "x").axes[0].get_yticks()) == 6
-    for call, said in (
-        (lambda: figures.plot_grid(U, 3, "x"), "columns=3 is not allowed"),
-        (lambda: figures.plot_grid(U[:0], 4, "x"), "images has shape"),
-        (lambda: figures.plot_examples(vae.Digits(U[:0], LABELS[:0]), "x"), "digits.images has"),
-        (lambda: figures.plot_interpolation(M, vae.Digits(U[:0], LABELS[:0]), "x"), "0, 1, 28"),
-    ):
-        with pytest.raises(ValueError, match=said):
-            call()
+    none = vae.Digits(U[:0], LABELS[:0])
+    refused("columns=3 is not allowed", lambda: figures.plot_grid(U, 3, "x"))
+    refused("images has shape", lambda: figures.plot_grid(U[:0], 4, "x"))
+    refused("digits.images has", lambda: figures.plot_examples(none, "x"))
+    refused("0, 1, 28", lambda: figures.plot_interpolation(M, none, "x"))
 
 
 @pytest.mark.parametrize("wrong", ["", 3, None, b"bytes", ["a"]])
 def test_what_is_no_path_is_refused(wrong, tiny):
-    for name, call in (
-        ("root", lambda: vae.load_digits("test", "kmnist", wrong)),
-        ("directory", lambda: vae.VAE.from_pretrained(wrong)),
-        ("directory", lambda: M.save_pretrained(wrong)),
-        ("directory", lambda: vae.Run.load(wrong)),
-        ("directory", lambda: vae.train_prior(wrong)),
-        ("directory", lambda: vae.export_onnx(wrong)),
-        ("run_dir", lambda: vae.train(tiny(), wrong)),
-        ("run_dir", lambda: vae.Trainer(tiny(), wrong)),
-    ):
-        with pytest.raises(ValueError, match=rf"^{name}=.* is not allowed: a path"):
-            call()
+    said = "=.* is not allowed: a path"
+    refused(f"^root{said}", lambda: vae.load_digits("test", "kmnist", wrong))
+    readers = vae.VAE.from_pretrained, M.save_pretrained, vae.Run.load, vae.train_prior
+    refused(f"^directory{said}", *(partial(f, wrong) for f in (*readers, vae.export_onnx)))
+    refused(f"^run_dir{said}", *(partial(f, tiny(), wrong) for f in (vae.train, vae.Trainer)))
 
 
 def test_settings_of_the_wrong_kind_are_refused(tmp_path):
-    for call in (
-        lambda: vae.train(vae.PriorTrainConfig(), tmp_path),
-        lambda: vae.train_prior(tmp_path, vae.TrainConfig()),
+    refused(
+        r"^config=.*TrainConfig",
+        lambda: vae.train(vae.PriorTrainConfig(), tmp_path), lambda: vae.run_name("latent_2"),
+        lambda: vae.train_prior(tmp_path, vae.TrainConfig()), lambda: vae.with_budget(None, "tiny"),
         lambda: vae.train({"beta": 1}, tmp_path),
-        lambda: vae.with_budget(None, "tiny"),
-        lambda: vae.run_name("latent_2"),
-    ):
-        with pytest.raises(ValueError, match=r"^config=.*TrainConfig"):
-            call()
-    for split in (None, 0, ["test"]):
-        with pytest.raises(ValueError, match=r"^split="):
-            vae.load_digits(split)
-    with pytest.raises(ValueError, match=r"^dataset="):
-        vae.load_digits("test", ["mnist"])
+    )  # fmt: skip
+    refused(r"^split=", *(partial(vae.load_digits, split) for split in (None, 0, ["test"])))
+    refused(r"^dataset=", lambda: vae.load_digits("test", ["mnist"]))

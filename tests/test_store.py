@@ -25,29 +25,18 @@ def test_save_and_load_give_the_same_model(tmp_path, digits):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
 
 
-def damage(path, kind):
-    data = bytearray(path.read_bytes())
-    if kind == "missing":
-        path.unlink()
-    elif kind == "truncated":
-        path.write_bytes(data[:-10])
-    elif kind == "altered":
-        data[-20] ^= 64
-        path.write_bytes(data)
-    else:
-        path.write_bytes(b"not at all such a file")
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [(name, kind) for name in ("model.safetensors", "config.json")
-     for kind in ("missing", "truncated", "altered", "other")],
-)  # fmt: skip
-def test_damaged_files_are_refused_by_name(name, kind, tmp_path):
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_damaged_files_are_refused_by_name(name, tmp_path):
     make().save_pretrained(tmp_path)
-    damage(tmp_path / name, kind)
-    with pytest.raises(vae.FileError, match=name):
-        vae.VAE.from_pretrained(tmp_path)
+    path = tmp_path / name
+    whole = path.read_bytes()
+    altered = whole[:-20] + bytes([whole[-20] ^ 64]) + whole[-19:]
+    path.unlink()
+    for damaged in (None, whole[:-10], altered, b"not at all such a file"):
+        if damaged is not None:
+            path.write_bytes(damaged)
+        with pytest.raises(vae.FileError, match=name):
+            vae.VAE.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("change", [{"latent_size": 4}, {"latent_grid": 5}, {"speed": 9}])
