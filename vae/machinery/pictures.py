@@ -4,7 +4,7 @@ import hashlib
 import os
 import unicodedata
 import warnings
-from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,13 +16,15 @@ from torch import Tensor
 from ..pretrained import FileError, as_path, reason
 from .machine import Bar
 
+HIDDEN = ".", "__MACOSX"  # how names begin that are passed over
 TESTS = "test", "val", "valid", "validation"  # names of the folder beside train/
 TEST_SHARE = 0.1  # of pictures that do not come in train/ and test/
 SPLIT_SEED = 0  # decides, with their names, which pictures are for the test, and their order
 UNREADABLE = 0.01  # the largest share of unreadable pictures
 MOST_CLASSES = 1000
 NO_DECODER = ("BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS")  # formats that Pillow cannot decode
-LUMA = (19595, 38470, 7471)  # weights of red, green, blue, in 65536ths (ITU-R BT.601, as Pillow's)
+# Weights of red, green and blue, in 65536ths: ITU-R BT.601, as Pillow has them.
+LUMA = torch.tensor([19595, 38470, 7471], dtype=torch.int32).view(3, 1, 1)
 PART = 1000  # pictures at once where a conversion takes memory
 
 
@@ -33,19 +35,15 @@ def pictures_in(folder: Path) -> dict[str, list[tuple[str, Path]]]:
     either. Raises `FileError` for another layout, and for a class that only the test has.
     """
     folder, inside = _unwrapped(folder)
-    splits = {name.lower(): path for name, path in inside.items()}
-    test = next((splits[name] for name in TESTS if name in splits), None)
-    if "train" in splits and test is not None:
-        parts = {"train": _classes_in(splits["train"]), "test": _classes_in(test)}
-        found = {split: [(name, path) for _, name, path in part] for split, part in parts.items()}
+    test = next((inside[name] for name in TESTS if name in inside), None)
+    if "train" in inside and test is not None:
+        parts = {"train": _classes_in(inside["train"]), "test": _classes_in(test)}
     else:
         files = _classes_in(folder)
-        chosen = chosen_for_test(
-            [position for position, *_ in files], [name for _, name, _ in files]
-        )
-        found = {"train": [], "test": []}
-        for (_, name, path), for_test in zip(files, chosen, strict=True):
-            found["test" if for_test else "train"].append((name, path))
+        positions, classes, _ = zip(*files, strict=True)
+        rows = split_rows(positions, classes)
+        parts = {split: [files[k] for k in chosen] for split, chosen in rows.items()}
+    found = {split: [(name, path) for _, name, path in part] for split, part in parts.items()}
     trained = {name for name, _ in found["train"]}
     if unknown := sorted({name for name, _ in found["test"]} - trained):
         raise FileError(f"{folder} has no training pictures of the test's class {unknown[0]!r}")
@@ -63,16 +61,10 @@ def _unwrapped(folder: Path) -> tuple[Path, dict[str, Path]]:
     """A folder, and the folders in it by name. A folder around a single folder is unwrapped."""
     if not folder.is_dir():
         raise FileError(f"{folder} is not a folder; a folder of pictures is expected")
-    while True:
-        inside = [path for path in folder.iterdir() if not _hidden(path.name)]
-        folders = {path.name: path for path in inside if path.is_dir()}
-        if len(inside) != 1 or not folders or not any(p.is_dir() for p in inside[0].iterdir()):
-            return folder, folders
-        folder = inside[0]
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith((".", "__MACOSX"))
+    inside = [path for path in folder.iterdir() if not path.name.startswith(HIDDEN)]
+    folders = {path.name.lower(): path for path in inside if path.is_dir()}
+    around = len(inside) == len(folders) == 1 and any(p.is_dir() for p in inside[0].iterdir())
+    return _unwrapped(inside[0]) if around else (folder, folders)
 
 
 def _classes_in(folder: Path) -> list[tuple[float, str, Path]]:
@@ -103,13 +95,10 @@ def _walk(folder: Path) -> list[Path]:
 
     files, seen = [], set()
     for inside, folders, names in os.walk(folder, onerror=stop, followlinks=True):
-        status = os.stat(inside)
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = [name for name in folders if not _hidden(name)]
-        files += [Path(inside, name) for name in names if not _hidden(name)]
+        new = (real := os.path.realpath(inside)) not in seen
+        seen.add(real)
+        folders[:] = [name for name in folders if new and not name.startswith(HIDDEN)]
+        files += [Path(inside, name) for name in names if new and not name.startswith(HIDDEN)]
     return files
 
 
@@ -119,56 +108,56 @@ def position_of(name: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def chosen_for_test(positions: list[float], classes: list) -> list[bool]:
-    """Which pictures are kept for the test: about a tenth, those with the lowest positions.
+def split_rows(positions: Sequence[float], classes: Sequence) -> dict[str, list[int]]:
+    """The numbers of the pictures of each split, in the order of their positions.
 
-    So most of them stay where they are when others come or go. Each class keeps a picture to train
-    on, and the test gets at least one. Raises `FileError` for a single picture.
+    The test gets about a tenth, those with the lowest positions: most of them stay where they are
+    when others come or go. It gets at least one, and each class keeps one to train on. Raises
+    `FileError` for a single picture.
     """
     if len(positions) < 2:
         raise FileError(f"{len(positions)} picture is there; 2 or more are expected")
-    members = defaultdict(list)
-    for number, name in enumerate(classes):
-        members[name].append(number)
-    spared = {max(numbers, key=positions.__getitem__) for numbers in members.values()}
-    free = [k for k in range(len(positions)) if k not in spared] or list(spared)
-    first = min(free, key=positions.__getitem__)
-    return [k == first or (position < TEST_SHARE and k not in spared)
-            for k, position in enumerate(positions)]  # fmt: skip
+    order = sorted(range(len(positions)), key=positions.__getitem__)
+    spared = set({classes[k]: k for k in order}.values())  # the last of each class
+    free = [k for k in order if k not in spared] or order[:1]
+    test = {k for k in free if k == free[0] or positions[k] < TEST_SHARE}
+    return {"train": [k for k in order if k not in test], "test": [k for k in order if k in test]}
 
 
-def read_pictures(files: list[Path], size: int, total: int) -> tuple[Tensor, list[int]]:
-    """Pictures (N, 3, size, size), uint8, and the numbers of their files.
+def read_pictures(found: dict, split: str, size: int) -> tuple[Tensor, list[str]]:
+    """A split's pictures, uint8 (N, 3, size, size), and their classes' names.
 
-    A warning names unreadable files; if they are more than 1 % of `total`, it is a `FileError`.
+    `found`: as of `pictures_in`. A warning names unreadable files; if they are more than 1 % of all
+    pictures, it is a `FileError`.
     """
     from PIL import Image
 
-    def read(file: Path) -> np.ndarray | Exception:
+    def read(picture: tuple[str, Path]) -> np.ndarray | Exception:
         try:
-            return decode(file, size)
+            return decode(picture[1], size)
         except Exception as error:  # Pillow raises all types of errors for damaged files
             return error
 
-    images, failed, kept = torch.empty(len(files), 3, size, size, dtype=torch.uint8), [], []
-    memory = f"{images.nbytes / 2**20:,.0f} MB in memory"
-    doing = f"reading {len(files):,} pictures as {size}x{size}, {memory}"
+    n, names, failed = len(found[split]), [], []
+    images = torch.empty(n, 3, size, size, dtype=torch.uint8)
+    doing = f"reading {n:,} pictures as {size}x{size}, {images.nbytes / 2**20:,.0f} MB in memory"
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for number, picture in enumerate(Bar(pool.map(read, files), doing, total=len(files))):
+        pixels = Bar(pool.map(read, found[split]), doing, total=n)
+        for (name, path), picture in zip(found[split], pixels, strict=True):
             if isinstance(picture, Exception):
-                failed.append(f"{files[number]} ({type(picture).__name__}: {picture})")
-                continue
-            images[len(kept)] = torch.from_numpy(picture.transpose(2, 0, 1))
-            kept.append(number)
+                failed.append(f"{path} ({type(picture).__name__}: {picture})")
+            else:
+                images[len(names)] = torch.from_numpy(picture.transpose(2, 0, 1))
+                names.append(name)
     if failed:
-        of = f"{len(failed):,} of {len(files):,} pictures cannot be read"
-        text = f"{of}: {'; '.join(failed[:3])}{'; ...' * (len(failed) > 3)}"
-        if len(failed) > int(UNREADABLE * total) or not kept:
+        some = f"{'; '.join(failed[:3])}{'; ...' * (len(failed) > 3)}"
+        text = f"{len(failed):,} of {n:,} pictures cannot be read: {some}"
+        if len(failed) > int(UNREADABLE * sum(map(len, found.values()))) or not names:
             raise FileError(text)
         warnings.warn(text, stacklevel=2)
-    return images[: len(kept)], kept
+    return images[: len(names)], names
 
 
 def read_picture(path: str | Path, shape: tuple[int, int, int]) -> Tensor:
@@ -214,13 +203,12 @@ def decode(path: Path, size: int) -> np.ndarray:
 
 def with_size(images: Tensor, size: int) -> Tensor:
     """The middle squares of images (N, C, H, W), uint8, resized with antialiasing."""
-    high, wide = images.shape[2:]
-    side = min(high, wide)
-    top, left = (high - side) // 2, (wide - side) // 2
-    images = images[..., top : top + side, left : left + side]
+    side = min(images.shape[2:])
+    top, left = ((whole - side) // 2 for whole in images.shape[2:])
+    images = images[..., top : top + side, left : left + side].contiguous()
     if side == size:
-        return images.contiguous()
-    return F.interpolate(images.contiguous(), (size, size), mode="bicubic", antialias=True)
+        return images
+    return F.interpolate(images, (size, size), mode="bicubic", antialias=True)
 
 
 def with_channels(images: Tensor, channels: int | None) -> Tensor:
@@ -230,13 +218,10 @@ def with_channels(images: Tensor, channels: int | None) -> Tensor:
     """
     if images.shape[1] == 1:
         return images if channels != 3 else images.repeat(1, 3, 1, 1)
+    parts = images.split(PART)
     if channels is None:
-        channels = 1 if all((part == part[:, :1]).all() for part in images.split(PART)) else 3
+        channels = 1 if all((part == part[:, :1]).all() for part in parts) else 3
     if channels == 3:
         return images.clone()
-    return torch.cat([_grey(part) for part in images.split(PART)])
-
-
-def _grey(images: Tensor) -> Tensor:
-    red, green, blue = images.int().unbind(1)
-    return ((LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue + 2**15) >> 16)[:, None].byte()
+    grey = (((part * LUMA).sum(1, keepdim=True) + 2**15) >> 16 for part in parts)
+    return torch.cat([part.byte() for part in grey])
