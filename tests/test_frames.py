@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 
-import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
@@ -11,7 +10,7 @@ from helpers import make
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from PIL import Image
+from PIL import Image, ImageSequence
 from scipy.spatial import procrustes
 from scipy.spatial.distance import pdist
 from skimage.metrics import peak_signal_noise_ratio
@@ -262,7 +261,9 @@ def test_a_gif_keeps_its_frames_durations_and_colours(count, tmp_path):
     for k, figure in enumerate(drawn):
         figure.add_subplot().plot([0, k, 1], color=animations.COLOURS[k])
     animations.save_gif(tmp_path / "x.gif", drawn, 400, 2500)
-    frames = iio.imread(tmp_path / "x.gif", index=None).reshape(-1, 3)
+    with Image.open(tmp_path / "x.gif") as gif:
+        frames = [np.array(frame.convert("RGB")) for frame in ImageSequence.Iterator(gif)]
+    frames = np.reshape(frames, (-1, 3))
     allowed = {tuple(colour) for colour in animations.PALETTE}
     assert {tuple(pixel) for pixel in np.unique(frames, axis=0)} <= allowed
     with Image.open(tmp_path / "x.gif") as gif:
