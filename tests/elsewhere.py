@@ -22,6 +22,12 @@ DEPENDS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}  # o
 JOINED = {torch.ops.aten.stack.default, torch.ops.aten.cat.default}  # not even a single number may
 
 
+class Gpu(str):
+    """The name of a device, which says that it is a GPU."""
+
+    type = "cuda"
+
+
 class Elsewhere(torch.Tensor):
     """A tensor that says that it lies on DEVICE; `held` has its values."""
 

@@ -8,13 +8,13 @@ import contextlib
 from unittest import mock
 
 import torch
-from elsewhere import DEPENDS
+from elsewhere import DEPENDS, Gpu
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vae import VAE
-from vae.machinery.machine import Machine
+from vae.machinery.loop import Training
 
 
 class Recording(TorchDispatchMode):
@@ -59,6 +59,12 @@ def record(graph: Graph, pool: object, stream: object):
             place.copy_(value)
 
 
+def prepare(training, of=Training._prepare_graphs):
+    """What a training does on one GPU."""
+    with mock.patch.object(training, "device", Gpu(training.device)):
+        return of(training)
+
+
 @contextlib.contextmanager
 def recorded():
     """Within it, a machine can replay steps: a GPU, where there is one, and else the CPU."""
@@ -67,7 +73,7 @@ def recorded():
         return
     names = ("Stream", "stream", "current_stream", "graph_pool_handle")
     fakes = dict.fromkeys(names, mock.MagicMock()) | {"CUDAGraph": Graph, "graph": record}
-    replays = mock.patch.object(Machine, "replays", True)
-    looks = mock.patch.object(VAE, "_looks_at", lambda model, given: not model.training)
-    with mock.patch.multiple(torch.cuda, **fakes), replays, looks:
+    prepared = mock.patch.object(Training, "_prepare_graphs", prepare)
+    checks = mock.patch.object(VAE, "_checks_values", lambda model, given: not model.training)
+    with mock.patch.multiple(torch.cuda, **fakes), prepared, checks:
         yield

@@ -6,8 +6,8 @@ from recorded import recorded
 from test_devices import TRAININGS, begin
 
 import vae
-from vae import step
 from vae.machinery.cli import main
+from vae import step
 
 
 def weights(training):
@@ -16,7 +16,7 @@ def weights(training):
     return torch.cat([p.detach().flatten() for name, p in named if not name.endswith("up.bias")])
 
 
-STEPS = 12  # of which each kind's third is replayed
+STEPS = 12  # the third of each variant is the first that is replayed
 
 
 @pytest.mark.parametrize("name", [*TRAININGS, "1x1, coupled"])
@@ -37,8 +37,8 @@ def test_steps_that_are_replayed_do_what_steps_do(name, folder, monkeypatch):
             for term, value in theirs.items():
                 message = f"{term} of step {number}"
                 assert ours[term].item() == pytest.approx(value.item(), rel=0.02, abs=5e-3), message
-    kinds = {"prior": 1, "sharpen": 2, "7x7, all four terms": 3}.get(name, 2)
-    assert len(replayed.graphs.recorded) == kinds
+    variants = {"prior": 1, "sharpen": 2}.get(name, 3)
+    assert len(replayed.graphs.recorded) == variants
     recent = [{term: v.item() for term, v in row.items()} for row in replayed.log.recent]
     assert recent == seen[-len(recent) :]
     there, here = weights(plain), weights(replayed)
@@ -49,6 +49,6 @@ def test_steps_that_are_replayed_do_what_steps_do(name, folder, monkeypatch):
 def test_without_a_gpu_there_are_none(tmp_path, capsys):
     flags = ["--budget", "tiny", "--run-dir", str(tmp_path / "run")]
     assert main(["train", "--cuda-graphs", *flags]) == 2
-    message = "cuda_graphs=True is not allowed with mixed_precision='no' on cpu: one CUDA GPU"
+    message = "cuda_graphs=True is not allowed with 1 processes on cpu: one CUDA GPU"
     assert message in capsys.readouterr().err
     assert not vae.TrainConfig().cuda_graphs

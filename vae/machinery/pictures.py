@@ -22,6 +22,7 @@ TEST_SHARE = 0.1  # of pictures that do not come in train/ and test/
 SPLIT_SEED = 0  # decides, with their names, which pictures are for the test, and their order
 UNREADABLE = 0.01  # the largest share of unreadable pictures
 MOST_CLASSES = 1000
+UNKNOWN = (".heic", ".heif", ".jxl", ".svg", ".dng", ".cr2", ".nef", ".raw")  # not Pillow's
 NO_DECODER = ("BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS")  # formats that Pillow cannot decode
 # Weights of red, green and blue, in 65536ths: ITU-R BT.601, as Pillow has them.
 LUMA = torch.tensor([19595, 38470, 7471], dtype=torch.int32).view(3, 1, 1)
@@ -73,7 +74,10 @@ def _classes_in(folder: Path) -> list[tuple[float, str, Path]]:
 
     formats = Image.registered_extensions().items()
     endings = {end for end, name in formats if name in Image.OPEN and name not in NO_DECODER}
-    files = [path for path in _walk(folder) if path.suffix.lower() in endings]
+    files = _walk(folder)
+    if lost := [path for path in files if path.suffix.lower() in {*UNKNOWN} - endings]:
+        warnings.warn(f"Pillow cannot read {len(lost)} files, such as {lost[0]}", stacklevel=2)
+    files = [path for path in files if path.suffix.lower() in endings]
     if not files:
         raise FileError(f"{folder} holds no picture in a format that Pillow reads")
     loose = [path.name for path in files if path.parent == folder]
