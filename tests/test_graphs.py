@@ -6,8 +6,8 @@ from recorded import recorded
 from test_devices import TRAININGS, begin
 
 import vae
-from vae.machinery.cli import main
 from vae import step
+from vae.machinery.cli import main
 
 
 def weights(training):

@@ -1,3 +1,5 @@
+"""Two processes, started as torchrun starts them, train as one does, and say nothing more."""
+
 import json
 import os
 import socket
@@ -15,63 +17,61 @@ import vae
 from vae.machinery import loop
 
 torch.set_num_threads(1)
-rank, folder, grid = sys.argv[1:]
-config = vae.TrainConfig(
-    model=vae.VAEConfig(3, int(grid), channels=(8, 16, 16)), epochs=1, max_train_images=256,
-    batch_size=64, max_test_images=50, projected_images=50, lpips_images=10, early_evaluations=0,
-    adversarial_start=0.25, w_perceptual=0.05, w_adversarial=0.1, mixed_precision="no",
-)
-trainer = vae.Trainer(config, f"{folder}/{rank}")
 loop.LOG_EVERY = 1
-assert loop.complete(trainer, resume=False)
-if grid == "7":
-    small = vae.PriorConfig(channels=16, blocks=1, steps=1)
-    vae.train_prior(f"{folder}/0", vae.PriorTrainConfig(small, epochs=1, max_train_images=256))
-else:
-    few = {"epochs": 1, "max_train_images": 256, "batch_size": 64, "lpips_images": 4}
-    vae.sharpen(f"{folder}/0", config=vae.SharpenConfig(**few, perceptual_share=1.0))
+rank, folder = sys.argv[1:]
+few = {"epochs": 1, "max_train_images": 128, "batch_size": 32}
+for grid, beta in ((7, 1.0), (1, 1.0), (1, 0.0)):
+    config = vae.TrainConfig(
+        vae.VAEConfig(3, grid, channels=(8, 16, 16)), beta=beta, max_test_images=20,
+        projected_images=20, lpips_images=2, early_evaluations=0, frames=1, coupling_steps=0.5,
+        adversarial_start=0.25, w_perceptual=0.05, w_adversarial=0.1, **few,
+    )
+    # only the first process may write
+    assert loop.train(vae.Trainer(config, f"{folder}/{rank}/{grid} {beta}"), resume=False)
+vae.train_prior(f"{folder}/0/7 1.0",
+                vae.PriorTrainConfig(vae.PriorConfig(channels=16, blocks=1, steps=1), **few))
+vae.sharpen(f"{folder}/0/1 1.0", config=vae.SharpenConfig(**few, lpips_images=2, frames=1))
 """
-COMPARED = {"mse", "perceptual", "kl", "nll", "generator", "discriminator", "marginal"}
+RUNS = ("7 1.0/metrics.json", "1 1.0/metrics.json", "1 0.0/metrics.json",
+        "7 1.0/prior_metrics.json", "1 1.0/sharp/metrics.json")  # fmt: skip
+CLOSE = 2e-3  # relative; sums are added in another order
+APART = (
+    "accuracy_real",
+    "accuracy_fake",
+    "images_per_second",
+    "gradient_norm",
+)  # too coarse, or a clock
 
 
-def start(folder: Path, rank: int, processes: int, port: int, grid: int) -> subprocess.Popen:
-    """A process of a training, as `torchrun` and `accelerate launch` start it."""
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+def start(folder: Path, rank: int, processes: int, port: int) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     if processes > 1:
         environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
         environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(rank), str(folder), str(grid)]
+    command = [sys.executable, "-c", SCRIPT, str(rank), str(folder)]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize(("grid", "close"), [(7, 1e-4), (1, 5e-4)])  # couplings: 24 layers more
-def test_two_processes_train_as_one_and_one_of_them_writes(grid, close, tmp_path):
+def test_two_processes_train_as_one_quietly_and_one_of_them_writes(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     one, two = tmp_path / "one", tmp_path / "two"
-    workers = [start(two, rank, 2, port, grid) for rank in (0, 1)]
-    workers.append(start(one, 0, 1, port, grid))
+    workers = [start(two, rank, 2, port) for rank in (0, 1)] + [start(one, 0, 1, port)]
     for worker in workers:
-        _, errors = worker.communicate(timeout=300)
+        _, errors = worker.communicate()
         assert worker.returncode == 0, errors
+        assert "warn" not in errors.lower(), errors
     assert not (two / "1").exists()  # where the second process would have written
-    alone, both = (json.loads((p / "0" / "metrics.json").read_text("utf-8")) for p in (one, two))
-    assert (alone["environment"]["processes"], both["environment"]["processes"]) == (1, 2)
-    assert both["test"]["images"] == alone["test"]["images"] == 50
-    rows = list(zip(alone["history"]["train"], both["history"]["train"], strict=True))
-    assert len(rows) == 4
-    assert "discriminator" in rows[-1][0]
-    for a, b in rows:
-        assert set(a) == set(b)
-        assert ("marginal" in a) == (grid == 1)
-        for name in set(a) & COMPARED:
-            assert a[name] == pytest.approx(b[name], rel=close, abs=close), name
-    assert both["test"]["sample"]["mse"] == pytest.approx(alone["test"]["sample"]["mse"], rel=1e-3)
-    second = "prior_metrics.json" if grid == 7 else "sharp/metrics.json"  # of a second training
-    found = [json.loads((p / "0" / second).read_text("utf-8")) for p in (one, two)]
-    assert [metrics["environment"]["processes"] for metrics in found] == [1, 2]
-    for name in ("loss",) if grid == 7 else ("mse", "perceptual", "generator", "discriminator"):
-        alone, both = ([row[name] for row in m["history"]["train"]] for m in found)
-        assert len(alone) == 4
-        assert alone == pytest.approx(both, rel=1e-2 if grid == 1 else 1e-3), name
+    for name in RUNS:
+        alone, both = (json.loads((p / "0" / name).read_text("utf-8")) for p in (one, two))
+        assert [m["environment"]["processes"] for m in (alone, both)] == [1, 2]
+        rows = zip(alone["history"]["train"], both["history"]["train"], strict=True)
+        for row, other in rows:
+            assert row.keys() == other.keys()
+            for term in row.keys() - set(APART):
+                assert row[term] == pytest.approx(other[term], rel=CLOSE, abs=CLOSE), (name, term)
+        assert len(alone["history"]["train"]) == 4
+        if "test" in alone:
+            ours, theirs = (m["test"]["sample"]["mse"] for m in (alone, both))
+            assert ours == pytest.approx(theirs, rel=CLOSE)
