@@ -35,12 +35,7 @@ vae.sharpen(f"{folder}/0/1 1.0", config=vae.SharpenConfig(**few, lpips_images=2,
 RUNS = ("7 1.0/metrics.json", "1 1.0/metrics.json", "1 0.0/metrics.json",
         "7 1.0/prior_metrics.json", "1 1.0/sharp/metrics.json")  # fmt: skip
 CLOSE = 2e-3  # relative; sums are added in another order
-APART = (
-    "accuracy_real",
-    "accuracy_fake",
-    "images_per_second",
-    "gradient_norm",
-)  # too coarse, or a clock
+APART = ("accuracy_real", "accuracy_fake", "images_per_second", "gradient_norm")
 
 
 def start(folder: Path, rank: int, processes: int, port: int) -> subprocess.Popen:
