@@ -80,7 +80,7 @@ def test_no_tensor_is_left_on_the_cpu(name, folder):
             bound = vae.importance_weighted_bound(model, images, 0.1, digits, samples=4)
             assert found["images"] == len(bound) == 10
             assert vae.active_units(model, images, digits) <= model.config.latent_values
-            judged = vae.machinery.judge_images(images, digits, reference=images, neighbours=images)
+            judged = vae.judge_images(images, digits, reference=images, neighbours=images)
             assert judged["nearest"] == 0
 
 

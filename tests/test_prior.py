@@ -145,7 +145,7 @@ def test_labels_are_withheld_as_often_as_asked(folder):
     )
     seen = []
 
-    def spy(latents, noise, t, labels, network):
+    def spy(latents, noise, t, labels):
         seen.append((latents, t, labels))
         return latents.sum()
 

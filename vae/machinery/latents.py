@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from .. import step
 from ..checks import check_classes
 from ..data import BATCH, Digits, batches, gaussian, scale_images, uniform
+from ..metrics import Bar
 from ..model import VAE
 from ..pretrained import FileError, as_path, read_json, sha256, write_json
 from ..prior import LatentPrior, PriorConfig
@@ -19,7 +20,7 @@ from ..settings import check_instance
 from . import figures, folder, loop
 from .config import PriorTrainConfig, TrainConfig, check_same_settings, with_budget
 from .datasets import load_digits
-from .machine import Bar, Machine, isolated, peak_memory_mb, seeded, seeded_generator, to_device
+from .machine import Machine, isolated, peak_memory_mb, seeded, seeded_generator, to_device
 from .optimizer import Muon, one_cycle
 from .run import draw
 

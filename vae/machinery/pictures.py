@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..metrics import Bar
 from ..pretrained import FileError, as_path, reason
-from .machine import Bar
 
 HIDDEN = ".", "__MACOSX"  # how names begin that are passed over
 TESTS = "test", "val", "valid", "validation"  # names of the folder beside train/
