@@ -35,7 +35,7 @@ KNOBS = "LATENT_SIZE LATENT_GRID BETA EPOCHS DATASET IMAGE_SIZE CONDITIONAL USE_
 COLAB = {
     "torch": "2.11.0", "torchvision": "0.26.0", "numpy": "2.1.3", "matplotlib": "3.10.0",
     "pillow": "11.3.0", "scikit-image": "0.25.2", "scikit-learn": "1.6.1", "tqdm": "4.67.3",
-    "safetensors": "0.8.0", "imageio": "2.37.4", "huggingface_hub": "1.27.0",
+    "safetensors": "0.8.0", "huggingface_hub": "1.27.0",
 }  # fmt: skip
 every = pytest.mark.parametrize("name", notebooks.NOTEBOOKS)
 
