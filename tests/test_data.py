@@ -44,11 +44,15 @@ def test_damaged_archive_is_refused_by_name(damage, tmp_path, monkeypatch):
         vae.load_digits("test")
 
 
-def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match=r"split='val'.*train.*test"):
-        vae.load_digits("val")
-    with pytest.raises(ValueError, match=r"dataset='cifar'.*mnist.*fashion_mnist"):
-        vae.load_digits("train", "cifar")
+def test_unknown_names_and_sizes_that_images_cannot_have_are_refused():
+    for options, told in (
+        ({"split": "val"}, r"split='val'.*train.*test"), ({"size": 0}, "size=0 is not allowed"),
+        ({"dataset": "cifar"}, r"dataset='cifar'.*mnist.*fashion_mnist"),
+        ({"size": 30.5}, "size=30.5 is not"), ({"channels": 2}, "channels=2 is not allowed"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=told):
+            vae.load_digits(**{"split": "test"} | options)
+    assert vae.load_digits("test", size=32, channels=3).images.shape == (10_000, 3, 32, 32)
 
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "kmnist", "emnist_digits"])

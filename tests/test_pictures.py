@@ -191,11 +191,15 @@ def test_every_kind_of_picture_is_read_as_people_see_it(tmp_path):
     assert near(middle(png), WHITE)
 
 
-def test_the_middle_square_is_resized_with_antialiasing(tmp_path):
+def test_the_middle_square_is_resized_with_antialiasing_and_keeps_its_detail(tmp_path):
     wide = Image.new("RGB", (120, 40), RED)
     wide.paste(GREEN, (40, 0, 80, 40))
     wide.save(tmp_path / "wide.png")
     assert (pictures.decode(tmp_path / "wide.png", 32) == GREEN).all()
+    stripes = np.repeat(np.arange(32) % 2 * 255, 64).astype(np.uint8)  # as many as pixels
+    Image.fromarray(np.tile(stripes, (2048, 1))).save(tmp_path / "x.JPG", quality=95)
+    seen = pictures.decode(tmp_path / "x.JPG", 32)[16, :, 0].astype(int)
+    assert abs(np.diff(seen)).min() > 150
     fine = (np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8)
     Image.fromarray(fine).save(tmp_path / "fine.png")
     assert abs(pictures.decode(tmp_path / "fine.png", 32).astype(float) - 127.5).max() < 2
@@ -231,39 +235,31 @@ def test_sizes_and_colours_of_tensors_follow_pillow():
     assert torch.equal(pictures.with_channels(x[:, :1], 3), x[:, :1].repeat(1, 3, 1, 1))
 
 
-def test_what_cannot_be_read_is_counted_and_named(tmp_path, monkeypatch):
-    for folder, count in (("train", 150), ("test", 1)):
-        fill(tmp_path / folder, count)
-    whole = paint(tmp_path / "whole.jpg", size=(200, 200)).read_bytes()
-    (tmp_path / "whole.jpg").unlink()
-    (tmp_path / "train" / "half.jpg").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "train" / "live.heic").write_bytes(b"of a phone")
-    with pytest.warns(UserWarning, match="pictures cannot be read|cannot read") as warned:
-        assert len(load(tmp_path).images) == 150
-    said = " ".join(str(one.message) for one in warned)
-    assert re.search(r"1 of 151 pictures cannot be read: .*half\.jpg", said)
-    assert re.search(r"Pillow cannot read 1 files, such as .*live\.heic", said)
-    (tmp_path / "train" / "live.heic").unlink()
-    (tmp_path / "train" / "page.png").write_text("<html>404</html>")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
-    paint(tmp_path / "train" / "bomb.png", size=(100, 60))
-    Image.fromarray(np.zeros((40, 40), np.float32)).save(tmp_path / "train" / "0.tiff")
-    with pytest.raises(vae.FileError, match=r"4 of 154 pictures cannot be read") as refused:
-        load(tmp_path)
-    names = ("0.tiff", "bomb.png", "half.jpg", "page.png")
-    assert sum(name in str(refused.value) for name in names) == 3
-
-
-def test_labels_stay_with_their_pictures_where_one_cannot_be_read(tmp_path):
-    for k, name in enumerate(("dark", "light")):
-        for number in range(120):
-            paint(tmp_path / "train" / name / f"{number}.bmp", (100 * k + number % 100,) * 3)
+def test_what_cannot_be_read_is_named_and_labels_stay_with_their_pictures(tmp_path, monkeypatch):
+    train = tmp_path / "train"
+    fill(train / "dark", 75, end="bmp")
+    fill(train / "light", 75, 100, end="bmp")
     fill(tmp_path / "test" / "dark", 1)
-    pictures.pictures_in(tmp_path)["train"][0][1].write_text("broken")
-    with pytest.warns(UserWarning, match="1 of 240 pictures cannot be read"):
+    whole = paint(tmp_path / "whole.jpg", size=(200, 200)).read_bytes()
+    broken = pictures.pictures_in(tmp_path)["train"][0][1]
+    broken.write_bytes(whole[: len(whole) // 2])
+    (train / "dark" / "live.heic").write_bytes(b"of a phone")
+    with pytest.warns(UserWarning, match="pictures cannot be read|cannot read") as warned:
         images, labels = load(tmp_path)
-    assert len(images) == 239
+    assert len(images) == 149
     assert torch.equal(images[:, 0, 16, 16] >= 100, labels == 1)
+    said = " ".join(str(one.message) for one in warned)
+    assert f"1 of 150 pictures cannot be read: {broken}" in said
+    assert re.search(r"Pillow cannot read 1 files, such as .*live\.heic", said)
+    (train / "dark" / "live.heic").unlink()
+    (train / "dark" / "page.png").write_text("<html>404</html>")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    paint(train / "dark" / "bomb.png", size=(100, 60))
+    Image.fromarray(np.zeros((40, 40), np.float32)).save(train / "dark" / "0.tiff")
+    with pytest.raises(vae.FileError, match=r"4 of 153 pictures cannot be read") as refused:
+        load(tmp_path)
+    names = ("0.tiff", "bomb.png", broken.name, "page.png")
+    assert sum(f"{name} (" in str(refused.value) for name in names) == 3
 
 
 def test_colours_are_drawn_as_they_are(tmp_path):
@@ -281,27 +277,15 @@ def test_colours_are_drawn_as_they_are(tmp_path):
     assert both[5, 5].tolist() == [255, 127, 0]
 
 
-def test_a_folders_name_can_have_any_letters(tmp_path):
+def test_a_folders_name_can_have_any_letters_and_stands_without_its_path(tmp_path):
+    config = vae.TrainConfig(dataset="folder:/content/drive/My Drive/pets/", epochs=2)
+    assert vae.run_name(config) == "pets_latent_2_epochs_2"
+    assert os.sep not in vae.run_name(vae.TrainConfig(dataset="file:a/b/c.npz"))
     name = figures.describe(vae.VAEConfig(), f"folder:{tmp_path}/my $x^$ pics")
     classes = ["price $a_{$", "\\x", "a\nb", "c"]
     labels = torch.arange(4)
     digits = vae.Digits(torch.zeros(4, 1, 28, 28, dtype=torch.uint8), labels)
     figures.to_png(figures.plot_examples(digits, name, names=classes))
-
-
-def test_a_large_photograph_keeps_its_detail(tmp_path):
-    stripes = np.repeat(np.arange(32) % 2 * 255, 64).astype(np.uint8)  # as many as pixels
-    Image.fromarray(np.tile(stripes, (2048, 1))).save(tmp_path / "x.JPG", quality=95)
-    seen = pictures.decode(tmp_path / "x.JPG", 32)[16, :, 0].astype(int)
-    assert abs(np.diff(seen)).min() > 150
-
-
-def test_sizes_that_images_cannot_have_are_refused():
-    for options, told in (({"size": 0}, "size=0"), ({"size": 30.5}, "size=30.5"),
-                          ({"channels": 2}, "channels=2")):  # fmt: skip
-        with pytest.raises(ValueError, match=f"{told} is not allowed"):
-            vae.load_digits("test", **options)
-    assert vae.load_digits("test", size=32, channels=3).images.shape == (10_000, 3, 32, 32)
 
 
 def test_an_archive_is_read_in_each_of_its_shapes(tmp_path):
@@ -419,9 +403,8 @@ def test_a_folder_gets_all_that_mnist_gets(pets, tmp_path, capsys):
 def short(folder, **options):
     """The settings of a short training on a folder, by MSE and KL."""
     few = {"w_perceptual": 0, "lpips_images": 0, "frames": 3, "early_evaluations": 0}
-    return vae.TrainConfig(
-        vae.VAEConfig(channels=SMALL), dataset=f"folder:{folder}", **(few | options)
-    )
+    model = vae.VAEConfig(channels=SMALL)
+    return vae.TrainConfig(model, dataset=f"folder:{folder}", **few | options)
 
 
 def test_two_pictures_without_classes_train(tmp_path):
@@ -432,8 +415,7 @@ def test_two_pictures_without_classes_train(tmp_path):
     assert run.model.config.image_shape == (1, 32, 32)
     assert "classes" not in run.metrics
     assert len(run.frames.classes) == run.metrics["test"]["images"] == 1
-    for name in ("latent.gif", "reconstruction.gif"):
-        assert (tmp_path / "run" / name).is_file()
+    assert {"latent.gif", "reconstruction.gif"} <= set(os.listdir(tmp_path / "run"))
 
 
 def test_few_pictures_are_seen_more_often(tmp_path):
@@ -525,9 +507,3 @@ def test_cifar10_is_read_from_its_own_files(tmp_path, monkeypatch):
     assert found.images.shape == (20, 3, 32, 32)
     assert torch.equal(found.images[0], torch.from_numpy(pixels[0].reshape(3, 32, 32)))
     assert found.labels[:4].tolist() == [3, 1, 0, 9]
-
-
-def test_a_runs_name_has_nothing_of_a_path_but_its_end():
-    config = vae.TrainConfig(dataset="folder:/content/drive/My Drive/pets/", epochs=2)
-    assert vae.run_name(config) == "pets_latent_2_epochs_2"
-    assert os.sep not in vae.run_name(vae.TrainConfig(dataset="file:a/b/c.npz"))
