@@ -10,21 +10,17 @@ from helpers import a_gigabyte_more
 
 import vae
 from vae import data
-from vae.pretrained import FileError
 
 
 def test_mnist_is_complete_and_is_the_published_one():
     # load_digits compares each file with its SHA-256, so that loading is the check
     for split, count, first in (("train", 60_000, [5, 0, 4]), ("test", 10_000, [7, 2, 1])):
         images, labels = vae.load_digits(split)
-        assert images.shape == (count, 1, 28, 28)
-        assert images.dtype == torch.uint8
-        assert labels.shape == (count,)
-        assert labels.dtype == torch.int64
+        assert (images.shape, images.dtype) == ((count, 1, 28, 28), torch.uint8)
+        assert (labels.shape, labels.dtype) == ((count,), torch.int64)
         assert labels[:3].tolist() == first
         assert set(labels.tolist()) == set(range(10))
-    packed = sum(path.stat().st_size for path in data.MNIST_FOLDER.iterdir())
-    assert packed <= 12e6
+    assert sum(path.stat().st_size for path in data.MNIST_FOLDER.iterdir()) <= 12e6
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "altered"])
@@ -55,9 +51,11 @@ def test_unknown_names_and_sizes_that_images_cannot_have_are_refused():
     assert vae.load_digits("test", size=32, channels=3).images.shape == (10_000, 3, 32, 32)
 
 
-@pytest.mark.parametrize("name", ["fashion_mnist", "kmnist", "emnist_digits"])
-def test_a_failed_download_says_where_to_put_the_files(name, tmp_path):
-    folder = {"fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "emnist_digits": "EMNIST"}[name]
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("fashion_mnist", "FashionMNIST"), ("kmnist", "KMNIST"), ("emnist_digits", "EMNIST")],
+)
+def test_a_failed_download_says_where_to_put_the_files(name, folder, tmp_path):
     with pytest.raises(vae.FileError, match=rf"{name}.*{re.escape(str(Path(folder, 'raw')))}"):
         vae.load_digits("train", name, tmp_path)
 
@@ -84,18 +82,15 @@ def test_files_put_there_by_hand_are_read_and_upright(name, folder, prefix, tmp_
 
 
 def test_scale_images_spans_minus_one_to_one():
-    scaled = vae.scale_images(torch.tensor([0, 255], dtype=torch.uint8))
-    assert scaled.tolist() == [-1, 1]
+    assert vae.scale_images(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1, 1]
 
 
 @pytest.mark.unix
 def test_an_archive_that_would_expand_without_end_is_refused(tmp_path, monkeypatch, request):
     name = "t10k-labels-idx1-ubyte.gz"
-    with gzip.open(tmp_path / name, "wb", compresslevel=9) as file:
-        for _ in range(1100):
-            file.write(b"\0" * 2**20)
+    (tmp_path / name).write_bytes(gzip.compress(bytes(2**20)) * 1100)
     monkeypatch.setattr(data, "MNIST_FOLDER", tmp_path)
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes((tmp_path / name).read_bytes())
     a_gigabyte_more(request)
-    with pytest.raises(FileError, match="not the published file"):
+    with pytest.raises(vae.FileError, match="not the published file"):
         vae.load_digits("test")

@@ -142,13 +142,11 @@ def test_pictures_that_were_replaced_are_read_again(tmp_path):
 
 @pytest.mark.parametrize(
     ("held", "told"),
-    [
-        ([], "no picture in a format that Pillow reads"),
-        (["notes.txt"], "no picture in a format that Pillow reads"),
-        (["one.png"], "1 picture is there; 2 or more are expected"),
-        (["loose.png", "a/1.png", "a/2.png"], "'loose.png', beside folders of pictures"),
-    ],
-)
+    [([], "no picture in a format that Pillow reads"),
+     (["notes.txt"], "no picture in a format that Pillow reads"),
+     (["one.png"], "1 picture is there; 2 or more are expected"),
+     (["loose.png", "a/1.png", "a/2.png"], "'loose.png', beside folders of pictures")],
+)  # fmt: skip
 def test_a_folder_that_does_not_fit_is_refused_by_name(held, told, tmp_path):
     for name in held:
         path = tmp_path / name
@@ -314,18 +312,16 @@ def test_an_archive_is_read_in_each_of_its_shapes(tmp_path):
 
 @pytest.mark.parametrize(
     ("arrays", "told"),
-    [
-        ({"pictures": np.zeros((4, 28, 28), np.uint8)}, "images"),
-        ({"images": np.zeros((4, 28, 28), np.float32)}, r"float32 \(4, 28, 28\); uint8"),
-        ({"images": np.zeros((4, 28, 28, 2), np.uint8)}, r"\(4, 28, 28, 2\); uint8"),
-        ({"images": np.zeros((4, 28, 28), np.uint8), "labels": [0, 1]}, "4 whole numbers"),
-        ({"images": np.zeros((2, 28, 28), np.uint8), "labels": [0, -1]}, "2 whole numbers"),
-        ({"images": np.array([{}, {}], dtype=object)}, "cannot be read"),
-        ({"images": np.zeros((0, 28, 28), np.uint8)}, r"\(0, 28, 28\); uint8"),
-        ({"images": np.uint8(3)}, r"uint8 \(\); uint8"),
-        ({"images": np.zeros((4, 0, 28), np.uint8)}, r"\(4, 0, 28\); uint8"),
-    ],
-)
+    [({"pictures": np.zeros((4, 28, 28), np.uint8)}, "images"),
+     ({"images": np.zeros((4, 28, 28), np.float32)}, r"float32 \(4, 28, 28\); uint8"),
+     ({"images": np.zeros((4, 28, 28, 2), np.uint8)}, r"\(4, 28, 28, 2\); uint8"),
+     ({"images": np.zeros((4, 28, 28), np.uint8), "labels": [0, 1]}, "4 whole numbers"),
+     ({"images": np.zeros((2, 28, 28), np.uint8), "labels": [0, -1]}, "2 whole numbers"),
+     ({"images": np.array([{}, {}], dtype=object)}, "cannot be read"),
+     ({"images": np.zeros((0, 28, 28), np.uint8)}, r"\(0, 28, 28\); uint8"),
+     ({"images": np.zeros((4, 0, 28), np.uint8)}, r"\(4, 0, 28\); uint8"),
+     ({"images": np.uint8(3)}, r"uint8 \(\); uint8")],
+)  # fmt: skip
 def test_an_archive_that_does_not_fit_is_refused_by_name(arrays, told, tmp_path):
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(vae.FileError, match=rf"x\.npz .*{told}"):
@@ -461,14 +457,12 @@ def test_images_stay_where_they_are_if_a_gpus_memory_is_too_small_for_them(
 
 @pytest.mark.parametrize(
     ("options", "told"),
-    [
-        ({"image_size": 30}, "image_size=30.*multiple of 4"),
-        ({"image_size": 24}, "image_size=24.*at least 28"),
-        ({"image_size": 68}, "image_size=68.*at most 64"),
-        ({"image_channels": 2}, r"image_channels=2.*\(1, 3\)"),
-        ({"latent_grid": 7, "image_size": 32}, "latent_grid=7.*1, or a quarter of it, 8"),
-    ],
-)
+    [({"image_size": 30}, "image_size=30.*multiple of 4"),
+     ({"image_size": 24}, "image_size=24.*at least 28"),
+     ({"image_size": 68}, "image_size=68.*at most 64"),
+     ({"image_channels": 2}, r"image_channels=2.*\(1, 3\)"),
+     ({"latent_grid": 7, "image_size": 32}, "latent_grid=7.*1, or a quarter of it, 8")],
+)  # fmt: skip
 def test_sizes_that_no_model_can_have_are_refused_by_name(options, told):
     with pytest.raises(ValueError, match=told):
         vae.VAEConfig(**options)
