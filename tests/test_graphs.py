@@ -16,9 +16,6 @@ def weights(training):
     return torch.cat([p.detach().flatten() for name, p in named if not name.endswith("up.bias")])
 
 
-STEPS = 12  # the third of each variant is the first that is replayed
-
-
 @pytest.mark.parametrize("name", [*TRAININGS, "1x1, coupled"])
 def test_steps_that_are_replayed_do_what_steps_do(name, folder, monkeypatch):
     if name == "sharpen" and not torch.cuda.is_available():
@@ -28,7 +25,7 @@ def test_steps_that_are_replayed_do_what_steps_do(name, folder, monkeypatch):
     start = weights(plain)
     with recorded():
         replayed = begin(name, folder, cuda_graphs=True)
-        for number in range(STEPS):
+        for number in range(12):  # the third of each variant is the first that is replayed
             plain.take_step()
             replayed.take_step()
             ours, theirs = replayed.log.recent[-1], plain.log.recent[-1]

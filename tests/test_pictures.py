@@ -18,7 +18,6 @@ import vae
 from vae.machinery import animations, figures, frames, machine, pictures
 from vae.machinery.cli import main
 from vae.machinery.folder import PICTURES
-from vae.machinery.machine import Machine
 from vae.machinery.run import Run
 
 RED, GREEN, BLUE, WHITE = (250, 10, 10), (10, 250, 10), (10, 10, 250), (255, 255, 255)
@@ -377,10 +376,9 @@ def test_a_folder_gets_all_that_mnist_gets(pets, tmp_path, capsys):
         assert (np.ptp(shown, axis=2) > 40).sum() > 10_000
     page = animations.latent_frames(loaded.frames, "", 192, loaded.metrics["classes"])[-1]
     assert {"cats", "dogs", "birds of paradi…"} <= {text.get_text() for text in page.texts}
-    data_again = ("--dataset", f"folder:{pets}/")  # the same folder
-    assert main(["train", *data_again, "--latent-size", "3", "--run-dir", run, *TINY]) == 0
+    again = "--dataset", f"folder:{pets}/", "--latent-size", "3"  # the same folder
+    assert main(["train", *again, "--run-dir", run, *TINY]) == 0
     assert "nothing is trained" in capsys.readouterr().out  # what was left open is as it was there
-
     vector = str(tmp_path / "vector")
     with mock.patch("vae.machinery.run.render"):
         assert main(["train", *data, "--latent-grid", "1", "--num-classes", "3", "--image-size",
@@ -435,14 +433,14 @@ def test_few_pictures_are_seen_more_often(tmp_path):
 def test_images_stay_where_they_are_if_a_gpus_memory_is_too_small_for_them(
     pets, tmp_path, monkeypatch
 ):
-    store, taken, config = Machine.store, [], short(pets, epochs=1, batch_size=16)
+    store, taken, config = machine.Machine.store, [], short(pets, epochs=1, batch_size=16)
 
     def store_on_gpu(self, images):
         with mock.patch.object(self, "device", Gpu(DEVICE)):
             return store(self, images)
 
     monkeypatch.setattr(machine, "choose_device", lambda number: DEVICE)
-    monkeypatch.setattr(Machine, "store", store_on_gpu)
+    monkeypatch.setattr(machine.Machine, "store", store_on_gpu)
     for memory in (10**9, 10**5):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, memory=memory: (0, memory))
         with present():

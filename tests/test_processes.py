@@ -8,16 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import FINISHED, make
 
 pytestmark = pytest.mark.unix
 SCRIPT = """
 import sys
 import torch
 import vae
-from vae.machinery import loop
+from vae.machinery import loop, run
 
 torch.set_num_threads(1)
-loop.LOG_EVERY = 1
+loop.LOG_EVERY, run.draw = 1, lambda *_: True  # no pictures, which take the longest
 rank, folder = sys.argv[1:]
 few = {"epochs": 1, "max_train_images": 128, "batch_size": 32}
 for grid, beta in ((7, 1.0), (1, 1.0), (1, 0.0)):
@@ -30,10 +31,12 @@ for grid, beta in ((7, 1.0), (1, 1.0), (1, 0.0)):
     assert loop.train(vae.Trainer(config, f"{folder}/{rank}/{grid} {beta}"), resume=False)
 vae.train_prior(f"{folder}/0/7 1.0",
                 vae.PriorTrainConfig(vae.PriorConfig(channels=16, blocks=1, steps=1), **few))
-vae.sharpen(f"{folder}/0/1 1.0", config=vae.SharpenConfig(**few, lpips_images=2, frames=1))
+# of one VAE: two that differ by rounding would be driven apart
+vae.sharpen(f"{folder}/../vae", f"{folder}/0/sharp",
+            vae.SharpenConfig(**few, lpips_images=2, frames=1))
 """
 RUNS = ("7 1.0/metrics.json", "1 1.0/metrics.json", "1 0.0/metrics.json",
-        "7 1.0/prior_metrics.json", "1 1.0/sharp/metrics.json")  # fmt: skip
+        "7 1.0/prior_metrics.json", "sharp/metrics.json")  # fmt: skip
 CLOSE = 2e-3  # relative; sums are added in another order
 APART = ("accuracy_real", "accuracy_fake", "images_per_second", "gradient_norm")
 
@@ -52,6 +55,8 @@ def test_two_processes_train_as_one_quietly_and_one_of_them_writes(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     one, two = tmp_path / "one", tmp_path / "two"
+    make(latent_size=3, latent_grid=1).save_pretrained(tmp_path / "vae")
+    (tmp_path / "vae" / "metrics.json").write_text(json.dumps(FINISHED), "utf-8")
     workers = [start(two, rank, 2, port) for rank in (0, 1)] + [start(one, 0, 1, port)]
     for worker in workers:
         _, errors = worker.communicate()
