@@ -114,7 +114,6 @@ def test_a_damaged_repository_is_refused_by_name(file, change, said, hub, monkey
     [(lambda hub: hub.files.clear(), "RepositoryNotFoundError: 404"),
      (lambda hub: hub.commits[NAME].clear(), "RevisionNotFoundError: 404"),
      (lambda hub: hub.gated.add(NAME), "GatedRepoError: 403"),
-     (lambda hub: hub.close(), "Connection refused"),
      (lambda hub: setattr(constants, "HF_HUB_OFFLINE", True), "HF_HUB_OFFLINE")],
 )  # fmt: skip
 def test_what_the_hub_does_not_give_is_a_file_error(prepare, reason, hub):
