@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 import signal
 import threading
 from dataclasses import replace
@@ -17,7 +18,7 @@ from vae import Trainer
 from vae.machinery import loop
 from vae.machinery.folder import CHECKPOINT_NAME, load_checkpoint
 from vae.machinery.latents import PriorTrainer
-from vae.machinery.machine import Machine, interrupts
+from vae.machinery.machine import Machine, interrupts, warn_of_load
 from vae.machinery.optimizer import one_cycle, plateau
 from vae.machinery.sharpening import SharpenTrainer
 from vae.pretrained import FileError, save_tensors
@@ -93,6 +94,20 @@ def test_a_training_in_a_thread_or_beside_others_is_interrupted_as_ever():
     thread.start()
     thread.join()
     assert found == [asked] == [[]]
+
+
+@pytest.mark.unix
+@pytest.mark.parametrize(("load", "threads", "said"), [(1.0, 2, 1), (0.9, 2, 0), (5.0, 1, 0)])
+def test_one_line_names_one_thread_where_half_of_the_cores_were_busy(
+    load, threads, said, monkeypatch, capsys
+):
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    warn_of_load()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == said
+    assert all(f"{load} of 2 cores" in line and "--threads 1" in line for line in lines)
 
 
 def test_each_step_is_taken_at_the_learning_rate_of_the_schedule(begin, monkeypatch):

@@ -106,7 +106,7 @@ class SharpenTrainer(loop.Training):
         return both[:n], both[n:]
 
     def step_on(self, x: Tensor, labels: Tensor, mean: Tensor, std: Tensor, noise: Tensor,
-             samples: Tensor) -> dict[str, Tensor]:  # fmt: skip
+                samples: Tensor) -> dict[str, Tensor]:  # fmt: skip
         vae, known, given = self.vae, labels[: len(samples)], None
         if vae.config.num_classes:
             given = torch.cat([labels, known])
