@@ -63,4 +63,4 @@ notebooks: install ## write the notebooks and the README's tables again, with th
 
 clean: ## remove the virtual environment, the page and caches, not the runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
-	rm -rf explorer/node_modules explorer/dist explorer/public
+	rm -rf explorer/node_modules explorer/dist explorer/public/runtime

@@ -1,5 +1,6 @@
 """Shared pieces of the tests: real digits, a small config, and no network."""
 
+import functools
 import json
 import os
 import socket
@@ -8,9 +9,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # here and in processes that test
 
 import pytest
 import torch
-from helpers import FINISHED, make, small_prior
+from helpers import FINISHED, draw_nothing, make, small_prior
 
 import vae
+from vae import data
+from vae.machinery import datasets
 
 SLOW = ("test_explorer", "test_results", "test_reliability", "test_notebooks", "test_processes",
         "test_training", "test_export")  # fmt: skip
@@ -38,6 +41,15 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def unpacked_once():
+    """All tests of a process share MNIST, whose archives take longer to unpack than a step."""
+    load, shared = data.load_mnist, functools.cache(lambda folder, split: load(split))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(datasets, "load_mnist", lambda split: shared(data.MNIST_FOLDER, split))
+        yield
+
+
 @pytest.fixture(scope="session")
 def digits() -> torch.Tensor:
     """64 real test digits, float32 in [-1, 1]."""
@@ -54,11 +66,11 @@ def tiny():
             model=vae.VAEConfig(**small),
             **{
                 "epochs": 1,
-                "max_train_images": 512,
+                "max_train_images": 256,
                 "max_test_images": 100,
                 "projected_images": 100,
                 "lpips_images": 10,
-                "batch_size": 32,
+                "batch_size": 16,
                 "perceptual_share": 0.05,
                 "mixed_precision": "no",
             }
@@ -66,6 +78,12 @@ def tiny():
         )
 
     return make_config
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Here no picture is drawn: those of a short training take longer than it."""
+    draw_nothing(monkeypatch)
 
 
 @pytest.fixture
@@ -101,15 +119,16 @@ def begin(request, tiny, folder):
     from vae.machinery.sharpening import SharpenTrainer
 
     def begin(**options):
-        options = {"epochs": 2, "max_train_images": 128} | options
+        options = {"epochs": 2, "max_train_images": 64, "batch_size": 16} | options
         (folder / "run").mkdir(exist_ok=True)
         if request.param == "vae":
             few = {"max_test_images": 20, "lpips_images": 0, "w_adversarial": 0.1}
-            return vae.Trainer(tiny({"latent_grid": 1}, **(few | options)), folder / "run")
+            shape = {"latent_grid": 1, "couplings": 2}
+            return vae.Trainer(tiny(shape, **(few | options)), folder / "run")
         if request.param == "prior":
             return PriorTrainer(vae.VAE.from_pretrained(folder), folder, small_prior(**options))
-        model = make(latent_size=3, latent_grid=1)
-        few = {"batch_size": 32, "lpips_images": 0, "w_perceptual": 0.0}
+        model = make(latent_size=3, latent_grid=1, couplings=2)
+        few = {"lpips_images": 0, "w_perceptual": 0.0}
         return SharpenTrainer(model, folder, folder / "run", vae.SharpenConfig(**few | options))
 
     return begin
@@ -117,10 +136,12 @@ def begin(request, tiny, folder):
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
-    """The settings of a short training, and that training, left alone."""
+    """The settings of a short training, and that training, left alone, without its pictures."""
     config = vae.TrainConfig(
         model=vae.VAEConfig(channels=(8, 16, 16)), epochs=2, max_train_images=192,
         max_test_images=40, projected_images=40, lpips_images=4, batch_size=16,
         perceptual_share=0.05, early_evaluations=1, frames=3, mixed_precision="no",
     )  # fmt: skip
-    return config, vae.train(config, tmp_path_factory.mktemp("runs") / "alone")
+    with pytest.MonkeyPatch.context() as patched:
+        draw_nothing(patched)
+        return config, vae.train(config, tmp_path_factory.mktemp("runs") / "alone")

@@ -50,6 +50,12 @@ def interrupt_at(monkeypatch, *steps):
     monkeypatch.setattr(Training, "take_step", interrupted)
 
 
+def draw_nothing(monkeypatch):
+    """Let trainings and `render` draw no picture."""
+    for module in ("run", "latents"):
+        monkeypatch.setattr(f"vae.machinery.{module}.draw", lambda *_: True)
+
+
 def without_clocks(history):
     return [
         {name: value for name, value in row.items() if name not in TIMED}

@@ -120,7 +120,7 @@ def test_without_couplings_both_posteriors_are_the_same_gaussian(digits):
 
 def test_the_kl_makes_codes_of_any_shape_normal():
     torch.manual_seed(0)
-    model = vae.VAE(vae.VAEConfig(2, 1, channels=(8, 16, 16)))
+    model = vae.VAE(vae.VAEConfig(2, 1, channels=(8, 16, 16), couplings=4))
     u = torch.randn(500, 2) @ torch.tensor([[1.0, 0.9], [0.0, 0.2]]) + torch.tensor([2.0, 0.0])
     points = vae.DiagonalGaussian(u[..., None, None], torch.full((500, 2, 1, 1), -12.0))
     optimizer = torch.optim.Adam(model.couplings.parameters(), 0.003)
@@ -158,7 +158,7 @@ def test_a_diagonal_posterior_is_a_gaussian_on_the_priors_side(digits):
 
 @pytest.mark.parametrize("classes", [0, 10])
 def test_the_fit_at_the_end_is_by_likelihood_and_moves_the_couplings_alone(classes, tiny):
-    shape = {"latent_size": 4, "latent_grid": 1, "num_classes": classes}
+    shape = {"latent_size": 4, "latent_grid": 1, "couplings": 4, "num_classes": classes}
     model, train = make(**shape, posterior="coupled").eval(), vae.load_digits("train")
     seen = Digits(*(part[:600] for part in train))
     labels = seen.labels if classes else None
@@ -172,7 +172,7 @@ def test_the_fit_at_the_end_is_by_likelihood_and_moves_the_couplings_alone(class
 
     kl, images = measured()
     config = tiny(shape, learning_rate=3e-3)
-    fit_couplings(model, seen, config, 200)
+    fit_couplings(model, seen, config, 150)
     for name, tensor in model.state_dict().items():
         moved = name.startswith("couplings.") and "rotation" not in name
         assert torch.equal(tensor, before[name]) != moved, name
@@ -189,10 +189,10 @@ def test_the_fit_at_the_end_is_by_likelihood_and_moves_the_couplings_alone(class
 
 @pytest.mark.parametrize("posterior", ["diagonal", "coupled"])
 def test_a_training_ends_with_the_fit_and_one_cut_off_there_ends_the_same(
-    posterior, tiny, tmp_path, monkeypatch
+    posterior, tiny, tmp_path, monkeypatch, undrawn
 ):
-    shape = {"latent_size": 2, "latent_grid": 1, "posterior": posterior}
-    config = tiny(shape, max_train_images=64, w_perceptual=0.0, w_adversarial=0.0, lpips_images=0,
+    shape = {"latent_size": 2, "latent_grid": 1, "couplings": 2, "posterior": posterior}
+    config = tiny(shape, max_train_images=64, batch_size=32, w_perceptual=0.0, w_adversarial=0.0, lpips_images=0,
                   frames=2, coupling_steps=3)  # fmt: skip
     fit, asked = trainings.fit_couplings, []
 

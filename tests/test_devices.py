@@ -4,9 +4,10 @@ import pytest
 import torch
 from elsewhere import DEVICE, WAITS, Elsewhere, present
 from helpers import SMALL, make, small_prior
+from PIL import Image
 
 import vae
-from vae.machinery import loop
+from vae.machinery import animations, figures, loop
 from vae.machinery.latents import PriorTrainer, fit_couplings
 from vae.machinery.machine import Machine
 from vae.machinery.sharpening import SharpenTrainer
@@ -24,13 +25,13 @@ def begin(name, folder, machine=Machine, **options):
             patched.setattr(f"vae.machinery.{module}.Machine", machine)
         if name == "prior":
             return PriorTrainer(vae.VAE.from_pretrained(folder), folder, small_prior(**few))
-        more = {"num_classes": 10} if "conditional" in name else {}
+        more = {"couplings": 2} | ({"num_classes": 10} if "conditional" in name else {})
         if "sharpen" in name:
             plain = make(latent_size=3, latent_grid=1, posterior="coupled", **more).eval()
             config = vae.SharpenConfig(**few, batch_size=32, lpips_images=4, frames=4)
             return SharpenTrainer(plain, folder, folder / "run", config)
         if "coupled" in name:
-            more = {"latent_size": 3, "posterior": "coupled"}
+            more |= {"latent_size": 3, "posterior": "coupled"}
         grid = 1 if name.startswith("1x1") else None
         return Trainer(vae.TrainConfig(
             vae.VAEConfig(latent_grid=grid, channels=SMALL, **more), beta=0.1,
@@ -48,8 +49,10 @@ class Away(Machine):
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_no_tensor_is_left_on_the_cpu(name, folder):
-    """All of it: steps, evaluations, frames, checkpoints, draws."""
+def test_no_tensor_is_left_on_the_cpu(name, folder, monkeypatch):
+    """All of it: steps, evaluations, frames, checkpoints, draws, figures before they are painted."""
+    monkeypatch.setattr(figures, "to_png", lambda figure: b"")
+    monkeypatch.setattr(animations, "as_image", lambda figure: Image.new("RGB", (1, 1)))
     with present():
         few = {"epochs": 2, "max_train_images": 64}  # four steps, with a discriminator from 1 on
         training = begin(name, folder, Away, **few)

@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import json
 import os
 import shutil
 import struct
@@ -310,19 +311,17 @@ def test_a_training_depends_on_its_arguments_alone_and_changes_nothing_else(smal
 
     try:
         torch.set_default_dtype(torch.float64)
-        half = torch.autocast("cpu", torch.bfloat16)
-        modes = (torch.no_grad(), half), (torch.inference_mode(), torch.device("meta"))
-        for number, (one, other) in enumerate(modes):
-            with one, other:
-                before = state()
-                run = vae.train(config, tmp_path / str(number))
-                assert state() == before
-            assert same(run.model, alone.model)
-            assert run.metrics["test"] == alone.metrics["test"]
-            histories = (without_clocks(one.metrics["history"]) for one in (run, alone))
-            assert next(histories) == next(histories)
+        half, there = torch.autocast("cpu", torch.bfloat16), torch.device("meta")
+        with torch.no_grad(), half, torch.inference_mode(), there:
+            before = state()
+            run = vae.train(config, tmp_path)
+            assert state() == before
     finally:
         torch.set_default_dtype(torch.float32)
+    assert same(run.model, alone.model)
+    assert run.metrics["test"] == alone.metrics["test"]
+    histories = (without_clocks(one.metrics["history"]) for one in (run, alone))
+    assert next(histories) == next(histories)
 
 
 def test_in_half_precision_every_step_sees_its_own_weights(begin, tmp_path):
@@ -341,17 +340,17 @@ def test_in_half_precision_every_step_sees_its_own_weights(begin, tmp_path):
         assert losses() == alone
 
 
-def test_trainings_in_threads_are_those_of_a_lone_one(small, tmp_path):
+def test_trainings_in_threads_are_those_of_a_lone_one(small, tmp_path, undrawn):
     config, alone = small
-    start, precisions = threading.Barrier(3), ("no", "no", "bf16")
+    start, precisions = threading.Barrier(2), ("no", "bf16")
 
     def train(precision: str, directory: str) -> vae.Run:
         start.wait()
         return vae.train(replace(config, mixed_precision=precision), tmp_path / directory)
 
-    with ThreadPoolExecutor(3) as pool:
-        runs = list(pool.map(train, precisions, "abc"))
-    assert [same(run.model, alone.model) for run in runs] == [True, True, False]
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(train, precisions, "ab"))
+    assert [same(run.model, alone.model) for run in runs] == [True, False]
     assert runs[0].metrics["test"] == alone.metrics["test"]
     assert [run.metrics["config"]["mixed_precision"] for run in runs] == list(precisions)
 
@@ -399,6 +398,10 @@ def test_a_home_folder_is_found(tiny, tmp_path, monkeypatch):
 def test_a_command_of_which_nobody_reads_does_its_work(closed, one_by_one, tmp_path):
     shutil.copytree(one_by_one["manifold"][1].directory, tmp_path / "run")
     (tmp_path / "run" / "latent.gif").unlink()
+    metrics = folders.read_metrics(tmp_path / "run")
+    for kind, rows in metrics["history"].items():  # of one curve, which is drawn sooner than nine
+        metrics["history"][kind] = [{k: row[k] for k in ("epoch", "step", "mse")} for row in rows]
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(metrics))
     code = f"'{sys.executable}' -m vae render '{tmp_path}/run' {closed}"
     read, write = os.pipe()
     os.close(read)  # nobody reads from the start
@@ -409,7 +412,9 @@ def test_a_command_of_which_nobody_reads_does_its_work(closed, one_by_one, tmp_p
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ValueError("closed"), None])
-def test_work_goes_on_when_nobody_reads_its_progress(error, one_by_one, tmp_path, monkeypatch):
+def test_work_goes_on_when_nobody_reads_its_progress(
+    error, one_by_one, tmp_path, monkeypatch, undrawn
+):
     config, alone = one_by_one["manifold"]
     with monkeypatch.context() as patched:
         gone = error and SimpleNamespace(write=failing(error), flush=lambda: None)

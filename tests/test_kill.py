@@ -37,9 +37,9 @@ pytestmark = pytest.mark.unix
 
 KILLS = int(os.environ.get("KILLS", "2"))
 FLAGS = (
-    "train --latent-size 2 --channels 8 16 16 --epochs 2 --batch-size 32 --max-train-images 960 "
-    "--max-test-images 60 --projected-images 60 --lpips-images 10 --perceptual-share 0.05 "
-    "--beta 0.5 --resume --run-dir"
+    "train --latent-size 2 --channels 8 16 16 --epochs 2 --batch-size 32 --max-train-images 640 "
+    "--max-test-images 60 --projected-images 60 --lpips-images 4 --perceptual-share 0.05 "
+    "--frames 4 --early-evaluations 1 --beta 0.5 --resume --run-dir"
 )
 # Checkpoints come often, so that a kill hits one, and a kill does not cost much.
 PROGRAM = "import sys; from vae.machinery import cli, loop; "

@@ -132,12 +132,12 @@ def test_the_lock_file_names_no_registry():
 
 def test_clean_leaves_of_the_page_only_its_sources(page, machine):
     page()
-    for name in ("dist", "public", "src"):
+    for name in ("dist", "public/models", "public/runtime", "src"):
         (machine.here / "explorer" / name).mkdir(parents=True)
     machine.run("make", "clean")
     left = {path.relative_to(machine.here).as_posix() for path in machine.here.rglob("*")}
-    assert {"explorer/package.json", LOCK, "explorer/src"} <= left
-    assert not {"explorer/node_modules", "explorer/dist", "explorer/public"} & left
+    assert {"explorer/package.json", LOCK, "explorer/src", "explorer/public/models"} <= left
+    assert not {"explorer/node_modules", "explorer/dist", "explorer/public/runtime"} & left
     ignored = (ROOT / ".gitignore").read_text("utf-8").splitlines()
     cleaned = re.search(r"rm -rf (explorer/.*)", (ROOT / "Makefile").read_text("utf-8"))[1]
     assert {f"{name}/" for name in cleaned.split()} <= set(ignored)

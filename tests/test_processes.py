@@ -23,7 +23,7 @@ rank, folder = sys.argv[1:]
 few = {"epochs": 1, "max_train_images": 128, "batch_size": 32}
 for grid, beta in ((7, 1.0), (1, 1.0), (1, 0.0)):
     config = vae.TrainConfig(
-        vae.VAEConfig(3, grid, channels=(8, 16, 16)), beta=beta, max_test_images=20,
+        vae.VAEConfig(3, grid, couplings=2, channels=(8, 16, 16)), beta=beta, max_test_images=20,
         projected_images=20, lpips_images=2, early_evaluations=0, frames=1, coupling_steps=0.5,
         adversarial_start=0.25, w_perceptual=0.05, w_adversarial=0.1, **few,
     )
@@ -55,7 +55,7 @@ def test_two_processes_train_as_one_quietly_and_one_of_them_writes(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     one, two = tmp_path / "one", tmp_path / "two"
-    make(latent_size=3, latent_grid=1).save_pretrained(tmp_path / "vae")
+    make(latent_size=3, latent_grid=1, couplings=2).save_pretrained(tmp_path / "vae")
     (tmp_path / "vae" / "metrics.json").write_text(json.dumps(FINISHED), "utf-8")
     workers = [start(two, rank, 2, port) for rank in (0, 1)] + [start(one, 0, 1, port)]
     for worker in workers:

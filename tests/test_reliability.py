@@ -14,7 +14,7 @@ from vae.machinery.cli import main
 from vae.machinery.folder import CHECKPOINT_NAME, LOCK_NAME, load_checkpoint, lock, read_metrics
 
 resource = pytest.importorskip("resource")
-pytestmark = pytest.mark.unix
+pytestmark = [pytest.mark.unix, pytest.mark.usefixtures("undrawn")]
 
 
 def test_a_run_that_was_interrupted_anywhere_ends_bit_for_bit_the_same(

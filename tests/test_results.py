@@ -107,13 +107,13 @@ def test_each_term_is_measured_at_the_same_rate_and_the_adversarial_one_cures_th
 
 @pytest.mark.parametrize("name", [*(f"latent_{size}" for size in SIZES), trainings.CONDITIONAL])
 def test_a_digit_that_is_asked_for_is_drawn(name):
-    model, prior, labels = vae.VAE.from_pretrained(ASSETS / name), None, torch.arange(100) % 10
+    model, prior, labels = vae.VAE.from_pretrained(ASSETS / name), None, torch.arange(50) % 10
     if name == trainings.CONDITIONAL:
         check_same_settings(shipped(name)["config"], settings(name), name)
     else:
         prior = vae.LatentPrior.from_pretrained(ASSETS / name)
         assert (ASSETS / name / "prior.safetensors").stat().st_size <= 4e6
-    images = model.sample(100, labels, torch.Generator().manual_seed(1), prior)
+    images = model.sample(50, labels, torch.Generator().manual_seed(1), prior)
     assert vae.judge_images(images, labels)["accuracy"] >= 0.94  # of 10,000: the next test
 
 
@@ -265,7 +265,7 @@ def test_a_row_is_out_of_date_with_other_weights_and_a_picture_with_another_row(
     assert not kept.done()  # a shipped model is gone
 
 
-def test_a_finished_run_becomes_a_model_or_a_row(tmp_path, monkeypatch, tiny):
+def test_a_finished_run_becomes_a_model_or_a_row(tmp_path, monkeypatch, tiny, undrawn):
     for module in (common, trainings):
         monkeypatch.setattr(module, "ASSETS", tmp_path / "assets")
         monkeypatch.setattr(module, "RUNS", tmp_path)

@@ -14,7 +14,7 @@ def events(folder):
     return read.Reload()
 
 
-def test_every_curve_and_the_reconstructions_reach_tensorboard(tiny, tmp_path):
+def test_every_curve_and_the_reconstructions_reach_tensorboard(tiny, tmp_path, undrawn):
     config = tiny(max_train_images=128, log_with="tensorboard", early_evaluations=1)
     run, plain = (
         vae.train(config, tmp_path / "a"),

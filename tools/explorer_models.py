@@ -3,8 +3,9 @@
     python tools/explorer_models.py [--out explorer/public/models]
 
 `assets/explorer.json`, which `tools/results.py` writes, lists the models. A weight is stored in 8
-bits, in steps of its channel's own, and computed with in float32: see docs/explorer.md. What was
-made of the same models is not made again.
+bits, in steps of its channel's own, and computed with in float32: see docs/explorer.md. The files
+are in the repository, so that who looks at the page need not wait for them; they are made again
+when a model, or this code, has changed.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from vae import VAE, Judge, LatentPrior, VAEConfig, load_digits, mse, scale_images
 from vae.couplings import Couplings
+from vae.machinery import onnx_export
 from vae.machinery.folder import METRICS_NAME
 from vae.machinery.onnx_export import Part as File
 from vae.machinery.onnx_export import Velocity, to_onnx
@@ -307,7 +309,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=OUT, help="folder (default: %(default)s)")
     out, listed = parser.parse_args(arguments).out, read_json(LIST)
-    code = [Path(__file__), *sorted((ROOT / "vae").rglob("*.py"))]
+    code = [Path(__file__), Path(onnx_export.__file__)]
     runs = [path for name in listed for path in sorted((ASSETS / name).iterdir())]
     used = [path for path in runs if path.name in USED]
     made_of = fingerprint(*code, LIST, JUDGE, *used)
