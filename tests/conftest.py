@@ -9,7 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # here and in processes that test
 
 import pytest
 import torch
-from helpers import FINISHED, draw_nothing, make, small_prior
+from helpers import FINISHED, draw_nothing, make, paint_nothing, small_prior
 
 import vae
 from vae import data
@@ -84,6 +84,12 @@ def tiny():
 def undrawn(monkeypatch):
     """Here no picture is drawn: those of a short training take longer than it."""
     draw_nothing(monkeypatch)
+
+
+@pytest.fixture
+def unpainted(monkeypatch):
+    """Here figures are made and written, but not painted."""
+    paint_nothing(monkeypatch)
 
 
 @pytest.fixture

@@ -5,8 +5,10 @@ import signal
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 import vae
+from vae.machinery import animations, figures
 from vae.machinery.cli import from_flags, parser
 from vae.machinery.loop import Training
 
@@ -54,6 +56,12 @@ def draw_nothing(monkeypatch):
     """Let trainings and `render` draw no picture."""
     for module in ("run", "latents"):
         monkeypatch.setattr(f"vae.machinery.{module}.draw", lambda *_: True)
+
+
+def paint_nothing(monkeypatch):
+    """Let figures be made and files be written, of no pixels."""
+    monkeypatch.setattr(figures, "to_png", lambda figure: b"")
+    monkeypatch.setattr(animations, "as_image", lambda figure: Image.new("RGB", (1, 1)))
 
 
 def without_clocks(history):

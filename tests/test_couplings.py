@@ -192,8 +192,9 @@ def test_a_training_ends_with_the_fit_and_one_cut_off_there_ends_the_same(
     posterior, tiny, tmp_path, monkeypatch, undrawn
 ):
     shape = {"latent_size": 2, "latent_grid": 1, "couplings": 2, "posterior": posterior}
-    config = tiny(shape, max_train_images=64, batch_size=32, w_perceptual=0.0, w_adversarial=0.0, lpips_images=0,
-                  frames=2, coupling_steps=3)  # fmt: skip
+    blind = {"w_perceptual": 0.0, "w_adversarial": 0.0, "lpips_images": 0}
+    few = {"max_train_images": 64, "batch_size": 32, "frames": 2, "coupling_steps": 3}
+    config = tiny(shape, **blind, **few)
     fit, asked = trainings.fit_couplings, []
 
     def interrupted(*given):

@@ -4,10 +4,9 @@ import pytest
 import torch
 from elsewhere import DEVICE, WAITS, Elsewhere, present
 from helpers import SMALL, make, small_prior
-from PIL import Image
 
 import vae
-from vae.machinery import animations, figures, loop
+from vae.machinery import loop
 from vae.machinery.latents import PriorTrainer, fit_couplings
 from vae.machinery.machine import Machine
 from vae.machinery.sharpening import SharpenTrainer
@@ -49,10 +48,8 @@ class Away(Machine):
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_no_tensor_is_left_on_the_cpu(name, folder, monkeypatch):
-    """All of it: steps, evaluations, frames, checkpoints, draws, figures before they are painted."""
-    monkeypatch.setattr(figures, "to_png", lambda figure: b"")
-    monkeypatch.setattr(animations, "as_image", lambda figure: Image.new("RGB", (1, 1)))
+def test_no_tensor_is_left_on_the_cpu(name, folder, unpainted):
+    """All of it: steps, evaluations, frames, checkpoints, draws, figures that are not painted."""
     with present():
         few = {"epochs": 2, "max_train_images": 64}  # four steps, with a discriminator from 1 on
         training = begin(name, folder, Away, **few)

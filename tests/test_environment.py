@@ -19,7 +19,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from helpers import interrupt_at, make, small_prior, without_clocks
+from helpers import interrupt_at, make, paint_nothing, small_prior, without_clocks
 
 import vae
 from vae.machinery import animations, figures, loop
@@ -105,7 +105,7 @@ def test_a_loaded_thing_does_not_change_with_its_file(small, tmp_path):
     run.model.sample(1)
 
 
-def test_where_the_data_lies_is_no_setting_of_the_result(tmp_path, monkeypatch, capsys):
+def test_where_the_data_lies_is_no_setting_of_the_result(tmp_path, monkeypatch, capsys, undrawn):
     data_set(tmp_path / "here", list(range(10)))
     run = "train --budget tiny --channels 8 16 16 --lpips-images 0 --w-perceptual 0 --frames 3 "
     run += "--early-evaluations 0 --max-train-images 64 --max-test-images 20 --projected-images 20"
@@ -138,7 +138,7 @@ def test_where_the_data_lies_is_no_setting_of_the_result(tmp_path, monkeypatch, 
     assert len(vae.load_digits("test", "fashion_mnist", "~/there").images) == 128
 
 
-@pytest.mark.parametrize("labels", [[7], [3, 5], list(range(1, 11)), list(range(0, 250, 5))])
+@pytest.mark.parametrize("labels", [[7], list(range(1, 11)), list(range(0, 250, 5))])
 def test_any_number_of_classes_is_drawn_right(labels, tmp_path):
     data_set(tmp_path, labels)
     with warnings.catch_warnings():
@@ -176,7 +176,7 @@ def test_a_class_that_is_not_seen_is_refused_before_training(labels, images, cla
 
 
 @pytest.mark.parametrize("classes", [2, 26])
-def test_a_conditional_run_of_other_classes_is_drawn_and_has_a_prior(classes, tmp_path):
+def test_a_conditional_run_of_other_classes_is_drawn_and_has_a_prior(classes, tmp_path, unpainted):
     data_set(tmp_path, list(range(classes)), 10 * classes + 60)
     options = {"max_train_images": 64, "max_test_images": 52, "data_root": tmp_path}
     config = config_of(classes, None, dataset="fashion_mnist", **options)
@@ -228,7 +228,7 @@ def test_somebodys_prior_in_a_runs_folder_is_not_replaced(folder):
     assert (folder / "prior.safetensors").read_bytes() == before
 
 
-def test_what_a_file_system_cannot_do_is_done_without(small, tmp_path, monkeypatch):
+def test_what_a_file_system_cannot_do_is_done_without(small, tmp_path, monkeypatch, unpainted):
     config, alone = small
     for of, name, number in (
         (os, "chmod", errno.EPERM), (Path, "chmod", errno.EPERM), (os, "unlink", errno.EPERM),
@@ -300,7 +300,9 @@ def test_a_folder_that_takes_no_checkpoint_is_found_before_the_first_step(
         vae.train(config, tmp_path)
 
 
-def test_a_training_depends_on_its_arguments_alone_and_changes_nothing_else(small, tmp_path):
+def test_a_training_depends_on_its_arguments_alone_and_changes_nothing_else(
+    small, tmp_path, unpainted
+):
     config, alone = small
     torch.manual_seed(5)
 
@@ -346,7 +348,8 @@ def test_trainings_in_threads_are_those_of_a_lone_one(small, tmp_path, undrawn):
 
     def train(precision: str, directory: str) -> vae.Run:
         start.wait()
-        return vae.train(replace(config, mixed_precision=precision), tmp_path / directory)
+        here = config if precision == "no" else replace(config, mixed_precision=precision, epochs=1)
+        return vae.train(here, tmp_path / directory)
 
     with ThreadPoolExecutor(2) as pool:
         runs = list(pool.map(train, precisions, "ab"))
@@ -444,8 +447,10 @@ def test_pictures_do_not_depend_on_the_users_matplotlibrc(small, tmp_path):
 def one_by_one(tmp_path_factory):
     """Runs that a step finishes: one draws a manifold, one is conditional."""
     configs = {"manifold": config_of(), "digits": config_of(10, max_test_images=20)}
-    return {name: (config, vae.train(config, tmp_path_factory.mktemp(name)))
-            for name, config in configs.items()}  # fmt: skip
+    with pytest.MonkeyPatch.context() as patched:
+        paint_nothing(patched)
+        return {name: (config, vae.train(config, tmp_path_factory.mktemp(name)))
+                for name, config in configs.items()}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -457,7 +462,7 @@ def one_by_one(tmp_path_factory):
      ("manifold", "save_gif save_png", "")],
 )  # fmt: skip
 def test_a_training_whose_pictures_fail_is_finished_and_the_rest_is_drawn(
-    kind, functions, left, one_by_one, tmp_path, monkeypatch
+    kind, functions, left, one_by_one, tmp_path, monkeypatch, unpainted
 ):
     config, alone = one_by_one[kind]
     everything = in_folder(alone.directory) & set(folders.PICTURES)
@@ -476,7 +481,7 @@ def test_a_training_whose_pictures_fail_is_finished_and_the_rest_is_drawn(
     assert {path.name for path in render(Run.load(tmp_path))} == everything
 
 
-def test_a_prior_whose_picture_fails_is_finished(folder, monkeypatch):
+def test_a_prior_whose_picture_fails_is_finished(folder, monkeypatch, unpainted):
     monkeypatch.setattr(figures, "plot_digits", refuse)
     with pytest.warns(UserWarning, match=r"prior_samples\.png was not drawn"):
         vae.train_prior(folder, small_prior(epochs=1))
@@ -497,7 +502,7 @@ def test_a_finished_run_of_equal_settings_is_the_same_run(one_by_one, monkeypatc
 
 
 def test_a_run_that_was_killed_while_it_was_drawn_is_whole_and_goes_on(
-    one_by_one, tmp_path, monkeypatch
+    one_by_one, tmp_path, monkeypatch, unpainted
 ):
     config, alone = one_by_one["manifold"]
     with monkeypatch.context() as patched:

@@ -20,7 +20,7 @@ from vae.machinery import loop, run
 torch.set_num_threads(1)
 loop.LOG_EVERY, run.draw = 1, lambda *_: True  # no pictures, which take the longest
 rank, folder = sys.argv[1:]
-few = {"epochs": 1, "max_train_images": 128, "batch_size": 32}
+few = {"epochs": 1, "max_train_images": 64, "batch_size": 16}
 for grid, beta in ((7, 1.0), (1, 1.0), (1, 0.0)):
     config = vae.TrainConfig(
         vae.VAEConfig(3, grid, couplings=2, channels=(8, 16, 16)), beta=beta, max_test_images=20,
