@@ -6,7 +6,7 @@ RUN_DIR ?= runs/latent_2
 NPM := cd explorer && PATH="$(abspath $(BIN)):$$PATH" npm
 
 .DEFAULT_GOAL := help
-.PHONY: help install run explorer explorer-page node test lint bench speedrun results notebooks clean
+.PHONY: help install run explorer explorer-page node test quick lint bench speedrun results notebooks clean
 
 help: ## list these commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ node: install
 
 test: lint ## check the style and run the tests
 	$(BIN)/python -m pytest -n 2 -rs
+
+quick: install ## the tests that tell most in a minute
+	$(BIN)/python -m pytest -m quick
 
 lint: install ## check the style
 	$(BIN)/ruff check .

@@ -17,12 +17,24 @@ from vae.machinery import datasets
 
 SLOW = ("test_explorer", "test_results", "test_reliability", "test_notebooks", "test_processes",
         "test_training", "test_export")  # fmt: skip
+QUICK = ("test_cli", "test_data", "test_discriminator", "test_figures", "test_fingerprint",
+         "test_house", "test_inputs", "test_losses", "test_metrics", "test_model", "test_optimizer",
+         "test_perceptual", "test_settings", "test_store")  # fmt: skip
+
+
+def pytest_ignore_collect(collection_path, config):
+    """With `-m quick`, the other files are not even imported."""
+    name = collection_path.stem
+    return config.option.markexpr == "quick" and name.startswith("test_") and name not in QUICK
 
 
 def pytest_collection_modifyitems(items):
     """The slow files first, so that no worker is left with one of them at the end."""
     order = {name: number for number, name in enumerate(SLOW)}
     items.sort(key=lambda item: order.get(item.path.stem, len(SLOW)))
+    for item in items:
+        if item.path.stem in QUICK:
+            item.add_marker("quick")
 
 
 @pytest.fixture(autouse=True)

@@ -26,8 +26,9 @@ class Recording(TorchDispatchMode):
         kwargs = kwargs or {}
         if DEPENDS & set(func.tags):
             raise RuntimeError(f"{func}: a value is looked at while a graph is recorded")
-        named = zip(func._schema.arguments, args, strict=False)
-        written = [given for argument, given in named if argument.is_write]
+        arguments = func._schema.arguments
+        given = dict(zip((one.name for one in arguments), args, strict=False)) | kwargs
+        written = [given.get(one.name) for one in arguments if one.is_write]
         self.before += [(x, x.clone()) for x in tree_leaves(written) if isinstance(x, Tensor)]
         results = func(*args, **kwargs)
         self.kernels.append((func, args, kwargs, results))
@@ -50,17 +51,22 @@ class Graph:
 
 
 @contextlib.contextmanager
-def record(graph: Graph, pool: object, stream: object):
+def record(graph: Graph, pool: object, stream: object, capture_error_mode: str):
     """`torch.cuda.graph`."""
-    with graph.recording:
-        yield
-    with torch.no_grad():
-        for place, value in reversed(graph.recording.before):
-            place.copy_(value)
+    try:
+        with graph.recording:
+            yield
+    finally:
+        with torch.no_grad():
+            for place, value in reversed(graph.recording.before):
+                place.copy_(value)
 
 
 def prepare(training, of=Training._prepare_graphs):
-    """What a training does on one GPU."""
+    """What a training does on one GPU; of PyTorch's Adam, the form that is a kernel here, too."""
+    for optimizer in training.optimizers.values():
+        for group in optimizer.param_groups:
+            group["fused"] = True
     with mock.patch.object(training, "device", Gpu(training.device)):
         return of(training)
 

@@ -18,7 +18,7 @@ TRAININGS = ("7x7, all four terms", "1x1, conditional", "prior", "sharpen")
 def begin(name, folder, machine=Machine, **options):
     """One of the trainings, of twelve steps if no other settings are given."""
     (folder / "run").mkdir(exist_ok=True)
-    few = {"epochs": 3, "max_train_images": 128, **options}
+    few = {"epochs": 3, "max_train_images": 64, "batch_size": 16, **options}
     with pytest.MonkeyPatch.context() as patched:
         for module in ("trainings", "latents", "sharpening"):
             patched.setattr(f"vae.machinery.{module}.Machine", machine)
@@ -27,16 +27,21 @@ def begin(name, folder, machine=Machine, **options):
         more = {"couplings": 2} | ({"num_classes": 10} if "conditional" in name else {})
         if "sharpen" in name:
             plain = make(latent_size=3, latent_grid=1, posterior="coupled", **more).eval()
-            config = vae.SharpenConfig(**few, batch_size=32, lpips_images=4, frames=4)
+            config = vae.SharpenConfig(**few, lpips_images=4, frames=4)
             return SharpenTrainer(plain, folder, folder / "run", config)
         if "coupled" in name:
             more |= {"latent_size": 3, "posterior": "coupled"}
+        weights = {"beta": 0.1, "w_perceptual": 0.05, "w_adversarial": 0.1}
+        if name == "plain":
+            more, weights["beta"] = {"variational": False}, 0.0
+        if name == "bernoulli":
+            more, weights = more | {"likelihood": name}, weights | {"w_perceptual": 0.0}
         grid = 1 if name.startswith("1x1") else None
         return Trainer(vae.TrainConfig(
-            vae.VAEConfig(latent_grid=grid, channels=SMALL, **more), beta=0.1,
+            vae.VAEConfig(latent_grid=grid, channels=SMALL, **more),
             max_test_images=20, projected_images=20, adversarial_start=0.25, lpips_images=4,
-            perceptual_share=0.05, w_perceptual=0.05, w_adversarial=0.1, early_evaluations=0,
-            frames=4, **few), folder / "run")  # fmt: skip
+            perceptual_share=0.05, coupling_steps=0.5, early_evaluations=0, frames=4, **weights,
+            **few), folder / "run")  # fmt: skip
 
 
 class Away(Machine):
@@ -51,7 +56,7 @@ class Away(Machine):
 def test_no_tensor_is_left_on_the_cpu(name, folder, unpainted):
     """All of it: steps, evaluations, frames, checkpoints, draws, figures that are not painted."""
     with present():
-        few = {"epochs": 2, "max_train_images": 64}  # four steps, with a discriminator from 1 on
+        few = {"epochs": 2, "max_train_images": 32}  # four steps, with a discriminator from 1 on
         training = begin(name, folder, Away, **few)
         training.take_step()
         loop.save(training)

@@ -34,8 +34,8 @@ from vae.machinery.judge import Judge
 
 HERE = ROOT / "explorer"
 MODELS = list(explorer.read_json(explorer.LIST))
-DIGITS = 100
-PATIENCE = 90_000  # milliseconds, for a machine that does other things too
+DIGITS, FEW = 100, 40
+PATIENCE = 600_000  # milliseconds, after which a page that hangs is given up
 COLOURS = "1f77b4 ff7f0e 2ca02c d62728 9467bd 8c564b e377c2 7f7f7f bcbd22 17becf"
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 pytestmark = pytest.mark.unix
@@ -271,11 +271,15 @@ GIVE = "([x, labels]) => window.explorer.given = { images: Float32Array.from(x),
 
 @torch.no_grad()
 def test_the_page_computes_what_pytorch_computes(visit):
-    page, (x, labels), read = visit(), given(), explorer.judge()(given()[0]).softmax(1)
+    page, (x, labels) = visit(), given(FEW)
+    read = explorer.judge()(x).softmax(1)
     page.evaluate(GIVE, [x.flatten().tolist(), labels.tolist()])
     for name in MODELS:
         model = as_the_page_has_it(name)[0]
-        told, z = labels if model.config.num_classes else None, noise(model.config.latent_shape)
+        told, z = (
+            labels if model.config.num_classes else None,
+            noise(model.config.latent_shape, FEW),
+        )
         found = page.evaluate(IN_BROWSER, [name, z.flatten().tolist()])
         rates = found.pop("kl")
         z_, drawn, read_, draws = map(torch.tensor, found.values())
@@ -331,11 +335,9 @@ def test_a_drawn_stroke_changes_all_reconstructions(visit):
 
 
 def drawn(page):
-    """The drawing in the address."""
-    until(page, "/x=..+/.test(location.hash)")
-    page.wait_for_timeout(200)  # until what was drawn last stands there
-    x = page.evaluate("new URLSearchParams(location.hash.slice(1)).get('x')")
-    image = page.evaluate("(x) => [...explorer.imageOf(explorer.catalog, x)]", x)
+    """The drawing, which the address holds soon."""
+    until(page, "explorer.current().x.length > 1 && location.hash.includes(explorer.current().x)")
+    image = page.evaluate("[...explorer.imageOf(explorer.catalog, explorer.current().x)]")
     return torch.tensor(image).view(28, 28)
 
 
@@ -446,10 +448,14 @@ def test_a_term_switched_off_and_the_same_draws(visit):
 
 
 def place(page):
-    """Where the address says that the walker stands."""
-    page.wait_for_timeout(250)
-    z = page.evaluate("new URLSearchParams(location.hash.slice(1)).get('z')")
-    return torch.tensor([float(value) for value in z.split(",")])
+    """Where the walker stands, which the address says soon."""
+    z = page.evaluate("explorer.current().z")
+    until(
+        page,
+        "new URLSearchParams(location.hash.slice(1)).get('z') === given",
+        ",".join(f"{value:g}" for value in z),
+    )
+    return torch.tensor(z)
 
 
 @pytest.mark.parametrize(("name", "terms"), [("sharp_2", "all"), ("plain_2", "plain")])
@@ -491,12 +497,16 @@ def test_a_walk_on_the_plane(name, terms, visit, index, folder):
 def test_of_many_calls_the_last_is_always_made(visit):
     """As in a drag, which is drawn more slowly than it moves."""
     seen = visit().evaluate("""async () => {
-      const seen = [], pause = (time) => new Promise((settle) => setTimeout(settle, time));
-      const call = explorer.latest(async (n) => { await pause(30); seen.push(n); });
-      for (const n of [1, 2, 3, 4]) call(n);
-      await pause(45);
+      const seen = [], ends = [];
+      const work = (n) => new Promise((end) => { seen.push(n); ends.push(end); });
+      const call = explorer.latest(work);
+      const end = async () => { ends.shift()(); while (!ends.length) await null; };
+      const over = [1, 2, 3, 4].map((n) => call(n))[0];
+      await end();
       call(5);
-      await pause(200);
+      await end();
+      ends.shift()();
+      await over;
       return seen;
     }""")
     assert seen == [1, 4, 5]
@@ -555,13 +565,9 @@ def test_sliders_buttons_and_the_way_between_digits(visit):
     until(page, "Number($('#along').value) > 5")
     play.click()
     says(page, "#play", "Play")
-    stopped = page.locator("#along").input_value()
-    page.wait_for_timeout(200)
-    assert page.locator("#along").input_value() == stopped
     play.click()
     page.locator("#along").fill("30")  # a visitor's hand goes first
     says(page, "#play", "Play")
-    page.wait_for_timeout(200)
     assert page.locator("#along").input_value() == "30"
     play.click()
     until(page, "$('#along').value === '100' && $('#play').textContent === 'Play'")
@@ -612,13 +618,16 @@ def test_a_view_is_opened_again_from_its_address(visit):
     page.locator("#guidance").fill("2")
     page.locator("#time").fill("4")
     page.get_by_role("button", name="Other noise").click()
-    page.wait_for_timeout(1000)  # for what is still drawn, and for the address
-    same = "canvas:not(#pad, #plane)"  # on the pad are lines, and a plane of before is hidden
-    shown = pixels(page, same)
+    until(page, "location.hash.includes('noise=2')")
     again = visit(page.evaluate("location.hash"))
     for part in ("flow", "walk", "draw"):
         look(again, part)
-    becomes(again, same, shown)
+    same = "canvas:not(#pad, #plane)"  # on the pad are lines, and a plane of before is hidden
+    for _ in range(PATIENCE // 100):  # both may still be drawing
+        if (shown := pixels(page, same)) == pixels(again, same):
+            break
+        again.wait_for_timeout(100)
+    assert pixels(again, same) == shown
     assert again.locator("#from").input_value() == "1"
     page.evaluate("(hash) => location.hash = hash", "#x=2&terms=plain")  # by hand, in an open page
     says(page, ".column dd", "2")
@@ -717,7 +726,7 @@ def test_without_models_there_is_a_sentence(visit):
 
 def test_what_is_not_looked_at_is_not_loaded(visit, index):
     page, asked = visit(), visit.asked
-    page.wait_for_timeout(500)
+    page.wait_for_load_state("networkidle")
     late = [file["file"] for row in index["models"] for kind, file in row["files"].items()
             if row["classes"] or kind == "prior" or row["terms"] == "plain"]  # fmt: skip
     assert not [url for url in asked if url.endswith(tuple(late))]

@@ -1,10 +1,11 @@
 """Models as ONNX files: in onnxruntime they give what they give in PyTorch."""
 
+import io
 import json
 import re
 import shutil
-import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from helpers import make
 
 import vae
 from vae.data import gaussian
+from vae.machinery.cli import main
 
 RUNS = "latent_4", "coupled"  # with a prior, and shipped; coupled, with labels, and small
 
@@ -45,15 +47,15 @@ class File:
 def root(tmp_path_factory):
     """A folder of both runs; the files of the first were written by the command."""
     root = tmp_path_factory.mktemp("root") / "runs"
-    command = [sys.executable, "-m", "vae", "export", ASSETS / RUNS[0]]
-    command += ["--out", root / RUNS[0] / "onnx"]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    command = ["export", str(ASSETS / RUNS[0]), "--out", str(root / RUNS[0] / "onnx")]
+    with redirect_stdout(io.StringIO()) as said, redirect_stderr(io.StringIO()) as errors:
+        assert main(command) == 0
+    assert errors.getvalue() == ""
     for name in VAE_FILES:
         shutil.copy(ASSETS / RUNS[0] / name, root / RUNS[0])
     shape = {"latent_size": 3, "latent_grid": 1, "couplings": 2, "num_classes": 10}
     make(**shape, posterior="coupled").save_pretrained(root / RUNS[1])
-    paths = ran.stdout.splitlines() + list(map(str, vae.export_onnx(root / RUNS[1])))
+    paths = said.getvalue().splitlines() + list(map(str, vae.export_onnx(root / RUNS[1])))
     assert sorted(paths) == sorted(str(path) for path in root.rglob("*.onnx"))
     return root
 

@@ -1,12 +1,17 @@
 """Steps as CUDA graphs: on a GPU where there is one, else by kernels that the CPU records."""
 
+import warnings
+
 import pytest
 import torch
+from helpers import interrupt_at
 from recorded import recorded
 from test_devices import TRAININGS, begin
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import vae
 from vae import step
+from vae.machinery import graphs, loop
 from vae.machinery.cli import main
 
 
@@ -16,36 +21,159 @@ def weights(training):
     return torch.cat([p.detach().flatten() for name, p in named if not name.endswith("up.bias")])
 
 
+def plain(name, folder):
+    """A training whose steps are not replayed; of Adam, the form that can be, here as there."""
+    training = begin(name, folder, cuda_graphs=False)
+    for optimizer in training.optimizers.values():
+        for group in optimizer.param_groups:
+            group["fused"] = True
+    return training
+
+
+@pytest.fixture(autouse=True)
+def few_codes(monkeypatch):
+    """Two batches fill the queue: from then on a step's variants are few."""
+    monkeypatch.setattr(step, "CODES", 32)
+
+
 @pytest.mark.parametrize("name", [*TRAININGS, "1x1, coupled"])
 def test_steps_that_are_replayed_do_what_steps_do(name, folder, monkeypatch):
-    if name == "sharpen" and not torch.cuda.is_available():
-        pytest.skip("PyTorch's Adam takes no changing learning rate on a CPU")
-    monkeypatch.setattr(step, "CODES", 64)  # of which a batch brings 32
-    plain, seen = begin(name, folder), []
-    start = weights(plain)
+    monkeypatch.setattr(graphs, "CHECKED", 0)
+    alone, seen = plain(name, folder), []
+    start = weights(alone)
     with recorded():
-        replayed = begin(name, folder, cuda_graphs=True)
+        replayed = begin(name, folder)
         for number in range(12):  # the third of each variant is the first that is replayed
-            plain.take_step()
+            alone.take_step()
             replayed.take_step()
-            ours, theirs = replayed.log.recent[-1], plain.log.recent[-1]
+            ours, theirs = replayed.log.recent[-1], alone.log.recent[-1]
             assert ours.keys() == theirs.keys()
             seen.append({term: value.item() for term, value in ours.items()})
             for term, value in theirs.items():
                 message = f"{term} of step {number}"
                 assert ours[term].item() == pytest.approx(value.item(), rel=0.02, abs=5e-3), message
-    variants = {"prior": 1, "sharpen": 2}.get(name, 3)
-    assert len(replayed.graphs.recorded) == variants
+    assert len(replayed.graphs.recorded) == {"prior": 1, "sharpen": 2}.get(name, 3)
     recent = [{term: v.item() for term, v in row.items()} for row in replayed.log.recent]
     assert recent == seen[-len(recent) :]
-    there, here = weights(plain), weights(replayed)
+    there, here = weights(alone), weights(replayed)
     assert (there - here).norm() < 0.05 * (there - start).norm()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_there_are_none(tmp_path, capsys):
-    flags = ["--budget", "tiny", "--run-dir", str(tmp_path / "run")]
-    assert main(["train", "--cuda-graphs", *flags]) == 2
-    message = "cuda_graphs=True is not allowed with 1 processes on cpu: one CUDA GPU"
-    assert message in capsys.readouterr().err
-    assert not vae.TrainConfig().cuda_graphs
+@pytest.mark.filterwarnings("error:steps are not replayed")
+@pytest.mark.parametrize("name", [*TRAININGS, "1x1, coupled", "plain", "bernoulli"])
+def test_replays_pass_their_own_check_in_silence(name, folder):
+    with recorded():
+        training = begin(name, folder)
+        for _ in range(12):
+            training.take_step()
+    assert training.graphs.active
+    assert 0 in training.graphs.unchecked.values()  # the next of this variant counts
+
+
+def look_at_a_value(training):
+    """As `print(loss.item())` in a step."""
+    take = training.step_on
+
+    def step_on(*batch):
+        terms = take(*batch)
+        next(iter(terms.values())).item()
+        return terms
+
+    training.step_on = step_on
+
+
+def freeze_the_rate(training):
+    """A learning rate that Python computes, and not the GPU."""
+    optimizer = training.optimizer
+    move = optimizer.step
+
+    def move_at_a_number():
+        rates = [group["lr"] for group in optimizer.param_groups]
+        for group, peak in zip(optimizer.param_groups, training.peaks, strict=True):
+            group["lr"] = peak * training.schedule(training.steps_done)
+        move()
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+    optimizer.step = move_at_a_number
+
+
+def make_the_batch_anew(training):
+    """A batch that Python builds lies in other memory every time."""
+    take = training.step_on
+    training.step_on = lambda x, *others: take(torch.tensor(x.tolist()), *others)
+
+
+@pytest.mark.parametrize("fault", [look_at_a_value, freeze_the_rate, make_the_batch_anew])
+def test_a_step_that_cannot_be_replayed_is_taken_as_ever_and_said_once(fault, folder):
+    with recorded(), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        alone, training = (begin("7x7, all four terms", folder) for _ in range(2))
+        alone.graphs.active, start = False, weights(alone)
+        fault(alone)
+        fault(training)
+        for _ in range(12):
+            alone.take_step()
+            training.take_step()
+    assert len([one for one in said if "steps are not replayed as CUDA" in str(one.message)]) == 1
+    assert not training.graphs.active
+    there, here = weights(alone), weights(training)
+    assert (there - here).norm() < 1e-3 * (there - start).norm()
+
+
+@pytest.mark.unix
+def test_an_interrupt_and_a_resume_in_the_middle_of_replays(folder, monkeypatch, undrawn):
+    name = "1x1, conditional"
+    alone = plain(name, folder)
+    start = weights(alone)
+    for _ in range(12):
+        alone.take_step()
+    interrupt_at(monkeypatch, 7)
+    with recorded():
+        assert not loop.train(begin(name, folder, epochs=3), resume=False)
+        training = begin(name, folder, epochs=3)
+        assert loop.train(training, resume=True)
+    assert training.graphs.recorded
+    there, here = weights(alone), weights(training)
+    assert (there - here).norm() < 0.05 * (there - start).norm()
+
+
+def test_steps_are_replayed_on_one_gpu_if_nobody_says_otherwise(folder, tmp_path, capsys):
+    with recorded():
+        assert begin("prior", folder).graphs
+        assert begin("prior", folder, cuda_graphs=False).graphs is None
+    if not torch.cuda.is_available():
+        assert begin("prior", folder).graphs is None
+        flags = ["--budget", "tiny", "--run-dir", str(tmp_path / "run")]
+        assert main(["train", "--cuda-graphs", *flags]) == 2
+        message = "cuda_graphs=True is not allowed with 1 processes on cpu: one, on a CUDA GPU"
+        assert message in capsys.readouterr().err
+    assert vae.TrainConfig(cuda_graphs=False) == vae.TrainConfig(cuda_graphs=False)
+
+
+class Counted(TorchDispatchMode):
+    """Counts operations that compute something, each of which is a GPU's kernel or a few."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        views = [one.alias_info for one in func._schema.returns if one.alias_info]
+        is_view = any(not alias.is_write for alias in views)
+        self.count += not is_view and "empty" not in func.name()
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("options", "most"), [({}, 900), ({"w_perceptual": 0.0, "w_adversarial": 0.0}, 560)]
+)
+def test_a_step_is_made_of_few_operations(options, most, tmp_path):
+    few = {"epochs": 1, "adversarial_start": 0.0, "max_train_images": 256}
+    trainer = vae.Trainer(vae.TrainConfig(vae.VAEConfig(2), **few, **options), tmp_path)
+    for _ in range(4):
+        trainer.take_step()
+    with Counted() as found:  # four, since one in four has LPIPS and R1
+        for _ in range(4):
+            trainer.take_step()
+    assert found.count / 4 <= most

@@ -216,7 +216,7 @@ def in_colab(answer, folder, address="stamped/address"):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         where = {"COLAB_JUPYTER_IP": "127.0.0.1", "KMP_TARGET_PORT": str(server.server_port)}
         command = [sys.executable, "-c", COLAB_PROCESS]
-        options = {"input": code, "cwd": folder, "env": os.environ | where, "timeout": 300}
+        options = {"input": code, "cwd": folder, "env": os.environ | where}
         done = subprocess.run(command, capture_output=True, text=True, **options)
         over.set()
         server.shutdown()

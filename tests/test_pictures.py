@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from elsewhere import DEVICE, Elsewhere, Gpu, present
-from helpers import SMALL
+from helpers import SMALL, paint_nothing
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
@@ -353,7 +353,7 @@ TINY = ("--channels", *map(str, SMALL), "--epochs", "2", "--batch-size", "16", "
         "4", "--perceptual-share", "0.05", "--frames", "2", "--early-evaluations", "0")  # fmt: skip
 
 
-def test_a_folder_gets_all_that_mnist_gets(pets, tmp_path, capsys):
+def test_a_folder_gets_all_that_mnist_gets(pets, tmp_path, capsys, monkeypatch):
     """Train, measure, draw, a prior, and a decoder that is sharpened: in colour, by class."""
     run, data = str(tmp_path / "run"), ("--dataset", f"folder:{pets}")
     assert main(["train", *data, "--latent-size", "3", "--run-dir", run, *TINY]) == 0
@@ -380,6 +380,7 @@ def test_a_folder_gets_all_that_mnist_gets(pets, tmp_path, capsys):
     assert main(["train", *again, "--run-dir", run, *TINY]) == 0
     assert "nothing is trained" in capsys.readouterr().out  # what was left open is as it was there
     vector = str(tmp_path / "vector")
+    paint_nothing(monkeypatch)
     with mock.patch("vae.machinery.run.render"):
         assert main(["train", *data, "--latent-grid", "1", "--num-classes", "3", "--image-size",
                      "64", "--run-dir", vector, *TINY, "--epochs", "1"]) == 0  # fmt: skip

@@ -25,7 +25,7 @@ async function start(): Promise<void> {
     "all",
   );
   if (plane) get("band").style.backgroundImage = `url("${address(plane.plane!.file)}")`;
-  Object.assign(window, { explorer: { catalog, imageOf, ...maths, ...models } }); // for the curious, in the console
+  Object.assign(window, { explorer: { catalog, current, imageOf, ...maths, ...models } }); // for the curious, in the console
   const seen = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
       if (!isIntersecting) continue;

@@ -1,9 +1,13 @@
 """Steps as CUDA graphs: a GPU learns a step's kernels once, and then replays them at one call."""
 
+import warnings
 from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor
+
+CHECKED = 2  # replays of each variant that are compared with the step itself
+TOLERANCE = 0.1  # of the step's own change: sums in another order turned it by 2 % at most
 
 
 class StepGraphs:
@@ -13,11 +17,19 @@ class StepGraphs:
     them (PyTorch's notes on CUDA semantics, "CUDA graphs"). A replay reads and writes the memory
     that was recorded. So batches are copied there, and a step writes what it leaves for the next
     one in place: weights, the optimisers' states, the buffers of `step.Memory`.
+
+    Whatever Python computed is frozen in a recording. So the first replays are compared with the
+    step itself, which is what counts: two of them, since a learning rate that was frozen is still
+    right in the first. Where a step cannot be recorded, or its replay does something else, a
+    warning says so, and all steps are plain from then on.
     """
 
-    def __init__(self):
+    def __init__(self, state: Callable[[], tuple[list[list[Tensor]], list[Tensor]]]):
+        """`state()`: the weights of each module that is trained, and all else that steps write."""
+        self.state, self.active = state, True
         self.prepared: set[Hashable] = set()
         self.recorded: dict[Hashable, tuple] = {}
+        self.unchecked: dict[Hashable, int] = {}
         self.stream, self.pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
 
     def __call__(self, variant: Hashable, step: Callable, batch: tuple) -> dict[str, Tensor]:
@@ -26,16 +38,40 @@ class StepGraphs:
         `variant`: everything, beside the batch, that decides which kernels a step has. The first
         step of a variant is a plain one: it prepares the GPU's libraries and the optimisers.
         """
-        if variant not in self.prepared:
+        if not self.active or variant not in self.prepared:
             self.prepared.add(variant)
-            outside = torch.cuda.current_stream()
-            self.stream.wait_stream(outside)
-            with torch.cuda.stream(self.stream):
-                terms = {name: value.detach().clone() for name, value in step(*batch).items()}
-            outside.wait_stream(self.stream)
-            return terms
+            return self._plain(step, batch)
         if variant not in self.recorded:
-            self.recorded[variant] = self._record(step, batch)
+            try:
+                self.recorded[variant] = self._record(step, batch)
+            except RuntimeError as error:
+                self._give_up(f"one could not be recorded ({str(error).splitlines()[0]})")
+                return self._plain(step, batch)
+            self.unchecked[variant] = CHECKED
+        if self.unchecked[variant]:
+            self.unchecked[variant] -= 1
+            return self._checked(variant, step, batch)
+        return self._replay(variant, batch)
+
+    def _plain(self, step: Callable, batch: tuple) -> dict[str, Tensor]:
+        outside = torch.cuda.current_stream()
+        self.stream.wait_stream(outside)
+        with torch.cuda.stream(self.stream):
+            terms = {name: value.detach().clone() for name, value in step(*batch).items()}
+        outside.wait_stream(self.stream)
+        return terms
+
+    def _record(self, step: Callable, batch: tuple) -> tuple:
+        """A graph, its inputs, and its terms: their names, and the tensor of their values."""
+        inputs = [None if given is None else given.clone() for given in batch]
+        graph = torch.cuda.CUDAGraph()
+        # computes nothing yet; other threads may go on using the GPU
+        with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
+            terms = step(*inputs)
+            values = torch.stack([value.detach().float() for value in terms.values()])
+        return graph, inputs, list(terms), values
+
+    def _replay(self, variant: Hashable, batch: tuple) -> dict[str, Tensor]:
         graph, inputs, names, values = self.recorded[variant]
         for recorded, given in zip(inputs, batch, strict=True):
             if recorded is not None:
@@ -43,11 +79,36 @@ class StepGraphs:
         graph.replay()
         return dict(zip(names, values.clone(), strict=True))
 
-    def _record(self, step: Callable, batch: tuple) -> tuple:
-        """A graph, its inputs, and its terms: their names, and the tensor of their values."""
-        inputs = [None if given is None else given.clone() for given in batch]
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, self.pool, self.stream):  # computes nothing yet
-            terms = step(*inputs)
-            values = torch.stack([value.detach().float() for value in terms.values()])
-        return graph, inputs, list(terms), values
+    @torch.no_grad()
+    def _checked(self, variant: Hashable, step: Callable, batch: tuple) -> dict[str, Tensor]:
+        """A replay from the same state as the step, whose own result is what stays."""
+        modules, rest = self.state()
+        everything = [tensor for weights in (*modules, rest) for tensor in weights]
+        before = [tensor.clone() for tensor in everything]
+        replayed = self._replay(variant, batch)
+        after_replay = [tensor.clone() for tensor in everything]
+        torch._foreach_copy_(everything, before)
+        with torch.enable_grad():
+            terms = self._plain(step, batch)
+        wrong = [name for name, value in terms.items()
+                 if not torch.isclose(replayed[name], value.float(), TOLERANCE, 0.01)]  # fmt: skip
+        apart, start = 0.0, 0  # largest difference of a module's weights, as a share of its change
+        for weights in modules:  # each alone: the discriminator's changes hide the model's
+            part = slice(start, start := start + len(weights))
+            moved, missed = (_distance(weights, other[part]) for other in (before, after_replay))
+            apart = max(apart, (missed / moved.clamp_min(1e-12)).item())
+        if wrong or not apart <= TOLERANCE:
+            terms_too = f", and {', '.join(wrong)}" * bool(wrong)
+            self._give_up(f"weights would move otherwise, by {apart:.0%} of a step{terms_too}")
+        return terms
+
+    def _give_up(self, why: str) -> None:
+        text = f"steps are not replayed as CUDA graphs, which takes longer: {why}"
+        warnings.warn(text, stacklevel=2)
+        self.active = False
+        self.recorded.clear()
+
+
+def _distance(tensors: list[Tensor], others: list[Tensor]) -> Tensor:
+    """The length of the difference of all tensors."""
+    return torch.stack(torch._foreach_norm(torch._foreach_sub(tensors, others))).norm()

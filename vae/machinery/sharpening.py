@@ -61,6 +61,7 @@ class SharpenTrainer(loop.Training):
     """One training of a decoder, by `sharpening_step` in `vae/step.py`."""
 
     def __init__(self, vae: VAE, source: Path, directory: Path, config: SharpenConfig):
+        config = with_budget(config)
         train_set, test_set, before, classes = latents.digits_of(vae, source, config)
         machine, data = Machine(config.mixed_precision), (*train_set, *test_set)
         with seeded(config.seed):
