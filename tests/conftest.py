@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import signal
 import socket
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # here and in processes that tests start: two at once
@@ -20,6 +21,12 @@ SLOW = ("test_explorer", "test_results", "test_reliability", "test_notebooks", "
 QUICK = ("test_cli", "test_data", "test_discriminator", "test_figures", "test_fingerprint",
          "test_house", "test_inputs", "test_losses", "test_metrics", "test_model", "test_optimizer",
          "test_perceptual", "test_settings", "test_store")  # fmt: skip
+
+
+def pytest_configure():
+    """A job in the background ignores Ctrl-C, which the tests send."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_ignore_collect(collection_path, config):

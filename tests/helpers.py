@@ -41,8 +41,6 @@ def small_prior(**options) -> vae.PriorTrainConfig:
 
 def interrupt_at(monkeypatch, *steps):
     """Send Ctrl-C to this process in the middle of these steps; twice where one stands twice."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a job in the background
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     take_step, left = Training.take_step, list(steps)
 
     def interrupted(self):

@@ -8,13 +8,15 @@ import contextlib
 from unittest import mock
 
 import torch
-from elsewhere import DEPENDS, Gpu
+from elsewhere import DEPENDS
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vae import VAE
 from vae.machinery.loop import Training
+
+MODULES = "loop", "latents"  # which replay steps
 
 
 class Recording(TorchDispatchMode):
@@ -63,12 +65,11 @@ def record(graph: Graph, pool: object, stream: object, capture_error_mode: str):
 
 
 def prepare(training, of=Training._prepare_graphs):
-    """What a training does on one GPU; of PyTorch's Adam, the form that is a kernel here, too."""
+    """As on a GPU; PyTorch's Adam takes the form that is a kernel on a CPU, too."""
     for optimizer in training.optimizers.values():
         for group in optimizer.param_groups:
             group["fused"] = True
-    with mock.patch.object(training, "device", Gpu(training.device)):
-        return of(training)
+    return of(training)
 
 
 @contextlib.contextmanager
@@ -81,5 +82,6 @@ def recorded():
     fakes = dict.fromkeys(names, mock.MagicMock()) | {"CUDAGraph": Graph, "graph": record}
     prepared = mock.patch.object(Training, "_prepare_graphs", prepare)
     checks = mock.patch.object(VAE, "_checks_values", lambda model, given: not model.training)
-    with mock.patch.multiple(torch.cuda, **fakes), prepared, checks:
+    able = [mock.patch(f"vae.machinery.{name}.can_replay", return_value=True) for name in MODULES]
+    with mock.patch.multiple(torch.cuda, **fakes), prepared, checks, able[0], able[1]:
         yield

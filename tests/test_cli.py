@@ -1,3 +1,5 @@
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,14 @@ def test_a_users_mistake_is_one_line(capsys):
     assert "threads=0 is not allowed: int, at least 1" in capsys.readouterr().err
     assert main(["evaluate", "/no/such/folder"]) == 2
     assert f"{Path('/no/such/folder/config.json')} does not exist" in capsys.readouterr().err
+
+
+def test_the_module_ends_with_the_commands_code(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["vae", "evaluate", "/no/such/folder"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("vae", run_name="__main__")
+    assert ended.value.code == 2
+    assert "does not exist" in capsys.readouterr().err
 
 
 def test_an_interrupt_is_one_line_that_says_what_goes_on(monkeypatch, capsys):

@@ -1,9 +1,9 @@
 """Models as ONNX files: in onnxruntime they give what they give in PyTorch."""
 
+import functools
 import io
 import json
 import re
-import shutil
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
@@ -20,9 +20,7 @@ import vae
 from vae.data import gaussian
 from vae.machinery.cli import main
 
-RUNS = "latent_4", "coupled"  # with a prior, and shipped; coupled, with labels, and small
-
-VAE_FILES = "config.json", "model.safetensors", "prior.json", "prior.safetensors"
+RUNS = "latent_4", "coupled"  # shipped, with a small prior; coupled, with labels, and small
 
 
 class File:
@@ -45,26 +43,34 @@ class File:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A folder of both runs; the files of the first were written by the command."""
-    root = tmp_path_factory.mktemp("root") / "runs"
-    command = ["export", str(ASSETS / RUNS[0]), "--out", str(root / RUNS[0] / "onnx")]
-    with redirect_stdout(io.StringIO()) as said, redirect_stderr(io.StringIO()) as errors:
-        assert main(command) == 0
-    assert errors.getvalue() == ""
-    for name in VAE_FILES:
-        shutil.copy(ASSETS / RUNS[0] / name, root / RUNS[0])
-    shape = {"latent_size": 3, "latent_grid": 1, "couplings": 2, "num_classes": 10}
-    make(**shape, posterior="coupled").save_pretrained(root / RUNS[1])
-    paths = said.getvalue().splitlines() + list(map(str, vae.export_onnx(root / RUNS[1])))
-    assert sorted(paths) == sorted(str(path) for path in root.rglob("*.onnx"))
-    return root
+    """The folder of the runs."""
+    return tmp_path_factory.mktemp("root") / "runs"
 
 
 @pytest.fixture(scope="module")
 def exported(root):
-    """For each run its files, by their names."""
-    return {name: {path.stem: File(path) for path in (root / name / "onnx").iterdir()}
-            for name in RUNS}  # fmt: skip
+    """A function that gives a run's files, by their names; of the first, the command wrote them."""
+
+    @functools.cache
+    def export(name):
+        shape = {"latent_size": 3, "latent_grid": 1, "couplings": 2, "num_classes": 10}
+        if name == RUNS[1]:
+            make(**shape, posterior="coupled").save_pretrained(root / name)
+            paths = map(str, vae.export_onnx(root / name))
+        else:
+            vae.VAE.from_pretrained(ASSETS / name).save_pretrained(root / name)
+            prior = vae.LatentPrior(vae.PriorConfig(4, channels=16, blocks=1, steps=2))
+            torch.nn.init.normal_(prior.conv_out.weight, std=0.1)
+            prior.save_pretrained(root / name)
+            with redirect_stdout(io.StringIO()) as said, redirect_stderr(io.StringIO()) as errors:
+                assert main(["export", str(root / name)]) == 0
+            assert errors.getvalue() == ""
+            paths = said.getvalue().splitlines()
+        out = root / name / "onnx"
+        assert sorted(paths) == sorted(map(str, out.iterdir()))
+        return {path.stem: File(path) for path in out.iterdir()}
+
+    return export
 
 
 def close(found, expected, tolerance=1e-4):
@@ -83,8 +89,9 @@ def given(folder, batch, digits):
 @pytest.mark.parametrize("name", RUNS)
 @torch.no_grad()
 def test_a_file_gives_what_pytorch_gives(name, batch, exported, root, digits):
+    files = exported(name)
     model, x, labels, noise = given(root / name, batch, digits)
-    posterior, files = model.encode(x, labels), exported[name]
+    posterior = model.encode(x, labels)
     found = files["encoder"](image=x, label=labels)
     close(found.mean, posterior.mean)
     close(found.logvar, posterior.gaussian.logvar)
@@ -110,13 +117,14 @@ def test_a_file_gives_what_pytorch_gives(name, batch, exported, root, digits):
     close(kl, posterior.kl(noise))
 
 
-def test_a_digit_is_drawn_with_numpy_and_the_files_of_a_learned_prior(exported):
-    folder = ASSETS / "latent_4"
+def test_a_digit_is_drawn_with_numpy_and_the_files_of_a_learned_prior(exported, root):
+    exported("latent_4")
+    folder = root / "latent_4"
     model, prior = vae.VAE.from_pretrained(folder), vae.LatentPrior.from_pretrained(folder)
     labels = torch.tensor([2, 7, 4])
     expected = model.sample(3, labels, torch.Generator().manual_seed(5), prior)
     noise = gaussian(3, 4, 7, 7, generator=torch.Generator().manual_seed(5))
-    file = exported["latent_4"]["prior"]
+    file = exported("latent_4")["prior"]
     run, about = file.session.run, file.config
     steps, any_class = about["steps"], np.full(3, about["num_classes"])
 
@@ -132,12 +140,12 @@ def test_a_digit_is_drawn_with_numpy_and_the_files_of_a_learned_prior(exported):
         z = z + (v + velocity(z + v / steps, (step + 1) / steps)) / (2 * steps)
     nothing = {"latent": z[:1], "t": np.zeros(1, np.float32), "label": any_class[:1]}
     mean, std = run(["mean", "std"], nothing)
-    found = exported["latent_4"]["decoder"](latent=torch.from_numpy(z * std + mean))
+    found = exported("latent_4")["decoder"](latent=torch.from_numpy(z * std + mean))
     close(found.image, expected)
 
 
 def test_a_file_says_what_it_is_and_nothing_of_the_machine_that_wrote_it(exported, root):
-    for name, files in exported.items():
+    for name, files in ((name, exported(name)) for name in RUNS):
         model = vae.VAE.from_pretrained(root / name)
         for part, file in files.items():
             path, session = file.path, file.session
@@ -162,7 +170,7 @@ def size_of(part, network):
 
 
 def test_the_example_of_the_docs_runs(exported, monkeypatch):
-    monkeypatch.chdir(exported["latent_4"]["encoder"].path.parents[3])
+    monkeypatch.chdir(exported("latent_4")["encoder"].path.parents[3])
     page = (ROOT / "docs" / "how-to.md").read_text("utf-8")
     [code] = [code for code in re.findall(r"```py\n(.*?)```", page, re.S) if "onnx" in code]
     assert len(code.strip().splitlines()) <= 12

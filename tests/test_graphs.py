@@ -1,11 +1,12 @@
 """Steps as CUDA graphs: on a GPU where there is one, else by kernels that the CPU records."""
 
+import contextlib
 import warnings
 
 import pytest
 import torch
-from helpers import interrupt_at
-from recorded import recorded
+from helpers import interrupt_at, make
+from recorded import Graph, recorded
 from test_devices import TRAININGS, begin
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -13,6 +14,7 @@ import vae
 from vae import step
 from vae.machinery import graphs, loop
 from vae.machinery.cli import main
+from vae.machinery.latents import fit_couplings
 
 
 def weights(training):
@@ -119,6 +121,25 @@ def test_a_step_that_cannot_be_replayed_is_taken_as_ever_and_said_once(fault, fo
     assert not training.graphs.active
     there, here = weights(alone), weights(training)
     assert (there - here).norm() < 1e-3 * (there - start).norm()
+
+
+@pytest.mark.filterwarnings("error:steps are not replayed")
+@pytest.mark.parametrize("classes", [0, 10])
+def test_the_fit_of_the_couplings_is_replayed(classes, tiny, monkeypatch):
+    shape = {"latent_size": 4, "latent_grid": 1, "couplings": 2, "num_classes": classes}
+    digits, found, replays = vae.load_digits("train"), [], []
+    digits = vae.Digits(*(part[:64] for part in digits))
+    replay = Graph.replay
+    monkeypatch.setattr(Graph, "replay", lambda graph: replays.append(replay(graph)))
+    for context in (contextlib.nullcontext(), recorded()):
+        model = make(**shape, posterior="coupled").eval()
+        start = [p.clone() for p in model.couplings.parameters()]
+        with context:
+            fit_couplings(model, digits, tiny(shape, learning_rate=3e-3), 12)
+        found.append(torch.cat([p.flatten() for p in model.couplings.parameters()]))
+    assert len(replays) == 11 or torch.cuda.is_available()
+    moved = found[0] - torch.cat([p.flatten() for p in start])
+    assert (found[0] - found[1]).norm() < 0.01 * moved.norm()
 
 
 @pytest.mark.unix

@@ -296,6 +296,14 @@ def test_images_that_were_scaled_are_not_scaled_again_and_stay_as_they_are():
     assert torch.equal(before, U)
 
 
+def test_the_range_of_every_image_is_checked():
+    for place in (0, -1):
+        images = torch.zeros(3, 1, 28, 28)
+        images[place, 0, 14, 14] = 2
+        with pytest.raises(ValueError, match=r"x has values from 0 to 2; \[-1, 1\] is expected"):
+            make().encode(images)
+
+
 def test_a_measure_of_two_kinds_of_the_same_images_is_the_same():
     y = (X + 0.1 * torch.sin(50 * X.cumsum(3))).clamp(-1, 1)
     v = (127.5 * (y + 1)).round().byte()

@@ -2,8 +2,8 @@
 
     KILLS=200 python -m pytest tests/test_kill.py
 
-Kills come at random moments, and in turn the moment at which a checkpoint, the metrics or a GIF is
-being written. After each, every file in the run's folder must be whole.
+Kills come after a random share of the CPU's time, and in turn when half of a checkpoint, of the
+metrics or of a GIF is written. After each, every file in the run's folder must be whole.
 """
 
 import itertools
@@ -32,7 +32,6 @@ from vae.machinery.folder import (
     read_metrics,
 )
 from vae.machinery.frames import Frames
-from vae.pretrained import TEMPORARY
 
 pytestmark = pytest.mark.unix
 
@@ -42,37 +41,37 @@ FLAGS = (
     "--max-test-images 60 --projected-images 60 --lpips-images 0 --w-perceptual 0 "
     "--frames 3 --early-evaluations 1 --beta 0.5 --resume --run-dir"
 )
-# Checkpoints come often, so that a kill hits one, and a kill does not cost much.
-PROGRAM = "import sys; from vae.machinery import cli, loop; "
-PROGRAM += "loop.CHECKPOINT_SECONDS = 0.2; sys.exit(cli.main(sys.argv[1:]))"
-# None stands for a random moment; the others are files that are being written.
-TARGETS = (None, "checkpoint.safetensors", "metrics.json", "reconstruction.gif")
+# A training that ends itself after some seconds of CPU, or at a half of the n-th write of a file.
+# A checkpoint comes after every step, so that a kill hits one, and does not cost much.
+PROGRAM = """
+import os, signal, sys
+from vae.machinery import cli, loop
+
+loop.CHECKPOINT_SECONDS, (target, moment, *flags) = 0, sys.argv[1:]
+left, replace = [float(moment)], os.replace
+
+def killed(source, path):
+    left[0] -= os.path.basename(path) == target
+    if left[0] < 1:
+        os.truncate(source, os.path.getsize(source) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, path)
+
+if target:
+    os.replace = killed
+else:
+    signal.setitimer(signal.ITIMER_PROF, float(moment))  # its signal ends a process at once
+sys.exit(cli.main(flags))
+"""
+TARGETS = ("", "checkpoint.safetensors", "metrics.json", "reconstruction.gif")
 
 
-def start(folder):
-    command = [sys.executable, "-c", PROGRAM, *FLAGS.split(), str(folder)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
-def finish(folder):
-    """Train to the end, in a process of its own."""
-    _, error = (process := start(folder)).communicate()
-    assert process.returncode == 0, error
-
-
-def kill(process, folder, target, wait):
-    """Kill the training when it writes `target`, or after `wait` seconds; False if it ended."""
-    deadline = time.monotonic() + (120 if target else wait)
-    while process.poll() is None and time.monotonic() < deadline:
-        if target and any(folder.glob(f"{TEMPORARY}*-{target}")):
-            break
-        time.sleep(0.0005)
-    if process.poll() is not None:
-        assert process.returncode == 0, process.stderr.read()
-        return False
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return True
+def killed(folder, target, moment):
+    """Train, until a kill at this moment; False if the training ended before."""
+    command = [sys.executable, "-c", PROGRAM, target, str(moment), *FLAGS.split(), str(folder)]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert done.returncode in (0, -signal.SIGKILL, -signal.SIGPROF), done.stderr
+    return done.returncode != 0
 
 
 def check_files(folder):
@@ -102,22 +101,23 @@ def check_same(alone, killed):
 
 
 def test_a_killed_training_goes_on_from_whole_files(tmp_path, undrawn):
-    alone, killed, moments = tmp_path / "alone", tmp_path / "killed", random.Random(1)
-    begun = time.monotonic()
+    alone, folder, moments = tmp_path / "alone", tmp_path / "killed", random.Random(1)
+    begun = time.process_time()
     assert cli.main([*FLAGS.split(), str(alone)]) == 0
-    seconds = 5 + 2 * (time.monotonic() - begun)  # of a process: with its start and its pictures
+    seconds = 5 + 2 * (time.process_time() - begun)  # of a process: with its start, its pictures
     counts, finished = Counter(), 0
     while counts.total() < KILLS:
         target = TARGETS[counts.total() % len(TARGETS)]
-        if kill(start(killed), killed, target, moments.uniform(0, seconds)):
+        most = {"": seconds, "checkpoint.safetensors": 9}.get(target, 1)
+        if killed(folder, target, moments.uniform(1, most)):
             counts[target or "random"] += 1
-            check_files(killed)
+            check_files(folder)
             continue
-        check_same(alone, killed)  # it finished first: once more from the start
-        shutil.rmtree(killed)
+        check_same(alone, folder)  # it finished first: once more from the start
+        shutil.rmtree(folder)
         finished += 1
         assert finished <= KILLS, f"no kill at {target}: nothing with that name is written"
-    while not is_finished(killed):
-        finish(killed)
-    check_same(alone, killed)
+    if not is_finished(folder):
+        assert not killed(folder, "none", 1)
+    check_same(alone, folder)
     print(f"{counts.total()} kills survived, same weights and history: {dict(counts)}")

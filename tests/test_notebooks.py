@@ -364,6 +364,18 @@ def rows(table):
     return [tuple(cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]) for line in lines]
 
 
+@pytest.mark.parametrize(("dataset", "grid"), [("mnist", 7), ("kmnist", 7), ("mnist", 1)])
+def test_the_reference_stands_below_what_it_can_be_compared_with(dataset, grid):
+    scores = {"mse": 0.01, "ssim": 0.9, "psnr": 20.0}
+    test = {"sample": scores, "mean": scores, "images": 10, "latent_values": 98, "kl": 1.0}
+    metrics = {"test": test | {"neg_elbo": 2.0}, "config": {"dataset": dataset}}
+    config = vae.VAEConfig(2, grid).fitted()
+    run = SimpleNamespace(metrics=metrics, model=SimpleNamespace(config=config))
+    names = [row[0] for row in rows(notebook.show_results(run))]
+    assert names[:2] == ["z ~ q(z\\|x)", "the mean of q(z\\|x)"]
+    assert ("the reference" in names) == ((dataset, grid) == ("mnist", 7))
+
+
 def test_tables_hold_every_part_and_escape_what_they_are_given():
     model = vae.VAE(vae.VAEConfig(num_classes=10, latent_grid=1))
     table = notebook.show_parts(model)

@@ -122,6 +122,10 @@ def test_damaged_runs_are_refused_by_name(finished, tmp_path):
         ("metrics.json", "{"),
         ("metrics.json", "{}"),
         ("metrics.json", '{"config": {}, "history": {"train": [3]}}'),
+        (
+            "metrics.json",
+            '{"config": {}, "history": {"train": [], "test": [{"epoch": 1, "mse": "low"}]}}',
+        ),
         ("frames.npz", "x"),
     ):
         for path in finished.directory.iterdir():

@@ -108,7 +108,7 @@ def gpu_seconds(work: Callable) -> float:
 
 def measure(rounds: int, folder: str, **config) -> tuple[Trainer, dict, dict]:
     """Median seconds and GFLOP of STEPS steps of each variant, and of the other work."""
-    config |= {"epochs": 1, "adversarial_start": 0.0}
+    config |= {"epochs": 1, "adversarial_start": 0.0, "cuda_graphs": False}
     trainers = {k: Trainer(TrainConfig(**config, **v), folder) for k, v in VARIANTS.items()}
     full = trainers[WHOLE]
     slider = latent_sliders(VAE.from_pretrained(ASSETS / "global_16")).children[1].children[0]

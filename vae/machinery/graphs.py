@@ -4,10 +4,15 @@ import warnings
 from collections.abc import Callable, Hashable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 CHECKED = 2  # replays of each variant that are compared with the step itself
 TOLERANCE = 0.1  # of the step's own change: sums in another order turned it by 2 % at most
+
+
+def can_replay(device: torch.device, processes: int = 1) -> bool:
+    return device.type == "cuda" and processes == 1
 
 
 class StepGraphs:
@@ -24,9 +29,12 @@ class StepGraphs:
     warning says so, and all steps are plain from then on.
     """
 
-    def __init__(self, state: Callable[[], tuple[list[list[Tensor]], list[Tensor]]]):
-        """`state()`: the weights of each module that is trained, and all else that steps write."""
-        self.state, self.active = state, True
+    def __init__(self, modules: list[nn.Module], optimizers: list[Optimizer], device: torch.device):
+        """`modules`: all whose weights or buffers a step writes. Learning rates move to a GPU."""
+        self.modules, self.optimizers, self.active = modules, optimizers, True
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            rate = torch.tensor(group["lr"], dtype=torch.float32, device=device)
+            group |= {"capturable": True, "lr": rate}
         self.prepared: set[Hashable] = set()
         self.recorded: dict[Hashable, tuple] = {}
         self.unchecked: dict[Hashable, int] = {}
@@ -82,8 +90,11 @@ class StepGraphs:
     @torch.no_grad()
     def _checked(self, variant: Hashable, step: Callable, batch: tuple) -> dict[str, Tensor]:
         """A replay from the same state as the step, whose own result is what stays."""
-        modules, rest = self.state()
-        everything = [tensor for weights in (*modules, rest) for tensor in weights]
+        trained = [[p for p in m.parameters() if p.requires_grad] for m in self.modules]
+        everything = [weight for weights in trained for weight in weights]
+        everything += [buffer for module in self.modules for buffer in module.buffers()]
+        states = [one for optimizer in self.optimizers for one in optimizer.state.values()]
+        everything += [tensor for state in states for tensor in state.values()]
         before = [tensor.clone() for tensor in everything]
         replayed = self._replay(variant, batch)
         after_replay = [tensor.clone() for tensor in everything]
@@ -93,7 +104,7 @@ class StepGraphs:
         wrong = [name for name, value in terms.items()
                  if not torch.isclose(replayed[name], value.float(), TOLERANCE, 0.01)]  # fmt: skip
         apart, start = 0.0, 0  # largest difference of a module's weights, as a share of its change
-        for weights in modules:  # each alone: the discriminator's changes hide the model's
+        for weights in filter(None, trained):  # each alone: one's changes would hide another's
             part = slice(start, start := start + len(weights))
             moved, missed = (_distance(weights, other[part]) for other in (before, after_replay))
             apart = max(apart, (missed / moved.clamp_min(1e-12)).item())

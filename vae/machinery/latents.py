@@ -20,6 +20,7 @@ from ..settings import check_instance
 from . import figures, folder, loop
 from .config import PriorTrainConfig, TrainConfig, check_same_settings, with_budget
 from .datasets import load_digits
+from .graphs import StepGraphs, can_replay
 from .machine import Machine, isolated, peak_memory_mb, seeded, seeded_generator, to_device
 from .optimizer import Muon, one_cycle
 from .run import draw
@@ -99,7 +100,19 @@ def fit_couplings(vae: VAE, digits: Digits, config: TrainConfig, steps: int) -> 
     started, couplings = time.perf_counter(), vae.couplings.requires_grad_(True)
     mean, std, labels = encode(vae, *digits)
     optimizer = Muon(couplings, config.learning_rate, WEIGHT_DECAY)
-    schedule, nll = LambdaLR(optimizer, one_cycle(WARMUP, steps)), torch.zeros(())
+    terms, graphs = {"marginal": torch.zeros(())}, None
+    if config.cuda_graphs is not False and can_replay(vae.device):
+        graphs = StepGraphs([couplings], [optimizer], vae.device)
+    schedule = LambdaLR(optimizer, one_cycle(WARMUP, steps))
+
+    def fit(u: Tensor, token: Tensor | None) -> dict[str, Tensor]:
+        nll = couplings.marginal_nll(u, token).mean()
+        optimizer.zero_grad()
+        nll.backward()
+        nn.utils.clip_grad_norm_(couplings.parameters(), config.clip_norm)
+        optimizer.step()
+        return {"marginal": nll.detach()}
+
     for number in Bar(range(steps), desc="couplings", unit="step"):
         generator = seeded_generator(config.seed, 2, number)
         chosen = torch.randint(len(mean), (step.CODES,), generator=generator)
@@ -108,15 +121,13 @@ def fit_couplings(vae: VAE, digits: Digits, config: TrainConfig, steps: int) -> 
         with torch.no_grad():
             given = labels[chosen] if vae.config.num_classes else None
             token = vae.class_token(given, step.CODES, values=False)
-        nll = couplings.marginal_nll(mean[chosen] + std[chosen] * noise, token).mean()
-        nll.backward()
-        nn.utils.clip_grad_norm_(couplings.parameters(), config.clip_norm)
-        optimizer.step()
+            codes = mean[chosen] + std[chosen] * noise, token
+        terms = graphs("fit", fit, codes) if graphs else fit(*codes)
         schedule.step()
-        optimizer.zero_grad()
     couplings.requires_grad_(False)
-    if not nll.isfinite():
-        raise FloatingPointError(f"marginal is {nll.item()} after {steps} steps of the couplings")
+    if not terms["marginal"].isfinite():
+        given = f"marginal is {terms['marginal'].item()}"
+        raise FloatingPointError(f"{given} after {steps} steps of the couplings")
     return time.perf_counter() - started
 
 
