@@ -82,7 +82,9 @@ def test_a_frame_holds_two_values_as_they_are_the_rate_and_samples_of_the_poster
     assert np.array_equal(frames.originals, examples[:, 0])
 
 
-def test_a_plain_autoencoder_has_no_rate_and_its_training_goes_on_from_a_checkpoint(tiny, tmp_path):
+def test_a_plain_autoencoder_has_no_rate_and_its_training_goes_on_from_a_checkpoint(
+    tiny, tmp_path, unpainted
+):
     options = {"beta": 0.0, "w_perceptual": 0.0, "lpips_images": 0, "max_train_images": 128}
     config = tiny({"variational": False}, frames=2, early_evaluations=0, **options)
     alone = vae.train(config, tmp_path / "alone")

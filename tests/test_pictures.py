@@ -402,7 +402,7 @@ def short(folder, **options):
     return vae.TrainConfig(model, dataset=f"folder:{folder}", **few | options)
 
 
-def test_two_pictures_without_classes_train(tmp_path):
+def test_two_pictures_without_classes_train(tmp_path, unpainted):
     fill(tmp_path / "two", 2)
     run = vae.train(short(tmp_path / "two", epochs=52, batch_size=1), tmp_path / "run")
     steps = [row["step"] for row in run.metrics["history"]["test"]]
