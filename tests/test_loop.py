@@ -284,7 +284,7 @@ def test_what_a_step_leaves_for_the_next_is_in_the_checkpoint(small, tmp_path):
     assert left["codes"].any()
     for name, buffer in other.memory.named_buffers():
         assert torch.equal(buffer, left[name]), name
-    assert other.log.seconds >= trainer.log.seconds
+    assert other.log.seconds > trainer.log.seconds == 0  # of which no row tells yet
 
 
 def test_a_checkpoint_keeps_the_order_of_the_losses(small, tmp_path):
