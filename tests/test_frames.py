@@ -113,6 +113,10 @@ def test_a_perfect_reconstruction_and_no_frame_at_all_are_no_trouble(tmp_path):
     frames.save(path)
     with pytest.raises(vae.FileError, match=r"epochs is not \(2,\)"):
         Frames.load(path)
+    frames.epochs, frames.kl = frames.epochs[:, 0], frames.kl[:1]
+    frames.save(path)
+    with pytest.raises(vae.FileError, match=r"kl is not \(2,\)"):
+        Frames.load(path)
     Frames(vae.load_digits("test"), 20).save(path)
     assert not len(Frames.load(path).epochs)
 
