@@ -64,12 +64,17 @@ def record(graph: Graph, pool: object, stream: object, capture_error_mode: str):
                 place.copy_(value)
 
 
-def prepare(training, of=Training._prepare_graphs):
-    """As on a GPU; PyTorch's Adam takes the form that is a kernel on a CPU, too."""
+def fuse(training):
+    """Let PyTorch's Adam take the form that is a kernel on a CPU, too. Returns the training."""
     for optimizer in training.optimizers.values():
         for group in optimizer.param_groups:
             group["fused"] = True
-    return of(training)
+    return training
+
+
+def prepare(training, of=Training._prepare_graphs):
+    """As on a GPU."""
+    return of(fuse(training))
 
 
 @contextlib.contextmanager

@@ -143,7 +143,7 @@ def test_where_the_data_lies_is_no_setting_of_the_result(tmp_path, monkeypatch, 
     assert len(vae.load_digits("test", "fashion_mnist", "~/there").images) == 128
 
 
-@pytest.mark.parametrize("labels", [[7], list(range(1, 11)), list(range(0, 250, 5))])
+@pytest.mark.parametrize("labels", [[7], [3, 5], list(range(1, 11)), list(range(0, 250, 5))])
 def test_any_number_of_classes_is_drawn_right(labels, tmp_path):
     data_set(tmp_path, labels)
     with warnings.catch_warnings():

@@ -247,6 +247,9 @@ def stroke(page, points):
     page.mouse.up()
 
 
+FRAMES = """async (n) => {  // in which a page that plays would have moved on
+  while (n--) await new Promise(requestAnimationFrame);
+}"""
 SEVEN = [(0.3, 0.25), (0.7, 0.25), (0.45, 0.8)]
 COLUMNS = ".column canvas"
 
@@ -276,10 +279,8 @@ def test_the_page_computes_what_pytorch_computes(visit):
     page.evaluate(GIVE, [x.flatten().tolist(), labels.tolist()])
     for name in MODELS:
         model = as_the_page_has_it(name)[0]
-        told, z = (
-            labels if model.config.num_classes else None,
-            noise(model.config.latent_shape, FEW),
-        )
+        told = labels if model.config.num_classes else None
+        z = noise(model.config.latent_shape, FEW)
         found = page.evaluate(IN_BROWSER, [name, z.flatten().tolist()])
         rates = found.pop("kl")
         z_, drawn, read_, draws = map(torch.tensor, found.values())
@@ -450,11 +451,8 @@ def test_a_term_switched_off_and_the_same_draws(visit):
 def place(page):
     """Where the walker stands, which the address says soon."""
     z = page.evaluate("explorer.current().z")
-    until(
-        page,
-        "new URLSearchParams(location.hash.slice(1)).get('z') === given",
-        ",".join(f"{value:g}" for value in z),
-    )
+    written = ",".join(f"{value:g}" for value in z)
+    until(page, "new URLSearchParams(location.hash.slice(1)).get('z') === given", written)
     return torch.tensor(z)
 
 
@@ -565,9 +563,13 @@ def test_sliders_buttons_and_the_way_between_digits(visit):
     until(page, "Number($('#along').value) > 5")
     play.click()
     says(page, "#play", "Play")
+    stopped = page.locator("#along").input_value()
+    page.evaluate(FRAMES, 20)
+    assert page.locator("#along").input_value() == stopped
     play.click()
     page.locator("#along").fill("30")  # a visitor's hand goes first
     says(page, "#play", "Play")
+    page.evaluate(FRAMES, 20)
     assert page.locator("#along").input_value() == "30"
     play.click()
     until(page, "$('#along').value === '100' && $('#play').textContent === 'Play'")

@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 from helpers import interrupt_at, make
-from recorded import Graph, recorded
+from recorded import Graph, fuse, recorded
 from test_devices import TRAININGS, begin
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -24,12 +24,8 @@ def weights(training):
 
 
 def plain(name, folder):
-    """A training whose steps are not replayed; of Adam, the form that can be, here as there."""
-    training = begin(name, folder, cuda_graphs=False)
-    for optimizer in training.optimizers.values():
-        for group in optimizer.param_groups:
-            group["fused"] = True
-    return training
+    """A training whose steps are not replayed, with the same form of Adam."""
+    return fuse(begin(name, folder, cuda_graphs=False))
 
 
 @pytest.fixture(autouse=True)

@@ -125,9 +125,8 @@ def fit_couplings(vae: VAE, digits: Digits, config: TrainConfig, steps: int) -> 
         terms = graphs("fit", fit, codes) if graphs else fit(*codes)
         schedule.step()
     couplings.requires_grad_(False)
-    if not terms["marginal"].isfinite():
-        given = f"marginal is {terms['marginal'].item()}"
-        raise FloatingPointError(f"{given} after {steps} steps of the couplings")
+    if not (nll := terms["marginal"]).isfinite():
+        raise FloatingPointError(f"marginal is {nll.item()} after {steps} steps of the couplings")
     return time.perf_counter() - started
 
 
