@@ -12,6 +12,7 @@ TOLERANCE = 0.1  # of the step's own change: sums in another order turned it by 
 
 
 def can_replay(device: torch.device, processes: int = 1) -> bool:
+    """Whether steps can be replayed: by one process, on a CUDA GPU."""
     return device.type == "cuda" and processes == 1
 
 
@@ -23,14 +24,14 @@ class StepGraphs:
     that was recorded. So batches are copied there, and a step writes what it leaves for the next
     one in place: weights, the optimisers' states, the buffers of `step.Memory`.
 
-    Whatever Python computed is frozen in a recording. So the first replays are compared with the
-    step itself, which is what counts: two of them, since a learning rate that was frozen is still
-    right in the first. Where a step cannot be recorded, or its replay does something else, a
-    warning says so, and all steps are plain from then on.
+    A number that Python computes is frozen in a recording. So the first two replays are compared
+    with the step itself, whose result is kept: in the first, a frozen learning rate would still be
+    right. Where a step cannot be recorded, or its replay does something else, a warning says so,
+    and all steps are plain from then on.
     """
 
     def __init__(self, modules: list[nn.Module], optimizers: list[Optimizer], device: torch.device):
-        """`modules`: all whose weights or buffers a step writes. Learning rates move to a GPU."""
+        """`modules`: those whose weights or buffers a step writes. Rates move to the `device`."""
         self.modules, self.optimizers, self.active = modules, optimizers, True
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             rate = torch.tensor(group["lr"], dtype=torch.float32, device=device)
@@ -89,7 +90,7 @@ class StepGraphs:
 
     @torch.no_grad()
     def _checked(self, variant: Hashable, step: Callable, batch: tuple) -> dict[str, Tensor]:
-        """A replay from the same state as the step, whose own result is what stays."""
+        """Take the step, and compare with it a replay that began from the same weights."""
         trained = [[p for p in m.parameters() if p.requires_grad] for m in self.modules]
         everything = [weight for weights in trained for weight in weights]
         everything += [buffer for module in self.modules for buffer in module.buffers()]
