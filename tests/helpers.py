@@ -54,7 +54,7 @@ def interrupt_at(monkeypatch, *steps):
 
 def draw_nothing(monkeypatch):
     """Let trainings and `render` draw no picture."""
-    for module in ("run", "latents"):
+    for module in ("latents", "run"):  # the first imports from the second, as it is
         monkeypatch.setattr(f"vae.machinery.{module}.draw", lambda *_: True)
 
 

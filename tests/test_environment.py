@@ -2,8 +2,11 @@
 
 import copy
 import errno
+import importlib.metadata
+import io
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -19,9 +22,13 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from common import ROOT
 from helpers import interrupt_at, make, paint_nothing, small_prior, without_clocks
+from PIL import Image
+from safetensors.torch import save_file
 
 import vae
+from vae import pretrained
 from vae.machinery import animations, figures, loop
 from vae.machinery import folder as folders
 from vae.machinery.cli import main
@@ -134,13 +141,170 @@ def test_where_the_data_lies_is_no_setting_of_the_result(tmp_path, monkeypatch, 
     prior = ["train-prior", "run", "--budget", "tiny", "--channels", "16", "--batch-size", "32"]
     assert main(prior) == 2
     assert main([*prior, "--data-root", "others"]) == 2
-    assert "there is other data than the VAE was trained on" in capsys.readouterr().err
+    assert "saw other data than there is now (data_root)" in capsys.readouterr().err
     assert main([*prior, "--data-root", "there"]) == 0
-    assert main(prior) == 0  # finished: reads no data
+    for finished in (prior, run):  # held to the data, too
+        assert main([*finished, "--data-root", "there"]) == 0
+        assert main([*finished, "--data-root", "others"]) == 2
+        assert "saw other data than there is now (data_root)" in capsys.readouterr().err
+    assert main(["evaluate", "run", "--data-root", "others"]) == 0
+    said = capsys.readouterr()
+    assert "run: the data are others than it was trained on" in said.err
+    assert "Largest difference" not in said.out
     monkeypatch.setenv("HOME", str(tmp_path))
     assert main([*run[:-1], "~/run", "--data-root", "~/there"]) == 0
     assert "holds a finished run" in capsys.readouterr().out
     assert len(vae.load_digits("test", "fashion_mnist", "~/there").images) == 128
+
+
+@pytest.mark.parametrize("form", ["folder", "file"])
+def test_a_finished_run_of_other_pictures_is_not_given_back_as_that_of_these(
+    form, tmp_path, capsys, undrawn
+):
+    images = vae.load_digits("test").images[:60, 0].numpy()
+
+    def write(place: str, images: np.ndarray) -> str:
+        """Pictures whose names, dates and number are always the same."""
+        path = tmp_path / place / "images"
+        path.mkdir(parents=True, exist_ok=True)
+        if form == "file":
+            np.savez(path / "images.npz", images=images)
+            return f"file:{path}/images.npz"
+        for number, image in enumerate(images):
+            Image.fromarray(image).save(path / f"{number}.bmp")
+            os.utime(path / f"{number}.bmp", (0, 0))
+        return f"folder:{path}"
+
+    a, b = write("a", images), write("b", images[::-1])
+    config = config_of(dataset=a, batch_size=16)
+    run = vae.train(config, tmp_path / "run")
+    assert vae.train(config, tmp_path / "run").metrics["history"] == run.metrics["history"]
+    assert vae.run_name(replace(config, dataset=b)) == vae.run_name(config)
+    few = vae.SharpenConfig(epochs=1, batch_size=16, w_perceptual=0, lpips_images=0, frames=2)
+    vae.sharpen(run.directory, config=few)
+    with pytest.raises(ValueError, match=r"run, finished, saw other data .*name another folder"):
+        vae.train(replace(config, dataset=b), tmp_path / "run")
+    vae.train(replace(config, model=replace(config.model, latent_grid=None)), tmp_path / "map")
+    vae.train_prior(tmp_path / "map", small_prior(epochs=1, batch_size=16))
+    write("a", 255 - images)  # the pictures are replaced
+    for again in (
+        lambda: vae.train(config, tmp_path / "run"),
+        lambda: vae.sharpen(run.directory, config=few),
+        lambda: vae.train_prior(tmp_path / "map", small_prior(epochs=1, batch_size=16)),
+    ):
+        with pytest.raises(ValueError, match="saw other data than there is now"):
+            again()
+    for directory in (run.directory, run.directory / "sharp"):
+        assert main(["evaluate", str(directory)]) == 0
+        said = capsys.readouterr()
+        assert f"{directory}: the data are others than it was trained on" in said.err
+        assert "Largest difference" not in said.out
+
+
+def spoil_weights(model):
+    next(model.parameters()).data[0] = np.nan
+
+
+def reparametrise(model):
+    torch.nn.utils.parametrizations.weight_norm(next(
+        part for part in model.modules() if isinstance(part, torch.nn.Conv2d)))  # fmt: skip
+
+
+def widen(model):
+    wider = (8, 16, 24) if isinstance(model, vae.VAE) else 24
+    model.config = replace(model.config, channels=wider)
+
+
+def add_counter(model):
+    model.register_buffer("counter", torch.zeros(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("make_one", [make, lambda: vae.LatentPrior(small_prior().model)])
+@pytest.mark.parametrize("spoil", [spoil_weights, reparametrise, widen, add_counter])
+def test_what_could_not_be_read_back_replaces_nothing(make_one, spoil, tmp_path):
+    good, bad = make_one(), make_one()
+    good.save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    spoil(bad)
+    with pytest.raises((ValueError, FloatingPointError), match="left as it was"):
+        bad.save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    with pytest.raises((ValueError, FloatingPointError)):
+        bad.save_pretrained(tmp_path / "new")
+    assert same(type(good).from_pretrained(tmp_path), good)
+
+
+def test_files_that_are_too_large_to_be_read_are_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "LARGEST", 10_000)
+    with pytest.raises(ValueError, match=r"bytes are more than the 10,000 .*left as it was"):
+        make().save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_weights_of_another_program_are_said_to_have_no_checksum(tmp_path):
+    model = make()
+    model.save_pretrained(tmp_path)
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(vae.FileError, match=r"has no SHA-256 of its content; .* save_pretrained"):
+        vae.VAE.from_pretrained(tmp_path)
+
+
+SHORT_RUN = ["train", "--epochs", "1", "--max-train-images", "64", "--max-test-images", "20",
+             "--channels", "8", "16", "16", "--lpips-images", "0", "--w-perceptual", "0",
+             "--early-evaluations", "0", "--frames", "2", "--projected-images", "20"]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB\nmore"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...\nmore"),
+], ids=["Python", "GPU", "CPU"])  # fmt: skip
+def test_too_little_memory_is_one_line_and_what_it_leaves_stands_in_nobodys_way(
+    error, tmp_path, monkeypatch, capsys, undrawn
+):
+    run = [*SHORT_RUN, "--run-dir", str(tmp_path / "run")]
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Training, "take_step", failing(error))
+        assert main([*run, "--batch-size", "64"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("vae: batch_size=64 needs more memory than there is; try less")
+    assert "more" not in said.removeprefix("vae: batch_size=64 needs more")
+    assert (tmp_path / "run" / folders.CHECKPOINT_NAME).is_file()  # of step 0
+    assert main([*run, "--batch-size", "32"]) == 0
+    assert folders.is_finished(tmp_path / "run")
+    broken = RuntimeError("a bug")
+    monkeypatch.setattr(loop.Training, "take_step", failing(broken))
+    with pytest.raises(RuntimeError, match="a bug"):  # which is no lack of memory
+        main([*SHORT_RUN, "--run-dir", str(tmp_path / "other")])
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_a_training_in_a_folder_of_any_name_ends_well_on_any_terminal(
+    encoding, tmp_path, monkeypatch, undrawn
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding))
+    assert main([*SHORT_RUN, "--run-dir", "数字 ﬁ é"]) == 0
+    assert main(["evaluate", "数 é"]) == 2
+    said = [stream.buffer.getvalue() for stream in (sys.stdout, sys.stderr) if not stream.flush()]
+    for text, written in zip(("are in 数字 ﬁ é/", "vae: 数 é/config.json"), said, strict=True):
+        assert text.encode(encoding, "backslashreplace") in written
+    assert folders.is_finished(Path("数字 ﬁ é"))
+
+
+def test_a_users_own_vae_py_is_not_in_the_way_of_the_command(tmp_path):
+    (tmp_path / "vae.py").write_text("raise SystemExit('mine')")
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    module, function = re.search(r'(?m)^vae = "(.+):(.+)"$', text).groups()
+    (tmp_path / "bin").mkdir()  # as pip writes it
+    code = f"import sys\nfrom {module} import {function}\nsys.exit({function}())"
+    (tmp_path / "bin" / "vae").write_text(code)
+    command, env = [sys.executable, "bin/vae", "evaluate", "nowhere"], {"PYTHONPATH": str(ROOT)}
+    how = {"capture_output": True, "text": True, "env": os.environ | env, "cwd": tmp_path}
+    done = subprocess.run(command, **how)
+    assert (done.returncode, done.stderr[:23]) == (2, "vae: nowhere/config.jso")
+    assert vae.__version__ == importlib.metadata.version("vae-mnist")
 
 
 @pytest.mark.parametrize("labels", [[7], [3, 5], list(range(1, 11)), list(range(0, 250, 5))])

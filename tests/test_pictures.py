@@ -3,19 +3,22 @@
 import os
 import pickle
 import re
+import shutil
 import unicodedata
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from elsewhere import DEVICE, Elsewhere, Gpu, present
-from helpers import SMALL, paint_nothing
+from helpers import SMALL, paint_nothing, small_prior
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
 import vae
-from vae.machinery import animations, figures, frames, machine, pictures
+from vae.machinery import animations, figures, frames, layouts, machine, pictures
 from vae.machinery.cli import main
 from vae.machinery.folder import PICTURES
 from vae.machinery.run import Run
@@ -48,7 +51,7 @@ def near(found, colour, most=4):
 
 
 def names_in(folder):
-    found = pictures.pictures_in(folder).items()
+    found = layouts.pictures_in(folder).items()
     return {split: [path.name for _, path in members] for split, members in found}
 
 
@@ -100,9 +103,100 @@ def test_train_and_test_folders_are_taken_as_they_are(tmp_path):
     assert load(tmp_path, "test").labels.tolist() == [1, 1, 1, 1]
     (tmp_path / "test").rename(tmp_path / "Val")
     assert load(tmp_path, "test").labels.tolist() == [1, 1, 1, 1]
-    fill(tmp_path / "Val" / "d", 1)
-    with pytest.raises(vae.FileError, match="no training pictures of the test's class 'd'"):
-        load(tmp_path)
+
+
+PAIRS = [
+    ("train", "test"), ("Training", "Testing"), ("TRAIN", "VAL"), ("train_set", "test_set"),
+    ("training_set", "validation_set"), ("seg_train", "seg_test"), ("train", "test1"),
+    ("train2017", "val2017"), ("train-images", "test-images"), ("trainset", "testset"),
+    ("training data", "test data"), ("train", "valid"), ("train", "dev"), ("train", "eval"),
+    ("trainval", "test"), ("train", "hold-out"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("train", "test"), PAIRS, ids="-".join)
+def test_the_parts_of_a_set_are_no_classes_whatever_they_are_called(train, test, tmp_path):
+    fill(tmp_path / "pets" / train / "cat", 3)
+    fill(tmp_path / "pets" / train / "dog", 2, 10)
+    fill(tmp_path / "pets" / test / "dog", 4, 20)
+    folder = tmp_path / "pets"
+    assert vae.class_names(f"folder:{folder}") == ["cat", "dog"]
+    assert sorted(load(folder).images[:, 0, 0, 0].tolist()) == [0, 1, 2, 10, 11]
+    assert load(folder, "test").labels.tolist() == [1] * 4
+    for number in range(9):  # as pictures to predict are published
+        paint(folder / "seg_pred" / f"{number}.png")
+    with pytest.warns(UserWarning, match="seg_pred is passed over"):
+        assert len(load(folder).images) == 5
+    shutil.rmtree(folder / test)
+    with pytest.warns(UserWarning, match="seg_pred is passed over"):
+        assert len(load(folder).images) + len(load(folder, "test").images) == 5
+
+
+@pytest.mark.parametrize("held", [
+    ["train/1.png", "cats/1.png"], ["trainA/1.png", "trainB/1.png", "testA/1.png"],
+    ["Training/1.png", "PublicTest/1.png"], ["val/1.png", "test/1.png"],
+    ["bottle/train/good/1.png", "bottle/test/crack/1.png", "cable/train/good/1.png"],
+    ["images/train/1.png", "images/val/1.png", "labels/1.png"],
+    ["my_train/1.png", "my_test/1.png"], ["train/1.png", "training/1.png", "test/1.png"],
+], ids=lambda held: held[0])  # fmt: skip
+def test_a_layout_that_is_not_understood_is_refused_with_those_that_are(held, tmp_path):
+    for name in held:
+        paint(tmp_path / "set" / name)
+    with pytest.raises(vae.FileError, match="parts of a set, or classes") as refused:
+        load(tmp_path / "set")
+    assert "pets/train/...    pets/test/..." in str(refused.value)
+
+
+def test_names_that_only_hold_the_word_of_a_part_are_classes(tmp_path):
+    names = ["bullet_train", "cat", "latest", "protest", "trainer", "valley"]
+    for name in names:
+        fill(tmp_path / name, 2)
+    for helper in ("@eaDir", "__MACOSX", ".ipynb_checkpoints", "#recycle", "lost+found"):
+        fill(tmp_path / helper, 2)
+        fill(tmp_path / "cat" / helper, 2)
+    assert vae.class_names(f"folder:{tmp_path}") == names
+    assert len(load(tmp_path).images) + len(load(tmp_path, "test").images) == 12
+
+
+def test_numbered_classes_come_in_the_order_of_their_numbers(tmp_path):
+    for number in range(12):
+        fill(tmp_path / "plain" / str(number), 2, 20 * number)
+        fill(tmp_path / "words" / f"img {number:02}" / "deeper", 2)
+        fill(tmp_path / "words" / f"img {number + 100}", 2)
+    assert vae.class_names(f"folder:{tmp_path / 'plain'}") == [str(k) for k in range(12)]
+    train = load(tmp_path / "plain")
+    assert torch.equal(train.labels, train.images[:, 0, 0, 0].long() // 20)
+    names = vae.class_names(f"folder:{tmp_path / 'words'}")
+    assert [int(name[4:]) for name in names] == [*range(12), *range(100, 112)]
+
+
+def test_classes_of_the_test_alone_are_measured_but_never_asked_for(tmp_path, undrawn):
+    """As sets of defects come: good ones to train on, good and broken ones to test on."""
+    fill(tmp_path / "bottle" / "train" / "good", 30)
+    for k, name in enumerate(("crack", "good", "Dent")):
+        fill(tmp_path / "bottle" / "test" / name, 5, 50 * k)
+    fill(tmp_path / "bottle" / "ground_truth" / "crack", 5)
+    with pytest.warns(UserWarning, match="ground_truth is passed over"):
+        assert vae.class_names(f"folder:{tmp_path / 'bottle'}") == ["good", "Dent", "crack"]
+    shutil.rmtree(tmp_path / "bottle" / "ground_truth")
+    test = load(tmp_path / "bottle", "test")
+    assert torch.equal(test.labels, torch.tensor([2, 0, 1])[test.images[:, 0, 0, 0].long() // 50])
+    config = short(tmp_path / "bottle", epochs=1, batch_size=15)
+    run = vae.train(config, tmp_path / "run")
+    assert run.metrics["test"]["images"] == 15
+    assert run.metrics["classes"] == ["good", "Dent", "crack"]
+    prior = vae.train_prior(run.directory, small_prior(epochs=1, batch_size=15))
+    assert prior.config.num_classes == 1
+    conditional = replace(config, model=replace(config.model, num_classes=1))
+    with pytest.raises(
+        ValueError, match=r"num_classes=1 is not allowed: the 15 test images .*3 cl"
+    ):
+        vae.train(conditional, tmp_path / "conditional")
+    (tmp_path / "pets").mkdir()
+    fill(tmp_path / "pets" / "train" / "cat", 9)
+    fill(tmp_path / "pets" / "test", 4)  # nobody says what these are
+    assert load(tmp_path / "pets", "test").labels.tolist() == [1] * 4
+    assert vae.class_names(f"folder:{tmp_path / 'pets'}") == ["cat", "no class"]
 
 
 def test_two_pictures_one_class_and_a_thousand_classes_are_enough(tmp_path):
@@ -127,7 +221,7 @@ def test_links_are_followed_once_and_a_folder_around_the_classes_is_passed_by(tm
     (tmp_path / "data" / "PetImages" / "dogs").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "elsewhere")
     assert vae.class_names(f"folder:{tmp_path / 'data'}") == ["cats", "dogs"]
-    found = pictures.pictures_in(tmp_path / "data")
+    found = layouts.pictures_in(tmp_path / "data")
     assert sum(map(len, found.values())) == 12
 
 
@@ -209,12 +303,24 @@ def test_one_picture_is_read_as_a_model_takes_it(tmp_path):
     model = vae.VAE(vae.VAEConfig(channels=SMALL, image_size=32, image_channels=3))
     path = paint(tmp_path / "x.webp", size=(60, 90))
     image = vae.read_picture(path, model.config.image_shape)
+    opened, array = Image.open(path), np.full((60, 90, 3), RED, np.uint8)
+    for given in (path.read_bytes(), opened, opened.convert("RGBA"), array):
+        found = vae.read_picture(given, model.config.image_shape).int()
+        assert (found - image.int()).abs().max() <= 4
+    assert opened.size == (60, 90)  # as it was
     assert near(image[0, :, 16, 16].tolist(), RED)
     assert model.encode(vae.scale_images(image)).mean.shape == (1, 2, 8, 8)
     assert vae.read_picture(str(path), (1, 28, 28)).shape == (1, 1, 28, 28)
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(vae.FileError, match=r"x\.webp cannot be read"):
         vae.read_picture(path, (1, 28, 28))
+    for shape in ((32, 32, 3), (32, 32), (4, 32, 32), 32, None, (1, 28, 32), (1, 28.0, 28.0)):
+        with pytest.raises(ValueError, match=r"^shape=.* is not allowed: \(1 or 3, H, H\)"):
+            vae.read_picture(path, shape)
+    for wrong in (b"no picture" * 99, np.zeros((4, 4, 7)), torch.zeros(3, 99, 99), [[0] * 999]):
+        with pytest.raises(ValueError, match=r"^picture=") as refused:
+            vae.read_picture(wrong, (1, 28, 28))
+        assert len(str(refused.value)) < 400
 
 
 def test_sizes_and_colours_of_tensors_follow_pillow():
@@ -238,7 +344,7 @@ def test_what_cannot_be_read_is_named_and_labels_stay_with_their_pictures(tmp_pa
     fill(train / "light", 75, 100, end="bmp")
     fill(tmp_path / "test" / "dark", 1)
     whole = paint(tmp_path / "whole.jpg", size=(200, 200)).read_bytes()
-    broken = pictures.pictures_in(tmp_path)["train"][0][1]
+    broken = layouts.pictures_in(tmp_path)["train"][0][1]
     broken.write_bytes(whole[: len(whole) // 2])
     (train / "dark" / "live.heic").write_bytes(b"of a phone")
     with pytest.warns(UserWarning, match="pictures cannot be read|cannot read") as warned:
@@ -285,6 +391,33 @@ def test_a_folders_name_can_have_any_letters_and_stands_without_its_path(tmp_pat
     figures.to_png(figures.plot_examples(digits, name, names=classes))
 
 
+@pytest.mark.parametrize("name", ["数字", "пример 例", "a" * 74, "a word " * 20])
+def test_names_that_do_not_fit_into_a_picture_are_numbered_or_cut(name, tmp_path, recwarn):
+    classes = [name, "犬", "鳥", "cat", "ligature ﬁ"]
+    digits = vae.Digits(torch.zeros(5, 1, 28, 28, dtype=torch.uint8), torch.arange(5))
+    title = figures.describe(vae.VAEConfig(16), f"folder:{tmp_path}/{name}")
+    title = f"A class a row, a style a column\nthe learned prior, {title}"
+    drawn = figures.plot_grid(digits.images, 5, title, down={0: "x"})
+    figures.to_png(figures.plot_examples(digits, title, names=classes))
+    figures.to_png(drawn)
+    assert not recwarn  # of letters that the font lacks, matplotlib warns each time
+    found = [figures.class_name(label, classes) for label in range(5)]
+    assert found[1:4] == ["1", "2", "cat"]
+    assert found[0] == "0" if len(name) < 10 else len(found[0]) == figures.LONGEST_NAME
+    box = drawn.texts[0].get_window_extent(FigureCanvasAgg(drawn).get_renderer())
+    assert drawn.bbox.x0 <= box.x0 < box.x1 <= drawn.bbox.x1
+
+
+def test_a_run_warns_once_of_the_classes_that_it_numbers(tmp_path, unpainted):
+    for k, name in enumerate(("猫", "犬", "鳥", "cat")):
+        fill(tmp_path / "動物" / name, 12, 12 * k)
+    with pytest.warns(UserWarning, match="are numbered") as warned:
+        vae.train(short(tmp_path / "動物", epochs=1), tmp_path / "run")
+    assert [str(one.message) for one in warned] == [
+        "3 classes are numbered in pictures, whose font has no letters for 犬, 猫, 鳥"
+    ]
+
+
 def test_an_archive_is_read_in_each_of_its_shapes(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (60, 3, 28, 28), np.uint8)
     labels, path = np.arange(60) % 7, tmp_path / "x.npz"
@@ -309,9 +442,25 @@ def test_an_archive_is_read_in_each_of_its_shapes(tmp_path):
     assert train.labels.unique().tolist() == [0]
 
 
+@pytest.mark.parametrize(("images", "labels"), [
+    ("{}_images", "{}_labels"), ("x_{}", "y_{}")])  # fmt: skip
+def test_an_archive_of_both_splits_is_taken_as_it_is_published(images, labels, tmp_path):
+    x, y, path = np.arange(9 * 784).reshape(9, 28, 28) % 251, np.arange(9)[:, None], tmp_path / "x"
+    arrays = {images.format("train"): x[:6], labels.format("train"): y[:6] + 4,
+              images.format("test"): x[4:], labels.format("test"): y[4:] + 4}  # fmt: skip
+    np.savez(f"{path}.npz", **{name: array.astype(np.uint8) for name, array in arrays.items()})
+    train, test = (vae.load_digits(split, f"file:{path}.npz") for split in ("train", "test"))
+    assert np.array_equal(train.images[:, 0].numpy(), x[:6])
+    assert np.array_equal(test.images[:, 0].numpy(), x[4:])
+    assert [*train.labels, *test.labels] == [*range(6), *range(4, 9)]
+    assert vae.class_names(f"file:{path}.npz") == [str(k) for k in range(4, 13)]
+
+
 @pytest.mark.parametrize(
     ("arrays", "told"),
-    [({"pictures": np.zeros((4, 28, 28), np.uint8)}, "images"),
+    [({"pictures": np.zeros((4, 28, 28), np.uint8)}, r"the arrays \['pictures'\], and neither 'im"),
+     ({"x_train": np.zeros((4, 28, 28), np.uint8)}, r"\['x_train'\], and neither 'images' nor"),
+     ({"images": np.zeros((4, 28, 28), np.uint8), "labels": np.zeros((4, 14), int)}, r"\(4, 14\)"),
      ({"images": np.zeros((4, 28, 28), np.float32)}, r"float32 \(4, 28, 28\); uint8"),
      ({"images": np.zeros((4, 28, 28, 2), np.uint8)}, r"\(4, 28, 28, 2\); uint8"),
      ({"images": np.zeros((4, 28, 28), np.uint8), "labels": [0, 1]}, "4 whole numbers"),

@@ -25,8 +25,8 @@ NOTEBOOKS |= {f"{name}_on_1x1": (size, 1, 1) for name, (size, *_) in NOTEBOOKS.i
 NOTEBOOKS["own_images"] = (4, 8, 0.3)
 DIGITS = {"dataset": "mnist", "of": "", "subject": "a handwritten digit, 784 pixels"}
 EMOJI = {"dataset": "folder:emoji", "of": ", of your own pictures",
-         "subject": "a picture of your own, here one of 3,700 emoji in 32 × 32 pixels and three "
-         "colours (docs/own-images.md)"}  # fmt: skip
+         "subject": "a picture of your own, here one of 725 emoji in 32 × 32 pixels and three "
+         "colours, which come with the repository"}  # fmt: skip
 WIDGET = "application/vnd.jupyter.widget-view+json"
 METADATA = {
     "accelerator": "GPU",  # what Colab starts it on
@@ -44,7 +44,14 @@ def generate(name: str) -> nbformat.NotebookNode:
     """One of NOTEBOOKS, which are latent size, grid and beta, without outputs."""
     text = (FOLDER / "template.md").read_text("utf-8")
     size, grid, beta = NOTEBOOKS[name]
-    values = {"name": name, "size": size, "grid": grid, "beta": beta, "values": size * grid**2}
+    values = {
+        "name": name,
+        "knob": 1 if grid == 1 else None,
+        "size": size,
+        "grid": grid,
+        "beta": beta,
+        "values": size * grid**2,
+    }
     values |= EMOJI if name == "own_images" else DIGITS
     of_all = {"repository": stamped(), "branch": branch(), "page": page(stamped())}
     for word, value in (of_all | values).items():

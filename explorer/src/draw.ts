@@ -165,6 +165,8 @@ function startPad(catalog: Catalog): void {
   let lines: Point[][] = [];
   let drawn = ""; // what the lines are in the address
   let pen: number | null = null; // the pointer that draws
+  const failure = makeFailure();
+  get("digits").before(failure);
 
   const place = (event: PointerEvent): Point => {
     const { left, top, width } = pad.getBoundingClientRect();
@@ -174,12 +176,18 @@ function startPad(catalog: Catalog): void {
   const redraw = () => {
     context.clearRect(0, 0, pad.width, pad.height);
     drawLines(context, lines, 22, "#fff");
-    drawn = pack(normalise(lines)!);
-    set({ x: drawn });
+    try {
+      drawn = pack(normalise(lines)!);
+      set({ x: drawn });
+      fail(failure);
+    } catch (error) {
+      fail(failure, error);
+    }
   };
   /** Show an image in place of lines. */
   const show = (x: string) => {
     [lines, drawn] = [[], ""];
+    fail(failure);
     const small = makeCanvas("");
     paint(small, imageOf(catalog, x) ?? BLACK);
     context.imageSmoothingEnabled = false;

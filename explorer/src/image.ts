@@ -47,6 +47,7 @@ export function normalise(lines: Point[][]): Float32Array | null {
     x: (SIZE / 2 + (p.x - left - width / 2) * factor) * FINE,
     y: (SIZE / 2 + (p.y - top - height / 2) * factor) * FINE,
   });
+  checkReading(context);
   const placed = lines.map((line) => line.map(place));
   drawLines(context, placed, WIDTH * FINE, "#fff");
   const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
@@ -56,6 +57,19 @@ export function normalise(lines: Point[][]): Float32Array | null {
     bytes[Math.floor(row / FINE) * SIZE + Math.floor(column / FINE)] += data[4 * i + 3] / FINE ** 2;
   }
   return scale(centre(bytes));
+}
+
+/** Throws unless pixels are read as they were painted: some browsers return noise, so as not to be known again. */
+function checkReading(context: CanvasRenderingContext2D): void {
+  const [colour, side] = [[60, 120, 180, 255], 16];
+  context.fillStyle = `rgb(${colour.slice(0, 3)})`;
+  context.fillRect(0, 0, side, side);
+  const { data } = context.getImageData(0, 0, side, side);
+  context.clearRect(0, 0, side, side);
+  if (data.some((value, i) => Math.abs(value - colour[i % 4]) > 8))
+    throw new Error(
+      "This browser does not let a page read what is drawn on it, to protect you from being recognised: allow it for this page, or take a test digit.",
+    );
 }
 
 /** Move an image of bytes by whole pixels until the centre of its mass is at pixel (14, 14). */

@@ -6,7 +6,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from ..checks import as_count
+from ..checks import as_count, shown
 from ..data import BATCH, batches, gaussian
 from ..losses import bernoulli_nll
 from ..metrics import labelled_batches, observed_images, precise, squared_error
@@ -30,7 +30,7 @@ def importance_weighted_bound(model: VAE, images: Tensor, variance: float | None
     number = isinstance(variance, Real) and not isinstance(variance, bool)
     if not (variance is None if bernoulli else number and 0 < (v := float(variance)) < math.inf):
         allowed = "None, of a Bernoulli decoder" if bernoulli else "a finite number above 0"
-        raise ValueError(f"variance={variance!r} is not allowed: {allowed}")
+        raise ValueError(f"variance={shown(variance)} is not allowed: {allowed}")
     if not model.config.variational:
         raise ValueError("variational=False is not allowed: there is no q(z|x) to draw from")
     bounds, generator = [], torch.Generator().manual_seed(as_count(seed, "seed", 0))

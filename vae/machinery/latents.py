@@ -59,19 +59,26 @@ def digits_of(vae: VAE, directory: Path, config) -> tuple[Digits, Digits, dict, 
     Raises `ValueError` for other data than it saw, and `FileError` if no data set is named.
     """
     metrics = folder.read_metrics(directory)
-    if (dataset := metrics["config"].get("dataset")) is None:
+    if metrics["config"].get("dataset") is None:
         raise FileError(f"{directory / folder.METRICS_NAME} does not name the data set")
-    root = config.data_root or metrics["config"].get("data_root", "data")
+    train_set, test_set, here = data_of(metrics["config"], vae, config.data_root)
+    owner, remedy = f"directory={str(directory)!r}, whose VAE is trained,", "put the data back"
+    loop.check_same_data(metrics.get("data", here), here, owner, f"{remedy}, or train another VAE")
+    few = Digits(*(part[: config.max_train_images] for part in train_set))
+    return few, test_set, metrics, int(train_set.labels.max()) + 1
+
+
+def data_of(config: dict, vae: VAE, data_root: str | None = None) -> tuple[Digits, Digits, str]:
+    """Both splits of a VAE's data set as they are now, and the checksum of what a training sees.
+
+    `config`: the training's, as a dict. `data_root`: None: the config's.
+    """
+    root, sets, seen = data_root or config.get("data_root", "data"), [], []
     channels, size, _ = vae.config.image_shape
-    sets, seen = [], []
     for split in ("train", "test"):
-        sets.append(load_digits(split, dataset, root, size=size, channels=channels))
-        seen += [part[: metrics["config"].get(f"max_{split}_images")] for part in sets[-1]]
-    if metrics.get("data", here := loop.checksum(seen)) != here:
-        given = f"dataset={dataset!r}, data_root={root!r}"
-        raise ValueError(f"{given}: there is other data than the VAE was trained on")
-    few = Digits(*(part[: config.max_train_images] for part in sets[0]))
-    return few, sets[1], metrics, max(int(one.labels.max()) for one in sets) + 1
+        sets.append(load_digits(split, config["dataset"], root, size=size, channels=channels))
+        seen += [part[: config.get(f"max_{split}_images")] for part in sets[-1]]
+    return *sets, loop.checksum(seen)
 
 
 @torch.no_grad()
@@ -158,6 +165,7 @@ def train_prior(directory: str | Path, config: PriorTrainConfig | None = None, *
         check_same_vae(saved, directory, "its prior", REMEDY)
         owner = f"directory={directory}, whose prior is finished,"
         check_same_settings(saved["config"], config, owner, REMEDY)
+        digits_of(vae, directory, config)  # raises for other data
         return LatentPrior.from_pretrained(directory)
     folder.check_directory(directory)
     with isolated(config.threads, checkpoint):
@@ -174,9 +182,10 @@ class PriorTrainer(loop.Training):
         self.dataset, machine = metrics["config"]["dataset"], Machine(config.mixed_precision)
         if config.model.num_classes == PriorConfig.num_classes:
             config = replace(config, model=replace(config.model, num_classes=classes))
-        for split, labels in (("train", train_set.labels), ("test", test_set.labels)):
-            these = f"{len(labels):,} {split} images of dataset={self.dataset!r}"
-            check_classes(labels, config.model.num_classes, these, every=split == "train")
+        these = f"{len(train_set.labels):,} train images of dataset={self.dataset!r}"
+        check_classes(train_set.labels, config.model.num_classes, these)
+        known = test_set.labels < config.model.num_classes  # the test may have classes of its own
+        test_set = Digits(*(part[known] for part in test_set))
         with seeded(config.seed):
             self.prior = LatentPrior(config.model)
         self.vae, self.prior = vae.to(machine.device), self.prior.to(machine.device)
@@ -223,7 +232,7 @@ class PriorTrainer(loop.Training):
         for mean, std, labels in batches(BATCH, *self.test_set):
             noise = (part.to(self.device) for part in self.draw(len(mean), generator))
             losses.append(step.flow_loss(self.ema, mean, std, labels, *noise))
-        self.add_row("test", {"loss": torch.stack(losses).mean().item()})
+        self.add_row("test", {"loss": torch.stack(losses).mean().item()} if losses else {})
 
     def finish(self, started: float) -> None:
         """Write the averaged weights, the metrics, with which it is finished, and a picture."""

@@ -50,6 +50,7 @@ def sharpen(directory: str | Path, run_dir: str | Path | None = None,
     if folder.is_finished(run_dir):
         saved = sharpen_settings(folder.read_metrics(run_dir), directory, run_dir)
         check_same_settings(saved, config, f"run_dir={run_dir}, finished,")
+        latents.digits_of(vae, directory, config)  # raises for other data
         return Run.load(run_dir)
     folder.check_directory(run_dir)
     with isolated(config.threads, run_dir / folder.CHECKPOINT_NAME):
