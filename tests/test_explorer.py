@@ -726,6 +726,31 @@ def test_without_models_there_is_a_sentence(visit):
     assert "models cannot be loaded" in page.locator("#failure").text_content()
 
 
+def test_opened_from_disk_there_is_a_sentence(chromium, site):
+    page = chromium.new_page()
+    page.goto(f"file://{site.folder}/index.html")
+    assert "through a server (make explorer)" in page.locator("#failure:visible").text_content()
+    page.close()
+
+
+def test_a_canvas_that_is_not_read_as_it_was_painted_gives_a_sentence(visit):
+    page = visit("#x=4")
+    before = pixels(page, COLUMNS)
+    page.evaluate("""() => {  // as some browsers do against fingerprinting
+      const real = CanvasRenderingContext2D.prototype.getImageData;
+      CanvasRenderingContext2D.prototype.getImageData = function (...given) {
+        const image = real.apply(this, given);
+        return image.data.forEach((_, i) => (image.data[i] = 256 * Math.random())), image;
+      };
+    }""")
+    stroke(page, SEVEN)
+    says(page, ".paper .failure:not([hidden])", "does not let a page read what is drawn")
+    becomes(page, COLUMNS, before)  # nothing was made of noise
+    page.get_by_label("Test digit 7").click()
+    until(page, "$('.paper .failure').hidden")
+    changes(page, COLUMNS, before)
+
+
 def test_what_is_not_looked_at_is_not_loaded(visit, index):
     page, asked = visit(), visit.asked
     page.wait_for_load_state("networkidle")

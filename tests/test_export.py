@@ -18,6 +18,7 @@ from helpers import make
 
 import vae
 from vae.data import gaussian
+from vae.machinery import onnx_export
 from vae.machinery.cli import main
 
 RUNS = "latent_4", "coupled"  # shipped, with a small prior; coupled, with labels, and small
@@ -205,6 +206,16 @@ def test_encode_and_decode_can_be_exported_with_a_free_batch(digits):
     ):
         with pytest.raises(ValueError, match=message):
             use(*given)
+
+
+def test_an_interpreter_without_docstrings_exports_too(monkeypatch):
+    """As `python -OO` is."""
+    monkeypatch.setattr(onnx_export.inspect, "getdoc", lambda part: None)
+    model = make(latent_grid=1, couplings=0).eval()
+    written = onnx_export.to_onnx(
+        onnx_export.Decode(model), {"latent": torch.zeros(2, 2, 1, 1)}, ["image"]
+    )
+    assert len(written) > 10_000
 
 
 def test_what_cannot_be_exported_is_a_clear_error_and_leaves_no_file(folder, monkeypatch):

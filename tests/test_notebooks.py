@@ -8,8 +8,12 @@ import re
 import subprocess
 import sys
 import threading
+from collections import Counter
+from dataclasses import fields, replace
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
+from itertools import combinations, product
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import quote
@@ -29,6 +33,7 @@ import notebooks
 import vae
 from vae.machinery import figures, notebook
 from vae.machinery.folder import read_metrics
+from vae.step import sharpening_step, vae_loss
 
 KNOBS = "LATENT_SIZE LATENT_GRID BETA EPOCHS DATASET IMAGE_SIZE CONDITIONAL USE_PRETRAINED SEED"
 # What Google Colab's GPU image has of what we need: its published package list, August 2026.
@@ -69,10 +74,20 @@ def test_a_committed_notebook_ran_from_top_to_bottom_with_the_recipe_of_the_resu
     pictures = [base64.b64decode(one["image/png"]) for one in data if "image/png" in one]
     assert sum(picture.startswith(b"GIF8") for picture in pictures) == (4 if grid == 1 else 3)
     assert all(picture[:4] in (b"GIF8", b"\x89PNG") for picture in pictures)
-    shipped = ASSETS / {7: f"latent_{size}", 1: f"global_{size}", 8: "emoji"}[grid]
-    sample = read_metrics(shipped)["test"]["sample"]
+    sources = [
+        source for cell in cells if (source := re.search(r"show_source\((.+)\)", cell.source))
+    ]
+    for source in sources:
+        function = eval(
+            source[1], {"vae": vae, "vae_loss": vae_loss, "sharpening_step": sharpening_step}
+        )
+        assert notebook.show_source(function).data in markdown, "it shows code that is another now"
+    assert len(sources) >= 3
     (shown,) = (one for one in markdown if "| reconstruction from |" in one)
-    assert f"| {sample['mse']:.5f} | {sample['ssim']:.4f} |" in shown
+    if name != "own_images":
+        shipped = ASSETS / (f"global_{size}" if grid == 1 else f"latent_{size}")
+        sample = read_metrics(shipped)["test"]["sample"]
+        assert f"| {sample['mse']:.5f} | {sample['ssim']:.4f} |" in shown
     assert ("| the reference |" in shown) == (grid == 7)
 
 
@@ -88,7 +103,11 @@ def test_cells_are_thin_and_the_first_three_are_as_colab_and_papermill_need_them
     lines = knobs.source.splitlines()
     assert " ".join(line.split(" = ")[0] for line in lines) == KNOBS
     assert all("  # " in line for line in lines)
-    for value in (f"LATENT_SIZE = {size} ", f"LATENT_GRID = {grid} ", f"BETA = {beta} "):
+    for value in (
+        f"LATENT_SIZE = {size} ",
+        f"LATENT_GRID = {1 if grid == 1 else None} ",
+        f"BETA = {beta} ",
+    ):
         assert value in knobs.source
     assert max(len(cell.source.splitlines()) for cell in code_cells(book)) <= 25
     text = nbformat.writes(book)
@@ -137,32 +156,138 @@ def test_a_notebook_runs_in_an_empty_folder_without_a_network(tmp_path, monkeypa
     assert (run.metrics["test"]["images"], run.model.config.latent_size) == (100, 3)
 
 
-def test_a_notebook_runs_on_own_pictures_and_tells_the_model_their_classes(tmp_path, monkeypatch):
-    for name, red in (("cats", 0), ("dogs", 200)):
-        (folder := tmp_path / "pets" / name).mkdir(parents=True)
-        for number in range(33):
-            Image.new("RGB", (50, 40), (red, 200, 5 * number)).save(folder / f"{number}.png")
-    knobs = {"DATASET": "folder:pets", "CONDITIONAL": True, "EPOCHS": 2}
-    outputs = run_in_kernel(tmp_path, monkeypatch, "own_images", **knobs)
-    run = vae.Run.load(tmp_path / "runs" / "pets_latent_4_conditional_beta_0.3_epochs_2_images_320")
+def play(name, until=None, **knobs):
+    """What a notebook's cells leave, called one by one, until one has this text in it."""
+    space = {}
+    for number, cell in enumerate(code_cells(with_knobs(name, **knobs))):
+        try:
+            exec(TransformerManager().transform_cell(cell.source), space)
+        except Exception as error:
+            raise RuntimeError(f"{number}: {error}") from error
+        if until and until in cell.source:
+            break
+    return space
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch, unpainted):
+    """A folder with data of each kind, in which a notebook's networks are small."""
+    monkeypatch.setenv("VAE_BUDGET", "tiny")
+    monkeypatch.chdir(tmp_path)
+    chance = np.random.default_rng(0)
+    for name, count, colours, classes in (("two", 2, (), [""]), ("grey", 24, (), ["a", "b"]),
+                                          ("colour", 300, (3,), ["x", "y", "z"])):  # fmt: skip
+        for k in range(count):
+            path = tmp_path / name / classes[k % len(classes)] / f"{k}.bmp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(chance.integers(0, 256, (30, 30, *colours), np.uint8)).save(path)
+    x = chance.integers(0, 256, (60, 28, 28), np.uint8)
+    y = np.arange(60)[:, None] % 7
+    np.savez(tmp_path / "file.npz", x_train=x[:40], x_test=x[40:], y_train=y[:40], y_test=y[40:])
+    for config, small in ((vae.VAEConfig, (8, 16, 16)), (vae.PriorConfig, 16)):
+        names = [field.name for field in fields(config)]
+        values = [small if n == "channels" else d
+                  for n, d in zip(names, config.__init__.__defaults__, strict=True)]  # fmt: skip
+        monkeypatch.setattr(config.__init__, "__defaults__", tuple(values))
+    for config in (vae.TrainConfig, vae.PriorTrainConfig, vae.SharpenConfig):
+        monkeypatch.setitem(config.budgets["tiny"], "max_train_images", 64)
+    monkeypatch.setattr(notebook, "SHIPPED", {
+        name: replace(shipped, channels=(8, 16, 16)) for name, shipped in notebook.SHIPPED.items()
+    })  # fmt: skip
+    return tmp_path
+
+
+OFFERED = {  # values of the knobs that people set
+    "LATENT_SIZE": (2, 1, 3, 8, 64), "LATENT_GRID": (None, 1, 7, 2, "1"),
+    "BETA": (0.1, 0, 1, 4, "1"), "EPOCHS": (None, 1, 0), "IMAGE_SIZE": (None, 28, 32, 64, 30),
+    "CONDITIONAL": (False, True, "False"), "USE_PRETRAINED": (False, True),
+    "DATASET": ("mnist", "folder:two", "folder:grey", "folder:colour", "file:file.npz", "nothing",
+                "folder:nothing"),
+}  # fmt: skip
+
+
+def refusal(LATENT_SIZE=2, LATENT_GRID=None, BETA=0.1, EPOCHS=None, IMAGE_SIZE=None,
+            CONDITIONAL=False, USE_PRETRAINED=False, DATASET="mnist"):  # fmt: skip
+    """How the message begins with which these values are refused, one of them; () if they run."""
+    alone = (CONDITIONAL == "False" and "CONDITIONAL='False'",
+             LATENT_GRID in (2, "1") and f"latent_grid={LATENT_GRID!r}",
+             IMAGE_SIZE == 30 and "image_size=30", "nothing" in DATASET and f"dataset={DATASET!r}",
+             BETA == "1" and "beta='1'", EPOCHS == 0 and "epochs=0",
+             LATENT_GRID == 7 and IMAGE_SIZE in (32, 64) and "latent_grid=7")  # fmt: skip
+    shipped = DATASET == "mnist" and IMAGE_SIZE in (None, 28) and not CONDITIONAL
+    shipped = shipped and LATENT_SIZE in (2, 4, 16)
+    return tuple(filter(None, (*alone, USE_PRETRAINED and not shipped and "USE_PRETRAINED=True")))
+
+
+def test_every_two_knobs_make_a_plan_or_are_refused_by_name_before_any_work(desk, monkeypatch):
+    monkeypatch.setattr(notebook, "load_digits", cache(vae.load_digits))
+    cells, count = code_cells(notebooks.generate("vae_latent_2"))[1:3], Counter()
+    knobs, plan = (TransformerManager().transform_cell(cell.source) for cell in cells)
+    for names in combinations(OFFERED, 2):
+        for values in product(*(OFFERED[name] for name in names)):
+            chosen, space = dict(zip(names, values, strict=True)), {"Path": Path}
+            exec(knobs, space)
+            told = refusal(**chosen)
+            count[bool(told)] += 1
+            if not told:
+                exec(plan, space | chosen)
+            else:
+                with pytest.raises(ValueError, match="is not allowed") as refused:
+                    exec(plan, space | chosen)
+                assert str(refused.value).startswith(told), chosen
+    assert min(count.values()) > 100
+    assert not (desk / "runs").exists()
+
+
+@pytest.mark.parametrize("knobs", [
+    {"LATENT_SIZE": 1, "BETA": 0, "DATASET": "folder:two"},
+    {"LATENT_SIZE": 64, "LATENT_GRID": 1, "CONDITIONAL": True, "DATASET": "folder:colour"},
+    {"LATENT_SIZE": 8, "BETA": 4, "DATASET": "file:file.npz", "IMAGE_SIZE": 32},
+    {"LATENT_SIZE": 3, "LATENT_GRID": 16, "EPOCHS": 1, "DATASET": "folder:grey", "BETA": 1},
+    {"LATENT_GRID": None, "IMAGE_SIZE": 32, "CONDITIONAL": True},
+], ids=str)  # fmt: skip
+def test_a_notebook_runs_to_its_end_with_the_knobs_that_it_offers(knobs, desk):
+    space = play("vae_latent_2", **knobs)
+    assert space["run"].metrics["test"]["images"] >= 1
+    assert refusal(**knobs) == ()
+
+
+def test_a_notebook_runs_on_own_pictures_and_tells_the_model_their_classes(desk):
+    knobs = {"DATASET": "folder:colour", "CONDITIONAL": True, "EPOCHS": 2}
+    space = play("own_images", **knobs)
+    run = vae.Run.load("runs/colour_latent_4_conditional_beta_0.3_epochs_2_images_64")
     assert run.model.config.image_shape == (3, 32, 32)
     prior = vae.LatentPrior.from_pretrained(run.directory)
-    assert run.model.config.num_classes == prior.config.num_classes == 2
-    text = str([output.get("text") or output.data.get("text/markdown") for output in outputs])
-    for said in ("latent size 4 on 8×8, pets", "it has 1,024 pixels of three colours",
-                 "knows the digits of MNIST alone"):  # fmt: skip
-        assert said in text
-    assert "the reference" not in text
+    assert run.model.config.num_classes == prior.config.num_classes == 3
+    plan = notebook.show_plan(space["config"], len(space["train_set"].images)).data
+    scores = notebook.show_scores(run.model, space["DATASET"], prior).data
+    for said in ("latent size 4 on 8×8, colour", "it has 1,024 pixels of three colours",
+                 "2 passes over 64 training images", "knows the digits of MNIST"):  # fmt: skip
+        assert said in plan + scores
+    assert "the reference" not in notebook.show_results(run).data
+
+
+def test_own_images_runs_as_it_is_on_the_emoji_that_come_with_it(desk, monkeypatch):
+    space = play("own_images", "show_plan(")
+    assert len(space["train_set"].images) + len(space["test_set"].images) == 725
+    assert space["names"] == ["face", "flag", "person"]
+    assert space["config"].model.image_shape == (3, 32, 32)
+    (desk / "emoji").mkdir()  # here is one of somebody's
+    assert notebook.locate("folder:emoji") == "folder:emoji"
+    assert notebook.locate("folder:x") == "folder:x"
+
+
+def test_the_judge_and_the_sliders_step_aside_with_a_sentence(monkeypatch):
+    model = make(latent_size=3, latent_grid=1, image_size=32)
+    assert "MNIST in 28 × 28 pixels alone" in notebook.show_scores(model, "mnist").data
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)  # a kernel without it
+    assert "pip install ipywidgets" in notebook.latent_sliders(model).data
 
 
 def test_a_notebook_can_start_from_the_trained_model(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VAE_BUDGET", "tiny")
     monkeypatch.chdir(tmp_path)
-    book, space = with_knobs("vae_latent_4", USE_PRETRAINED=True), {}
-    for cell in code_cells(book):
-        exec(TransformerManager().transform_cell(cell.source), space)
-        if "run = " in cell.source:  # the cell that would train
-            break
+    space = play("vae_latent_4", "run = ", USE_PRETRAINED=True)  # the cell that would train
     assert not list(tmp_path.iterdir())
     steps = read_metrics(ASSETS / "latent_4")["history"]["train"][-1]["step"]
     assert f"{steps:,} steps" in capsys.readouterr().out
@@ -269,11 +394,15 @@ def test_without_an_address_the_setup_cell_says_in_one_line_what_to_edit_and_doe
 def test_outside_of_colab_the_setup_cell_takes_the_code_beside_it_or_shows_a_remedy(tmp_path):
     code = f"import sys\nsys.modules['vae'] = None\n{setup_source()}"
     (tmp_path / "cell.py").write_text(code)
+    (mine := tmp_path / "mine").mkdir()
+    (mine / "vae.py").write_text("x = 1")  # somebody's own
+    there = {"capture_output": True, "text": True, "cwd": mine}
+    done = subprocess.run([sys.executable, "-c", setup_source()], **there)
+    assert f"AssertionError: {mine / 'vae.py'} is in the way" in done.stderr
     done = subprocess.run([sys.executable, "cell.py"], capture_output=True, text=True, cwd=tmp_path)
     assert "ModuleNotFoundError" in done.stderr
     assert f"missing? pip install git+https://github.com/{stamped()}" in done.stderr
-    where = "import vae; print(vae.__file__)"
-    code = setup_source().partition("from vae.machinery.notebook")[0] + where
+    code = setup_source().partition("import vae;")[0] + "import vae; print(vae.__file__)"
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True,
                           cwd=ROOT / "notebooks")  # fmt: skip
     assert Path(done.stdout.strip()).resolve() == ROOT / "vae" / "__init__.py"
@@ -314,7 +443,7 @@ def test_only_shipped_models_are_loaded_and_the_global_one_may_be_own(tmp_path, 
         model = notebook.global_model(SimpleNamespace(model=own))
         assert (model.config.latent_shape, model is own) == ((expected, 1, 1), grid == 1)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(notebook, "CHECKOUT", tmp_path / "site-packages")
+    monkeypatch.setattr(notebook, "ROOTS", (".", tmp_path / "site-packages"))
     with pytest.raises(ValueError, match="needs assets/latent_2"):
         notebook.load_pretrained(vae.TrainConfig())
     assert notebook.global_model(SimpleNamespace(model=make(latent_size=4))) is None
@@ -344,18 +473,18 @@ def test_the_judge_scores_draws_of_each_source():
     table = rows(notebook.show_scores(model, "mnist", prior, n=20))
     assert [row[0] for row in table] == ["N(0, I)", "the learned prior"]
     assert [bool(row[2]) for row in table] == [False, True]  # asked for, or not
-    assert "MNIST alone" in notebook.show_scores(model, "kmnist", prior).data
+    assert "of MNIST" in notebook.show_scores(model, "kmnist", prior).data
     assert "can be asked for" in notebook.show_digits(model, "name", None).data
 
 
 def test_the_plan_says_when_the_budget_is_the_quick_one(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     plans = {name: vae.with_budget(vae.TrainConfig(), name) for name in ("auto", "full", "tiny")}
-    said = {name: "quick budget" in notebook.show_plan(plan).data for name, plan in plans.items()}
+    shown = {name: notebook.show_plan(plan, 60_000).data for name, plan in plans.items()}
+    said = {name: "quick budget" in text for name, text in shown.items()}
     assert said == {"auto": True, "full": False, "tiny": False}
-    assert (
-        "3 passes over all training images, on the CPU |" in notebook.show_plan(plans["full"]).data
-    )
+    assert "3 passes over 60,000 training images, on the CPU |" in shown["full"]
+    assert "1 pass over 320 training images, on the CPU |" in shown["tiny"]
 
 
 def rows(table):
