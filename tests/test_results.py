@@ -18,7 +18,7 @@ from trainings import ALL, SIZES
 import vae
 from vae.machinery.config import check_same_settings
 from vae.machinery.folder import read_metrics
-from vae.machinery.notebook import REFERENCE, SHARPENED
+from vae.machinery.shipped import REFERENCE, SHARPENED
 
 ASSETS, COMMANDS = ROOT / "assets", trainings.commands()
 

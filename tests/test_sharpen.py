@@ -12,8 +12,8 @@ from vae import step
 from vae.machinery import loop
 from vae.machinery.cli import main
 from vae.machinery.folder import read_metrics
-from vae.machinery.notebook import asset
 from vae.machinery.sharpening import SharpenTrainer
+from vae.machinery.shipped import asset
 
 FLAGS = ["--epochs", "1", "--max-train-images", "64", "--lpips-images", "0", "--w-perceptual", "0"]
 FEW = {"epochs": 1, "max_train_images": 128, "batch_size": 32, "lpips_images": 4}

@@ -23,7 +23,7 @@ from vae import VAE, LatentPrior, judge_images, load_digits, scale_images
 from vae.data import batches
 from vae.losses import bernoulli_nll
 from vae.machinery.folder import read_metrics
-from vae.machinery.notebook import SHARPENED
+from vae.machinery.shipped import SHARPENED
 from vae.pretrained import write_json
 
 BOTH = ("reconstructions", "N(0, I)")

@@ -20,13 +20,40 @@ from nbclient import NotebookClient
 from trainings import SHIPPED_BETA
 
 FOLDER = ROOT / "notebooks"
-NOTEBOOKS = {f"vae_latent_{size}": (size, 7, beta) for size, beta in SHIPPED_BETA.items()}
-NOTEBOOKS |= {f"{name}_on_1x1": (size, 1, 1) for name, (size, *_) in NOTEBOOKS.items()}
-NOTEBOOKS["own_images"] = (4, 8, 0.3)
-DIGITS = {"dataset": "mnist", "of": "", "subject": "a handwritten digit, 784 pixels"}
-EMOJI = {"dataset": "folder:emoji", "of": ", of your own pictures",
-         "subject": "a picture of your own, here one of 725 emoji in 32 × 32 pixels and three "
-         "colours, which come with the repository"}  # fmt: skip
+LATENT = {
+    "story": "latent", "title": "A variational autoencoder with latent size {size}", "map": 7,
+    "plane": "The plane is made by t-SNE, frame by frame: points drift and do not jump.",
+    "classes": "Nobody told the model the classes: they are apart before it learns, as in pixels.",
+    "blur": "", "reference": "The reference is a published system of the same latent size; it has "
+    "no KL in its loss, so that nothing bounds its rate.",
+    "beside": "All are maps of 7 × 7 positions: size 2 is 98 values, and size 16 is 784, as many "
+    "as an image has pixels. (What its values may tell is bounded by the KL.)",
+}  # fmt: skip
+NOTEBOOKS = {  # the values of each that `template.md` names; `story`: its blocks there
+    **{f"vae_latent_{size}": LATENT | {"size": size, "beta": beta}
+       for size, beta in SHIPPED_BETA.items()},
+    "few_numbers": LATENT | {
+        "story": "few", "title": "Few numbers: two values for a digit", "size": 2,
+        "map": 1, "beta": 1,
+        "plane": "Two values are drawn as they are.", "classes": "",
+        "blur": "With so few values, the blur stays.", "reference": "",
+        "beside": "All are one vector: size 2 is two values.",
+    },
+    "new_digits": {"story": "new", "title": "New digits: a prior that is learned", "size": 4,
+                   "map": 7, "beta": SHIPPED_BETA[4]},
+    "own_images": LATENT | {
+        "story": "own", "title": "A variational autoencoder of your own pictures", "size": 4,
+        "map": 8, "beta": 0.3, "dataset": "folder:emoji", "image": "3 × 32 × 32",
+        "thing": "emoji", "reference": "",
+    },
+}  # fmt: skip
+OF_ALL = {"dataset": "mnist", "image": "1 × 28 × 28", "thing": "digit", "epochs": "3"}
+CODE = {  # what a story has in place of a knob
+    "latent": ("LATENT_GRID", "CONDITIONAL", "USE_PRETRAINED"),
+    "few": ("1", "CONDITIONAL", "USE_PRETRAINED"),
+    "new": ("None", "False", "USE_PRETRAINED"),
+    "own": ("LATENT_GRID", "CONDITIONAL", "False"),
+}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 METADATA = {
     "accelerator": "GPU",  # what Colab starts it on
@@ -40,27 +67,46 @@ def notebook_path(name: str) -> Path:
     return FOLDER / f"{name}.ipynb"
 
 
+def diagram(image: str, size: int, places: int, **_) -> str:
+    """The way of an image through the model, with the shapes of this notebook."""
+    latent = f"{size} × {places} × {places}" if places > 1 else f"{size} values"
+    names = ("image", "latent", "reconstruction")
+    boxes = [f"│ {text.center(max(len(text), 14))} │" for text in (image, latent, image)]
+    edges = ["─" * (len(box) - 2) for box in boxes]
+    rows = (
+        [name.center(len(box)) for name, box in zip(names, boxes, strict=True)],
+        [f"┌{edge}┐" for edge in edges], boxes, [f"└{edge}┘" for edge in edges],
+    )  # fmt: skip
+    gaps = ("", "", "── {} ──▶", "")
+    ways = ("encoder", "decoder")
+    lines = []
+    for row, gap in zip(rows, gaps, strict=True):
+        first, second = (gap.format(way) for way in ways)
+        lines.append(f"{row[0]} {first:14} {row[1]} {second:14} {row[2]}".rstrip())
+    return "\n".join(lines)
+
+
 def generate(name: str) -> nbformat.NotebookNode:
-    """One of NOTEBOOKS, which are latent size, grid and beta, without outputs."""
-    text = (FOLDER / "template.md").read_text("utf-8")
-    size, grid, beta = NOTEBOOKS[name]
-    values = {
-        "name": name,
-        "knob": 1 if grid == 1 else None,
-        "size": size,
-        "grid": grid,
-        "beta": beta,
-        "values": size * grid**2,
-    }
-    values |= EMOJI if name == "own_images" else DIGITS
-    of_all = {"repository": stamped(), "branch": branch(), "page": page(stamped())}
-    for word, value in (of_all | values).items():
-        text = text.replace("{{" + word + "}}", str(value))
+    """One of NOTEBOOKS, without outputs."""
+    text, values = (FOLDER / "template.md").read_text("utf-8"), OF_ALL | NOTEBOOKS[name]
+    story, places = values["story"], values["map"]
+    block = re.compile(r"\{\{#([\w ]+)\}\}\n(.*?)\{\{/\}\}\n", re.DOTALL)
+    text = block.sub(lambda found: found[2] * (story in found[1].split()), text)
+    values |= {"name": name, "values": values["size"] * places**2, "branch": branch(),
+               "diagram": diagram(places=places, **values), "repository": stamped(),
+               "page": page(stamped()), "subject": "a handwritten digit of 784 pixels"}  # fmt: skip
+    values |= dict(zip(("grid_of", "conditional", "pretrained"), CODE[story], strict=True))
+    values["epochs"] = "6" if story == "few" else "3"
+    for word, value in values.items():
+        text = text.replace("{{" + word + "}}", str(value).format(size=values["size"])
+                            if word == "title" else str(value))  # fmt: skip
     notebook = jupytext.reads(text, fmt="md")
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
+        if "setup" in cell.metadata.get("tags", ()):  # folded, in Colab and in JupyterLab
+            cell.metadata |= {"cellView": "form", "jupyter": {"source_hidden": True}}
     return notebook
 
 

@@ -29,7 +29,7 @@ from vae import VAE, LatentPrior, load_digits
 from vae.machinery.figures import draw_grid, tile
 from vae.machinery.folder import FRAMES_NAME, METRICS_NAME
 from vae.machinery.frames import Frames
-from vae.machinery.notebook import REFERENCE
+from vae.machinery.shipped import REFERENCE
 
 CURVE = {BLURRED: "no LPIPS", PERCEPTUAL: "0", "w = 0.03": "0.03", "w = 0.2": "0.2", ALL: "0.7",
          "w = 2": "2"}  # fmt: skip

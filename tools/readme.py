@@ -23,7 +23,7 @@ from pictures import curve_points
 from speedrun import summaries as speedrun
 from trainings import SIZES
 
-from vae.machinery.notebook import REFERENCE
+from vae.machinery.shipped import REFERENCE
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 APART = 0.03  # difference of shares from which on a table says that the judges disagree
@@ -232,20 +232,30 @@ def evidence() -> list[dict]:
     }]  # fmt: skip
 
 
+STORIES = {  # what each notebook tells
+    "vae_latent_2": "what a VAE is, built, trained, watched and measured. Start here",
+    "vae_latent_4": "the same with four values at each position",
+    "vae_latent_16": "the same with sixteen",
+    "few_numbers": "2, 4 or 16 values for a whole image: a plane to walk in, blur, and its cure",
+    "new_digits": "why N(0, I) draws no digits on 7×7, and a second network that does",
+    "own_images": "the same on emoji, or on your own pictures",
+}
+
+
 def gallery() -> str:
-    """The badges that open the notebooks in Colab, and the GIFs: as many in a row as fit."""
+    """The notebooks, with the badges that open them in Colab, and the GIFs."""
     site = "https://colab.research.google.com"
 
     def badge(shown: str, title: str, name: str) -> str:
         link = f"{site}/github/{stamped()}/blob/{branch()}/notebooks/{name}.ipynb"
         return f"{shown} [![Open {title} in Colab]({site}/assets/colab-badge.svg)]({link})"
 
-    lines = []
-    for grid, end in (("7×7", ""), ("1×1", "_on_1x1")):
-        badges = [badge(f"{size} on {grid}", f"latent size {size} on {grid}",
-                        f"vae_latent_{size}{end}") for size in SIZES]  # fmt: skip
-        lines.append("latent size " + " · ".join(badges))
-    lines.append(badge("your own images", "your own images", "own_images"))
+    rows = ["| notebook | what it tells | |", "| --- | --- | --- |"]
+    for name, told in STORIES.items():
+        title = name.replace("vae_", "").replace("_", " ")
+        link = badge("", title, name).strip()
+        rows.append(f"| [{title}](notebooks/{name}.ipynb) | {told} | {link} |")
+    lines = ["\n".join(rows)]
     for kind in ("latent", "reconstruction"):
         lines.append("\n".join(
             f'<img width="270" alt="{kind}s of size {size} as they form" '

@@ -19,7 +19,7 @@ from common import RUNS, Part, keep_row, row, run, table
 from trainings import SHIPPED_BETA, beats_reference
 
 from vae.machinery.folder import read_metrics
-from vae.machinery.notebook import REFERENCE
+from vae.machinery.shipped import REFERENCE
 
 IMAGES = {16: 30_000, 4: 30_000, 2: 32_000}
 FLAGS = (

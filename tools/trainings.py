@@ -16,7 +16,7 @@ from scoring import DEVICE, SAMPLES, decode, encode, judged_twice, seeded
 
 from vae import VAE, load_digits
 from vae.machinery.folder import PRIOR_METRICS_NAME, is_finished, read_metrics
-from vae.machinery.notebook import REFERENCE, SHARPENED
+from vae.machinery.shipped import REFERENCE, SHARPENED
 
 # At size 16 a smaller beta than 0.3 buys MSE that the eye does not see.
 SHIPPED_BETA = {16: 0.3, 4: 0.1, 2: 0.1}

@@ -69,7 +69,7 @@ function link(): void {
     anchor.href = `https://github.com/${repository}${anchor.dataset.link}`;
   }
   const colab = document.createElement("a");
-  colab.href = `https://colab.research.google.com/github/${repository}/blob/${__BRANCH__}/notebooks/vae_latent_2_on_1x1.ipynb`;
+  colab.href = `https://colab.research.google.com/github/${repository}/blob/${__BRANCH__}/notebooks/few_numbers.ipynb`;
   colab.textContent = "Train such a model yourself, in Colab.";
   get("links").append(colab);
 }
