@@ -236,7 +236,7 @@ def test_what_could_not_be_read_back_replaces_nothing(make_one, spoil, tmp_path)
 
 def test_files_that_are_too_large_to_be_read_are_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "LARGEST", 10_000)
-    with pytest.raises(ValueError, match=r"bytes are more than the 10,000 .*left as it was"):
+    with pytest.raises(ValueError, match=r"bytes are more than 10,000.*left as it was"):
         make().save_pretrained(tmp_path)
     assert not list(tmp_path.glob("*.safetensors"))
 
@@ -246,7 +246,9 @@ def test_weights_of_another_program_are_said_to_have_no_checksum(tmp_path):
     model.save_pretrained(tmp_path)
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(vae.FileError, match=r"has no SHA-256 of its content; .* save_pretrained"):
+    with pytest.raises(
+        vae.FileError, match=r"its SHA-256 is missing, which save_pretrained writes"
+    ):
         vae.VAE.from_pretrained(tmp_path)
 
 

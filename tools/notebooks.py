@@ -59,7 +59,7 @@ METADATA = {
     "accelerator": "GPU",  # what Colab starts it on
     "colab": {"gpuType": "T4", "provenance": []},
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
+    "language_info": {"name": "python", "file_extension": ".py"},
 }
 
 

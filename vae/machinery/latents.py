@@ -63,7 +63,8 @@ def digits_of(vae: VAE, directory: Path, config) -> tuple[Digits, Digits, dict, 
         raise FileError(f"{directory / folder.METRICS_NAME} does not name the data set")
     train_set, test_set, here = data_of(metrics["config"], vae, config.data_root)
     owner, remedy = f"directory={str(directory)!r}, whose VAE is trained,", "put the data back"
-    loop.check_same_data(metrics.get("data", here), here, owner, f"{remedy}, or train another VAE")
+    loop.check_same_data(metrics.setdefault("data", here), here, owner,
+                         f"{remedy}, or train another VAE")  # fmt: skip
     few = Digits(*(part[: config.max_train_images] for part in train_set))
     return few, test_set, metrics, int(train_set.labels.max()) + 1
 
