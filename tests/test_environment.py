@@ -310,7 +310,8 @@ def test_a_users_own_vae_py_is_not_in_the_way_of_the_command(tmp_path):
 
 
 @pytest.mark.parametrize("labels", [[7], [3, 5], list(range(1, 11)), list(range(0, 250, 5))])
-def test_any_number_of_classes_is_drawn_right(labels, tmp_path):
+def test_any_number_of_classes_is_drawn_right(labels, tmp_path, monkeypatch):
+    monkeypatch.setattr(animations, "are_apart", lambda *_: True)  # else they are not named
     data_set(tmp_path, labels)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)

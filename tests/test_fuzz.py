@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 import torch
 from helpers import a_gigabyte_more
+from safetensors.torch import save
 
 import vae
+from vae import pretrained
 from vae.machinery import loop
 from vae.machinery.folder import CHECKPOINT_NAME, load_checkpoint, read_metrics
 from vae.machinery.frames import Frames
-from vae.pretrained import save_tensors
 
 FILES = int(os.environ.get("FUZZ_FILES", "2000"))
 
@@ -61,9 +62,8 @@ def hostile_archives():
     yield expands.getvalue()
 
 
-def hostile_safetensors(folder):
+def hostile_safetensors():
     """Whole files, with matching checksums, of the wrong content."""
-    path = folder / "crafted.safetensors"
     for tensors, metadata in (
         ({}, {}),
         ({"a": torch.zeros(3)}, {"state": "[]"}),
@@ -71,8 +71,8 @@ def hostile_safetensors(folder):
         ({"a": torch.zeros(3)}, {"state": '{"step": -1, "training_seconds": 0, "metrics": {}}'}),
         ({"a": torch.full((3,), float("nan"))}, {"state": "{}"}),
     ):
-        save_tensors(path, tensors, metadata)
-        yield path.read_bytes()
+        digest = pretrained._digest(tensors, metadata)
+        yield save(tensors, {"format": "pt", "sha256": digest} | metadata)
 
 
 def variants(whole, others, count, chance):
@@ -118,7 +118,7 @@ def test_2000_damaged_and_hostile_files_are_refused_by_name_or_read_right(
     a_gigabyte_more(request)
     torch.save({"model": Bomb()}, torch_bomb := io.BytesIO())
     bombs = [pickle.dumps(Bomb()), torch_bomb.getvalue()]
-    crafted, deep = list(hostile_safetensors(tmp_path)), [b"[" * 200_000, b"[1]"]
+    crafted, deep = list(hostile_safetensors()), [b"[" * 200_000, b"[1]"]
     huge = {"channels": [1024, 1024, 1024], "blocks": 8, "latent_size": 64}
     huge_model, huge_prior = (json.dumps(config).encode()
                               for config in (huge, {"channels": 1024, "blocks": 16}))  # fmt: skip

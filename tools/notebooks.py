@@ -23,7 +23,8 @@ FOLDER = ROOT / "notebooks"
 LATENT = {
     "story": "latent", "title": "A variational autoencoder with latent size {size}", "map": 7,
     "plane": "The plane is made by t-SNE, frame by frame: points drift and do not jump.",
-    "classes": "Nobody told the model the classes: they are apart before it learns, as in pixels.",
+    "classes": "Nobody told the model the classes: neighbours share them from the start, as in "
+    "pixels.",
     "blur": "", "reference": "The reference is a published system of the same latent size; it has "
     "no KL in its loss, so that nothing bounds its rate.",
     "beside": "All are maps of 7 × 7 positions: size 2 is 98 values, and size 16 is 784, as many "
