@@ -30,13 +30,13 @@ from explorer_page import (
 
 import vae
 from vae.data import gaussian
+from vae.machinery.animations import COLOURS
 from vae.machinery.judge import Judge
 
 HERE = ROOT / "explorer"
 MODELS = list(explorer.read_json(explorer.LIST))
 DIGITS, FEW = 100, 40
 PATIENCE = 600_000  # milliseconds, after which a page that hangs is given up
-COLOURS = "1f77b4 ff7f0e 2ca02c d62728 9467bd 8c564b e377c2 7f7f7f bcbd22 17becf"
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 pytestmark = pytest.mark.unix
 
@@ -342,6 +342,113 @@ def drawn(page):
     return torch.tensor(image).view(28, 28)
 
 
+@pytest.mark.parametrize(("wide", "high"), [(1366, 650), (1400, 900), (820, 1180)])
+def test_pad_and_reconstructions_are_whole_on_the_first_screen(wide, high, visit):
+    page = visit(viewport={"width": wide, "height": high})
+    for box in boxes(page, "#pad, .column canvas"):
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= high
+        assert box["x"] + box["width"] <= wide
+    tops = {round(box["y"]) for box in boxes(page, ".column canvas")}
+    assert len(tops) == 1  # in one row, none alone
+    terms, columns = boxes(page, "#terms")[0], boxes(page, "#columns")[0]
+    assert abs(terms["x"] - columns["x"]) < 2  # the control stands above what it changes
+
+
+def test_on_a_phone_pad_and_reconstructions_are_seen_together_and_figures_are_under_a_tap(visit):
+    page = visit(viewport={"width": 360, "height": 740}, has_touch=True)
+    page.eval_on_selector(".draw", "one => scrollTo(0, one.offsetTop - 8)")
+    seen = boxes(page, "#pad, .column canvas")
+    assert len(seen) == 6
+    assert all(box["y"] >= 0 and box["y"] + box["height"] <= 740 for box in seen)
+    figures = page.locator(".column[data-numbers='2'] details")
+    assert not figures.locator("dl").is_visible()
+    figures.locator("summary").tap()
+    assert figures.locator("dl").is_visible()
+
+
+def boxes(page, selector):
+    return [one.bounding_box() for one in page.locator(selector).all()]
+
+
+def test_a_stroke_is_added_to_a_drawing_after_a_reload_and_each_can_be_undone(visit):
+    page = visit("#x=4")
+    assert page.locator("#undo").is_disabled()
+    stroke(page, SEVEN)  # in place of the test digit
+    seven = drawn(page)
+    page.reload()
+    wait_until_ready(page)
+    assert torch.equal(drawn(page), seven)
+    before = page.evaluate("explorer.current().x")
+    stroke(page, [(0.4, 0.55), (0.75, 0.55)])  # a bar through it
+    until(page, "explorer.current().x !== given", before)
+    barred = drawn(page)
+    assert (barred[14:20] + 1).sum() > (seven[14:20] + 1).sum() + 4
+    both = torch.nn.functional.cosine_similarity(barred.flatten() + 1, seven.flatten() + 1, dim=0)
+    assert both > 0.7  # the seven is there still
+    page.locator("#undo").click()
+    until(page, "explorer.current().x === given", before)
+    assert torch.equal(drawn(page), seven)
+    page.locator("#clear").click()
+    until(page, "explorer.current().x === '-'")
+    page.locator("#undo").click()
+    assert torch.equal(drawn(page), seven)
+
+
+def test_an_image_that_comes_in_the_middle_of_a_stroke_is_no_error(visit):
+    page = visit("#x=4")
+    first, *others = places(page, SEVEN)
+    page.mouse.move(*first)
+    page.mouse.down()
+    page.evaluate("location.hash = '#x=5'")
+    until(page, "explorer.current().x === '5'")
+    for place in others:
+        page.mouse.move(*place, steps=3)
+    page.mouse.up()
+    assert page.evaluate("explorer.current().x") == "5"
+    stroke(page, SEVEN)
+    drawn(page)
+
+
+def test_what_is_far_from_a_digit_and_what_is_not_there_is_said(visit):
+    page = visit("#x=-", "walk")
+    page.get_by_role("button", name="To my digit").click()
+    says(page, "#walk-failure", "no digit of yours")
+    look(page, "draw")
+    for k in range(3):  # an asterisk
+        stroke(page, [(0.05 + 0.3 * k, 0.05), (0.95 - 0.3 * k, 0.95)])
+    says(page, ".column[data-numbers='16'] dd:nth-of-type(2)", "of a digit 57: an unusual image")
+
+
+def test_a_link_to_a_part_stays_there_and_the_address_follows_only_the_visitor(visit):
+    page = visit("#part=flow", viewport={"width": 1000, "height": 700})
+    page.wait_for_selector("#film canvas")
+    for _ in range(2):
+        until(page, "/ead as/.test($('#flow-words').textContent)")
+        assert page.evaluate("explorer.current().part") == "flow"
+        assert abs(boxes(page, "#flow")[0]["y"]) < 40
+        page.reload()
+    page.evaluate(
+        "document.querySelector('#draws').style.height = '900px'"
+    )  # something grows above
+    page.evaluate(FRAMES, 5)
+    assert abs(boxes(page, "#flow")[0]["y"]) < 40
+    assert page.evaluate("location.hash") == "#part=flow"
+    page.mouse.wheel(0, -9000)
+    until(page, "!location.hash.includes('part=')")  # it is where it starts
+    chance = torch.Generator().manual_seed(0)
+    for share in torch.rand(120, generator=chance).tolist():
+        page.evaluate(
+            "share => scrollTo(0, share * (document.body.scrollHeight - innerHeight))", share
+        )
+        page.evaluate(FRAMES, 2)
+        most = page.evaluate("""["draw", "walk", "flow"].map((id) => {
+          const { top, bottom } = document.getElementById(id).getBoundingClientRect();
+          return [Math.min(bottom, innerHeight) - Math.max(top, 0), id];
+        }).sort((a, b) => b[0] - a[0])[0][1]""")
+        assert page.evaluate("explorer.current().part") == most
+
+
 def test_the_pad_bears_a_second_finger_its_edge_and_being_cleared(visit):
     page, corner = visit(), [(0.3, 0.3), (0.3, 0.7)]
     stroke(page, [*corner, (1.0, 0.7)])
@@ -389,7 +496,7 @@ def test_what_is_shown_is_what_pytorch_says(visit):
     q = model.encode(x)
     y = model.decode(q.mean)
     shown = page.locator(".column[data-numbers='16'] dd").all_text_contents()
-    assert float(shown[0]) == pytest.approx(vae.mse(x, y).item(), abs=1e-4)
+    assert float(shown[0]) == pytest.approx(vae.mse(x, y).item(), rel=0.05)  # two digits
     rate = torch.stack([q.kl() for _ in range(100)]).mean().item()
     assert float(shown[1].split()[0]) == pytest.approx(rate, abs=2.5)  # of 16 draws
     chances = read(y).softmax(1)[0]
@@ -487,7 +594,7 @@ def test_a_walk_on_the_plane(name, terms, visit, index, folder):
             page.keyboard.press(key)
     assert (place(page) - units - torch.tensor([1.0, 0.2])).abs().max() < 2e-3
     before = pixels(page, "#plane")
-    page.get_by_label("test digits", exact=True).uncheck()
+    page.get_by_label("show test digits").uncheck()
     changes(page, "#plane", before)
     until(page, "location.hash.includes('dots=0')")
 
@@ -526,7 +633,7 @@ def test_what_is_drawn_on_the_plane(visit, index, folder):
 
     assert at(3.0 - 16 * 6 / 700, 3.0) == [255, 211, 61]  # an arm of the walker's cross
     *place, digit = about["dots"][-1]  # the last is covered by none
-    assert at(*place) == [*bytes.fromhex(COLOURS.split()[digit])]
+    assert at(*place) == [*bytes.fromhex(COLOURS[digit][1:])]
     q = model.encode(first(7))
     (x, y), (wide, tall) = q.mean.flatten().tolist(), (20 * q.std.flatten()).tolist()
     assert wide > 1.2 * tall  # ten times two standard deviations
@@ -543,9 +650,9 @@ def test_sliders_buttons_and_the_way_between_digits(visit):
     assert moved[4] == -1.5
     assert (moved - start)[torch.arange(16) != 4].abs().max() < 2e-3
     looks_like(page, "#here", model.decode(moved.view(1, 16, 1, 1))[0, 0])
-    page.get_by_role("button", name="To 0").click()
+    page.get_by_role("button", name="To the origin").click()
     assert not place(page).any()
-    page.get_by_role("button", name="Anywhere").click()
+    page.get_by_role("button", name="Random point").click()
     assert place(page).unique().numel() > 12  # of draws, which are rounded
     page.get_by_role("button", name="To my digit").click()
     looks_like(page, "#here", model.decode(start.view(1, 16, 1, 1))[0, 0])
@@ -695,8 +802,8 @@ def test_what_was_missing_is_asked_for_again(pattern, sentence, visit, index):
     page = visit("#part=walk", broken=pattern, answer={"status": 404})
     says(page, "#walk-failure", sentence)
     page.context.unroute(pattern)
-    page.get_by_role("button", name="To 0").click()
-    page.get_by_role("button", name="Anywhere").click()
+    page.get_by_role("button", name="To the origin").click()
+    page.get_by_role("button", name="Random point").click()
     until(page, "$('#walk-failure').hidden && $('#plane-words').textContent.includes('Dots')")
     look(page, "draw")
     assert page.locator(".failure:visible").count() == 0

@@ -94,6 +94,8 @@ def models() -> dict[str, dict]:
             "numbers": config.latent_values, "classes": config.num_classes,
             "terms": terms if config.variational else "plain",
         }  # fmt: skip
+        if config.variational:  # in nats, of a test digit
+            found[folder.name]["rate"] = round(metrics["test"]["kl"], 1)
     on_a_grid = [row["numbers"] for row in found.values() if row["grid"] > 1]
     small = {k: v for k, v in found.items() if v["grid"] == 1 or v["numbers"] == min(on_a_grid)}
     shown = {k: v for k, v in small.items() if not v["classes"] or v["terms"] == "all"}

@@ -16,6 +16,7 @@ export interface Model {
   numbers: number; // how many an image becomes: size * grid * grid
   classes: number; // 10 if it is told the digit, else 0
   terms: Terms;
+  rate?: number; // of test digits, in nats
   posterior: "diagonal" | "coupled"; // a Gaussian of z, or of what the decoder sees
   mean?: number[]; // of each number over test digits' latents, where they are not near N(0, I)
   std?: number[];

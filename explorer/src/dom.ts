@@ -28,10 +28,17 @@ export function makeFailure(): HTMLElement {
   return place;
 }
 
-/** Show the sentence of what `error` is, or nothing. */
-export function fail(place: HTMLElement, error?: unknown): void {
+const retries = new Map<HTMLElement, () => void>();
+window.addEventListener("online", () => [...retries.values()].forEach((retry) => retry()));
+
+/** Show the sentence of what `error` is, with a button to try again, or nothing. */
+export function fail(place: HTMLElement, error?: unknown, retry?: () => void): void {
   place.hidden = error === undefined;
   write(place, error === undefined ? "" : error instanceof Error ? error.message : String(error));
+  retries.delete(place);
+  if (error === undefined || !retry) return;
+  retries.set(place, retry);
+  place.append(" ", make("button", { type: "button", onclick: retry }, "Try again"));
 }
 
 let waiting = 0;

@@ -3,7 +3,7 @@ import { shapes, withTerms, type Catalog, type Model, type Terms } from "./catal
 import { announce, fail, get, make, makeFailure, reading, write } from "./dom";
 import { drawLines, makeCanvas, normalise, pack, paint, unpack, unpackDigit, type Point } from "./image";
 import { mse, normals, PIXELS } from "./maths";
-import { decode, decodeCode, encode, judge, latest } from "./models";
+import { decode, decodeCode, encode, expect, judge, latest } from "./models";
 import { current, follow, NOTHING, set } from "./state";
 
 const DRAWS = 12; // of each model
@@ -23,15 +23,19 @@ export function imageOf(catalog: Catalog, x: string): Float32Array | null {
 
 export function startDraw(catalog: Catalog): void {
   startPad(catalog);
+  const first = shapes(catalog.models).filter(([model]) => !model.classes);
+  const { terms } = current();
+  expect([catalog.judge, ...first.flatMap((kind) => filesOf(withTerms(kind, terms)))]);
   startTerms();
   startInput(catalog);
-  for (const kind of shapes(catalog.models).filter(([model]) => !model.classes)) {
+  for (const kind of first) {
     startColumn(catalog, kind);
     startStrip(kind);
   }
   get("again").addEventListener("click", () => set({ seed: current().seed + 1 }));
 }
 
+const filesOf = ({ files }: Model) => [files.encoder, files.decoder, files.couplings];
 const numbersOf = ({ numbers }: Model) => `${numbers} numbers`;
 const shapeOf = ({ grid, size }: Model) =>
   grid === 1 ? "one vector" : `${size} channels of ${grid}×${grid}`;
@@ -47,6 +51,8 @@ interface Column {
   failure: HTMLElement;
 }
 
+const wide = matchMedia("(min-width: 40.01em)"); // on a phone figures are under a tap
+
 /** A column of the first part, with a place for each of these values. */
 function addColumn(title: string, caption: string, names: string[]): Column {
   const column = {
@@ -56,13 +62,15 @@ function addColumn(title: string, caption: string, names: string[]): Column {
     values: names.map(() => make("dd", {}, "…")),
   };
   const list = make("dl", {}, ...names.flatMap((name, i) => [make("dt", {}, name), column.values[i]]));
+  const figures = make("details", { open: wide.matches }, make("summary", {}, "figures"), list);
+  wide.addEventListener("change", () => (figures.open = wide.matches));
   const figure = make(
     "figure",
     { className: "column waiting" },
     make("h3", {}, title),
     column.caption,
     column.canvas,
-    list,
+    figures,
     column.failure,
   );
   get("columns").append(figure);
@@ -70,7 +78,11 @@ function addColumn(title: string, caption: string, names: string[]): Column {
 }
 
 /** Fill a column with an image and values, or say in it what went wrong; the others go on. */
-async function fill(column: Column, work: () => Promise<[Float32Array, string[]]>): Promise<void> {
+async function fill(
+  column: Column,
+  work: () => Promise<[Float32Array, string[]]>,
+  retry: () => void,
+): Promise<void> {
   try {
     const [image, values] = await work();
     paint(column.canvas, image);
@@ -78,7 +90,7 @@ async function fill(column: Column, work: () => Promise<[Float32Array, string[]]
     fail(column.failure);
   } catch (error) {
     for (const place of column.values) write(place, "–");
-    fail(column.failure, error);
+    fail(column.failure, error, retry);
   }
   column.figure.classList.remove("waiting");
   announce(() =>
@@ -95,10 +107,14 @@ async function fill(column: Column, work: () => Promise<[Float32Array, string[]]
 function startInput(catalog: Catalog): void {
   const column = addColumn("Your digit", "as models see it", ["read as"]);
   const look = latest(async (x: string) =>
-    fill(column, async () => {
-      const image = imageOf(catalog, x);
-      return image ? [image, [reading((await judge(catalog, image))[0])]] : [BLACK, []];
-    }),
+    fill(
+      column,
+      async () => {
+        const image = imageOf(catalog, x);
+        return image ? [image, [reading((await judge(catalog, image))[0])]] : [BLACK, []];
+      },
+      () => void look(current().x),
+    ),
   );
   follow(({ x }, changed) => void (changed.has("x") && look(x)));
 }
@@ -110,18 +126,26 @@ function startColumn(catalog: Catalog, kind: Model[]): void {
   const look = latest(async (x: string, terms: Terms) => {
     const [model, image] = [withTerms(kind, terms), imageOf(catalog, x)];
     write(column.caption, captionOf(model, terms));
-    await fill(column, async () => {
-      if (!image) return [BLACK, []];
-      const { code, kl } = await encode(model, image);
-      const drawn = await decodeCode(model, code);
-      const read = reading((await judge(catalog, drawn))[0]);
-      return [
-        drawn,
-        [mse(image, drawn).toFixed(4), kl === null ? "none" : `${kl.toFixed(kl < 20 ? 1 : 0)} nats`, read],
-      ];
-    });
+    await fill(
+      column,
+      async () => {
+        if (!image) return [BLACK, []];
+        const { code, kl } = await encode(model, image);
+        const drawn = await decodeCode(model, code);
+        const read = reading((await judge(catalog, drawn))[0]);
+        return [drawn, [mse(image, drawn).toPrecision(2), rateWords(kl, model), read]];
+      },
+      () => void look(current().x, current().terms),
+    );
   });
   follow(({ x, terms }, changed) => void ((changed.has("x") || changed.has("terms")) && look(x, terms)));
+}
+
+/** A rate, and a hint where it is far from that of test digits. */
+function rateWords(kl: number | null, { rate }: Model): string {
+  if (kl === null) return "none";
+  const far = rate && kl > 2 * rate ? `, of a digit ${rate.toFixed(0)}: an unusual image` : "";
+  return `${kl.toFixed(kl < 20 ? 1 : 0)} nats${far}`;
 }
 
 /** What a model draws from N(0, I). */
@@ -140,7 +164,7 @@ function startStrip(kind: Model[]): void {
       canvases.forEach((canvas, i) => paint(canvas, images, i * PIXELS));
       fail(failure);
     } catch (error) {
-      fail(failure, error);
+      fail(failure, error, () => void look(current().seed, current().terms));
     }
   });
   follow(
@@ -158,59 +182,72 @@ function startTerms(): void {
   });
 }
 
+/** What is on the pad: lines, above a drawing of which there are no lines; x: what that is in the address. */
+interface Sheet {
+  x: string;
+  base: string;
+  lines: Point[][];
+}
+
 /** The pad, and the test digits that can be taken in place of a drawing. */
 function startPad(catalog: Catalog): void {
   const pad = get<HTMLCanvasElement>("pad");
   const context = pad.getContext("2d")!;
-  let lines: Point[][] = [];
-  let drawn = ""; // what the lines are in the address
-  let pen: number | null = null; // the pointer that draws
-  const failure = makeFailure();
+  const [failure, undo] = [makeFailure(), get<HTMLButtonElement>("undo")];
   get("digits").before(failure);
+  let sheet: Sheet = { x: "", base: "", lines: [] };
+  let pen: number | null = null; // the pointer that draws
+  const past: Sheet[] = [];
 
   const place = (event: PointerEvent): Point => {
     const { left, top, width } = pad.getBoundingClientRect();
     const inside = (value: number) => Math.max(0, Math.min(pad.width, (value * pad.width) / width));
     return { x: inside(event.clientX - left), y: inside(event.clientY - top) };
   };
-  const redraw = () => {
-    context.clearRect(0, 0, pad.width, pad.height);
+  /** Paint a sheet, and let `x` be what it shows. */
+  const show = (next: Sheet) => {
+    sheet = next;
+    const { x, base, lines } = sheet;
+    const [small, under] = [makeCanvas(""), imageOf(catalog, lines.length ? base : x)];
+    paint(small, under ?? BLACK);
+    context.imageSmoothingEnabled = !!base;
+    context.drawImage(small, 0, 0, pad.width, pad.height);
     drawLines(context, lines, 22, "#fff");
+    undo.disabled = !past.length;
+    set({ x });
+  };
+  /** Show the lines as they are now, and what the models see of them. */
+  const redraw = (lines: Point[][]) => {
     try {
-      drawn = pack(normalise(lines)!);
-      set({ x: drawn });
+      const image = normalise(lines, pad.width, sheet.base ? imageOf(catalog, sheet.base) : null);
+      show({ ...sheet, lines, x: pack(image!) });
       fail(failure);
     } catch (error) {
       fail(failure, error);
     }
   };
-  /** Show an image in place of lines. */
-  const show = (x: string) => {
-    [lines, drawn] = [[], ""];
-    fail(failure);
-    const small = makeCanvas("");
-    paint(small, imageOf(catalog, x) ?? BLACK);
-    context.imageSmoothingEnabled = false;
-    context.drawImage(small, 0, 0, pad.width, pad.height);
-  };
+  const keep = () => void (past.push(sheet) > 100 && past.shift());
   pad.addEventListener("pointerdown", (event) => {
     if (event.button !== 0 || pen !== null) return; // a second finger draws nothing
     pen = event.pointerId;
     pad.setPointerCapture(pen);
-    lines.push([place(event)]);
-    redraw();
+    keep();
+    if (/^\d$/.test(sheet.x)) sheet = { ...sheet, lines: [], base: "" }; // a test digit makes room
+    redraw([...sheet.lines, [place(event)]]);
   });
   pad.addEventListener("pointermove", (event) => {
-    if (event.pointerId !== pen) return;
+    const line = sheet.lines.at(-1);
+    if (event.pointerId !== pen || !line) return; // of an image that came meanwhile
     const steps = event.getCoalescedEvents?.() ?? [];
-    lines.at(-1)!.push(...(steps.length ? steps : [event]).map(place));
-    redraw();
+    const more = (steps.length ? steps : [event]).map(place);
+    redraw([...sheet.lines.slice(0, -1), [...line, ...more]]);
   });
   for (const end of ["pointerup", "pointercancel"] as const) {
     pad.addEventListener(end, (event) => {
       if (event.pointerId === pen) pen = null;
     });
   }
+  undo.addEventListener("click", () => show(past.pop()!));
   get("clear").addEventListener("click", () => set({ x: NOTHING }));
   const buttons = catalog.digits.map((packed, digit) => {
     const canvas = makeCanvas("");
@@ -226,6 +263,9 @@ function startPad(catalog: Catalog): void {
   follow(({ x }, changed) => {
     if (!changed.has("x")) return;
     buttons.forEach((button, digit) => (button.ariaPressed = String(x === String(digit))));
-    if (x !== drawn) show(x); // else the lines are there already
+    if (x === sheet.x) return; // it is on the pad already
+    if (sheet.x) keep();
+    fail(failure);
+    show({ x, base: /^\d$/.test(x) || !imageOf(catalog, x) ? "" : x, lines: [] });
   });
 }

@@ -80,7 +80,7 @@ export function startFlow(catalog: Catalog): void {
       film.forEach(({ canvas }, i) => paint(canvas, images, i * PIXELS));
       await look();
     } catch (error) {
-      fail(failure, error);
+      fail(failure, error, () => void compute());
     }
   });
   follow(({ ask, w }, changed) => {

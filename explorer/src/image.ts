@@ -30,33 +30,63 @@ export const unpackDigit = (text: string): Float32Array =>
   scale(Uint8Array.from(atob(text), (char) => char.charCodeAt(0)));
 
 /**
- * An image of lines, in [-1, 1]: their longer side fills 20 pixels, and the centre of their mass lies
- * in the middle of 28 x 28 (LeCun et al. 1998, section III-A). Null where there is nothing drawn.
+ * An image in [-1, 1] of lines on a pad, and of a drawing below them: their longer side fills 20 pixels, and the
+ * centre of their mass lies in the middle of 28 x 28 (LeCun et al. 1998, section III-A). Null of nothing.
  */
-export function normalise(lines: Point[][]): Float32Array | null {
-  const points = lines.flat();
+export function normalise(lines: Point[][], side: number, below: Float32Array | null): Float32Array | null {
+  const { canvas, context } = fine();
+  checkReading(context);
+  if (below) {
+    const small = makeCanvas("");
+    const data = new ImageData(SIZE, SIZE);
+    below.forEach((value, i) => data.data.set([255, 255, 255, (value + 1) * 127.5], 4 * i));
+    small.getContext("2d")!.putImageData(data, 0, 0);
+    context.drawImage(small, 0, 0, canvas.width, canvas.height);
+  }
+  const points = [...lines.flat(), ...(below ? inked(below, side / SIZE) : [])];
   if (!points.length) return null;
   const [xs, ys] = [points.map((p) => p.x), points.map((p) => p.y)];
   const [left, top] = [Math.min(...xs), Math.min(...ys)];
   const [width, height] = [Math.max(...xs) - left, Math.max(...ys) - top];
   const factor = (BOX - WIDTH) / Math.max(width, height, 1); // a stroke is as wide as it is, however large the drawing
-  const canvas = document.createElement("canvas");
-  canvas.width = canvas.height = SIZE * FINE;
-  const context = canvas.getContext("2d", { willReadFrequently: true })!;
-  const place = (p: Point): Point => ({
-    x: (SIZE / 2 + (p.x - left - width / 2) * factor) * FINE,
-    y: (SIZE / 2 + (p.y - top - height / 2) * factor) * FINE,
-  });
-  checkReading(context);
-  const placed = lines.map((line) => line.map(place));
-  drawLines(context, placed, WIDTH * FINE, "#fff");
-  const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+  const [x, y] = [SIZE / 2 - (left + width / 2) * factor, SIZE / 2 - (top + height / 2) * factor];
+  const scaled = fine();
+  if (below) {
+    const whole = side * factor * FINE;
+    scaled.context.drawImage(canvas, x * FINE, y * FINE, whole, whole);
+  }
+  const place = (p: Point): Point => ({ x: (x + p.x * factor) * FINE, y: (y + p.y * factor) * FINE });
+  drawLines(
+    scaled.context,
+    lines.map((line) => line.map(place)),
+    WIDTH * FINE,
+    "#fff",
+  );
+  const { data } = scaled.context.getImageData(0, 0, canvas.width, canvas.height);
   const bytes = new Float32Array(PIXELS);
   for (let i = 0; i < data.length / 4; i++) {
     const [row, column] = [Math.floor(i / canvas.width), i % canvas.width];
     bytes[Math.floor(row / FINE) * SIZE + Math.floor(column / FINE)] += data[4 * i + 3] / FINE ** 2;
   }
   return scale(centre(bytes));
+}
+
+/** A canvas of 28 x 28 pixels in fine parts. */
+function fine() {
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = SIZE * FINE;
+  return { canvas, context: canvas.getContext("2d", { willReadFrequently: true })! };
+}
+
+/** Where an image has ink, in pixels of `unit`, but for the half of a stroke's width on each side. */
+function inked(image: Float32Array, unit: number): Point[] {
+  const found = [...image.keys()].filter((i) => image[i] > 0);
+  const [xs, ys] = [found.map((i) => (i % SIZE) + 0.5), found.map((i) => Math.floor(i / SIZE) + 0.5)];
+  const [half, points] = [WIDTH / 2 - 0.5, [] as Point[]];
+  if (!found.length) return points;
+  const inner = (values: number[]) => [Math.min(...values) + half, Math.max(...values) - half];
+  for (const x of inner(xs)) for (const y of inner(ys)) points.push({ x: x * unit, y: y * unit });
+  return points;
 }
 
 /** Throws unless pixels are read as they were painted: some browsers return noise, so as not to be known again. */

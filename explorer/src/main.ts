@@ -5,7 +5,7 @@ import { imageOf, startDraw } from "./draw";
 import { startFlow } from "./flow";
 import * as maths from "./maths";
 import * as models from "./models";
-import { current, set, START } from "./state";
+import { current, set } from "./state";
 import { startWalk } from "./walk";
 
 // Of pyproject.toml, put in when the page is built.
@@ -33,27 +33,47 @@ async function start(): Promise<void> {
       PARTS[target.id](catalog);
     }
   });
-  const middle = new IntersectionObserver(
-    (entries) => {
-      for (const { isIntersecting, target } of entries) if (isIntersecting) set({ part: target.id });
-    },
-    { rootMargin: "-45% 0px -50% 0px" },
-  );
-  for (const id of Object.keys(PARTS)) {
-    seen.observe(get(id));
-    middle.observe(get(id));
-  }
+  for (const id of Object.keys(PARTS)) seen.observe(get(id));
 }
 
-/** Scroll to the part that the address names, or that a link of the page leads to. */
+/** The part of which most is seen. */
+function seenMost(): string {
+  const seen = (id: string) => {
+    const { top, bottom } = get(id).getBoundingClientRect();
+    return Math.min(bottom, innerHeight) - Math.max(top, 0);
+  };
+  return Object.keys(PARTS).reduce((best, id) => (seen(id) > seen(best) ? id : best));
+}
+
+/**
+ * Go to the part that the address names, or that a link of the page leads to, and stay there while parts above it
+ * grow. The address follows where the visitor scrolls.
+ */
 function startScrolling(): void {
-  if (current().part !== START.part) get(current().part).scrollIntoView();
-  window.addEventListener("hashchange", () => get(current().part).scrollIntoView());
+  let [aim, settled]: [string | null, number] = [null, 0];
+  const go = (behavior: ScrollBehavior = "auto") => {
+    if (!aim) return;
+    settled = performance.now() + 1000; // until when the page scrolls, and not the visitor
+    get(aim).scrollIntoView({ behavior });
+  };
+  const lead = (part: string, behavior?: ScrollBehavior) => {
+    set({ part: (aim = part) });
+    go(behavior);
+  };
+  for (const act of ["wheel", "touchmove", "keydown", "pointerdown"])
+    addEventListener(act, () => (aim = null), { capture: true, passive: true });
+  addEventListener("scroll", () => {
+    if (aim && performance.now() > settled) aim = null;
+    if (!aim) set({ part: seenMost() });
+  });
+  new ResizeObserver(() => go()).observe(document.body);
+  if (location.hash.includes("part=")) lead(current().part);
+  window.addEventListener("hashchange", () => lead(current().part));
   for (const anchor of document.querySelectorAll<HTMLAnchorElement>("a[data-part]")) {
     anchor.addEventListener("click", (event) => {
       event.preventDefault(); // the address holds more than the part
       const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-      get(anchor.dataset.part!).scrollIntoView({ behavior: calm ? "auto" : "smooth" });
+      lead(anchor.dataset.part!, calm ? "auto" : "smooth");
       get(`${anchor.dataset.part}-title`).focus({ preventScroll: true });
     });
   }
@@ -76,9 +96,11 @@ function link(): void {
 
 startScrolling();
 link();
-start().catch((error) =>
-  fail(
-    get("failure"),
-    new Error(`The models cannot be loaded: ${error instanceof Error ? error.message : error}.`),
-  ),
-);
+const begin = () => {
+  fail(get("failure"));
+  start().catch((error) => {
+    const reason = error instanceof Error ? error.message : error;
+    fail(get("failure"), `The models cannot be loaded: ${reason}.`, begin);
+  });
+};
+begin();

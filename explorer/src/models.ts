@@ -1,7 +1,8 @@
 // What the models compute, for images (784 values in [-1, 1], one after the other) and latents.
 import { address, type Catalog, type File, type Model } from "./catalog";
+import { get, write } from "./dom";
 import { normals, PIXELS, softmax } from "./maths";
-import type { Order, Reply, Tensor } from "./worker";
+import type { Order, Progress, Reply, Tensor } from "./worker";
 
 const RUNTIME = new URL("runtime/ort.wasm.gz", document.baseURI).href;
 const ANY_DIGIT = 10n; // as the prior calls it
@@ -13,7 +14,8 @@ let orders = 0;
 
 function startWorker(): Worker {
   const one = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
-  one.onmessage = ({ data }: MessageEvent<Reply>) => {
+  one.onmessage = ({ data }: MessageEvent<Reply | { progress: Progress }>) => {
+    if ("progress" in data) return showProgress(data.progress);
     waiting.get(data.id)?.(data);
     waiting.delete(data.id);
     if (data.error !== undefined && data.stage === "runtime") stopWorker(data.error);
@@ -23,6 +25,24 @@ function startWorker(): Worker {
     stopWorker(event.message || "its worker did not start");
   };
   return one;
+}
+
+const awaited = new Map<string, number>(); // bytes of the files that are needed first
+
+/** Load files, in this order; progress is their share that has come. */
+export function expect(files: (File | undefined)[]): void {
+  worker ??= startWorker();
+  for (const file of files) {
+    if (!file) continue;
+    awaited.set(file.file, file.bytes);
+    worker.postMessage({ id: -1, runtime: RUNTIME, url: address(file.file) } satisfies Order);
+  }
+}
+
+function showProgress({ came, runtime }: Progress): void {
+  const all = [...awaited.values()].reduce((sum, bytes) => sum + bytes, runtime);
+  const words = `Loading: ${(came / 1e6).toFixed(1)} of ${(all / 1e6).toFixed(1)} MB`;
+  write(get("progress"), came < all ? words : "");
 }
 
 /** End the worker and all that waits for it. The next order starts another. */

@@ -2,22 +2,10 @@
 import { address, getJson, type Model, type Plane } from "./catalog";
 import { get, make, write } from "./dom";
 import { inUnits, type Posterior } from "./models";
-import { current, set } from "./state";
-import type { Move } from "./walk";
+import { current, set, type Move } from "./state";
 
-// matplotlib's ten colours, as in the repository's pictures
-const COLOURS = [
-  "#1f77b4",
-  "#ff7f0e",
-  "#2ca02c",
-  "#d62728",
-  "#9467bd",
-  "#8c564b",
-  "#e377c2",
-  "#7f7f7f",
-  "#bcbd22",
-  "#17becf",
-];
+// of the classes, as in the repository's GIFs (vae/machinery/animations.py)
+const COLOURS = "#332288 #88ccee #44aa99 #117733 #999933 #ddcc77 #cc6677 #882255 #aa4499 #555555".split(" ");
 const STEP = 0.1; // standard deviations of an arrow key
 const LARGER = 10; // than it is, the ring of the posterior is drawn
 const ARROWS: Record<string, number[]> = {
@@ -118,8 +106,10 @@ export function startPlane(
     for (const [x, y, digit] of dots.checked ? about.dots : []) {
       context.fillStyle = COLOURS[digit];
       context.beginPath();
-      context.arc(...place([x, y]), 3.5, 0, 2 * Math.PI);
+      context.arc(...place([x, y]), 4, 0, 2 * Math.PI);
       context.fill();
+      Object.assign(context, { strokeStyle: "#fff", lineWidth: 0.7 }); // dark ones are on black, too
+      context.stroke();
     }
     if (own) {
       const radii = edges.map(([low, high], i) => (2 * LARGER * own.std[i] * side) / (high - low));
@@ -134,8 +124,18 @@ export function startPlane(
         context.lineTo(x + 26 * right, y + 26 * down);
       }
     });
+    Object.assign(context, { font: "22px system-ui, sans-serif", lineWidth: 5, strokeStyle: "#000" });
+    context.fillStyle = "#fff";
+    for (const value of [-2, -1, 0, 1, 2].filter((one) =>
+      edges.every(([low, high]) => low < one && one < high),
+    ))
+      for (const [axis, [right, up]] of [place([value, 0]), place([0, value])].entries()) {
+        const at = axis ? ([8, up + 8] as const) : ([right - 8, side - 10] as const);
+        context.strokeText(String(value), ...at);
+        context.fillText(String(value), ...at);
+      }
     const words = dots.checked ? "Dots are test digits, coloured by class. " : "";
-    write(get("plane-words"), words + (own ? ringWords(model, own) : ""));
+    write(get("plane-words"), `Click or drag on the plane. ${words}${own ? ringWords(model, own) : ""}`);
   };
 }
 

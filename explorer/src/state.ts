@@ -19,6 +19,9 @@ export interface State {
   t: number; // the step that is looked at; -1: the last
 }
 
+/** Go to what `how` makes of the place where the walker stands, in standard deviations. */
+export type Move = (how: (z: number[]) => number[]) => void;
+
 export const NOTHING = "-"; // is drawn
 export const MINE = "x"; // stands for the visitor's digit where one is chosen
 export const START: State = {

@@ -6,12 +6,10 @@ import { makeCanvas, paint } from "./image";
 import { normals, PIXELS, slerp } from "./maths";
 import { decode, encode, fromUnits, inUnits, judge, latest, read, type Posterior } from "./models";
 import { loadPlane, startPlane } from "./plane";
-import { current, follow, MINE, set, type State } from "./state";
+import { current, follow, MINE, NOTHING, set, type Move, type State } from "./state";
 
 const REACH = 4; // standard deviations that a slider reaches, or more where the walker is farther out
 const MOVES: (keyof State)[] = ["at", "terms", "x", "z", "from", "to", "along", "say", "dots"];
-/** Go to what `how` makes of the place where the walker stands, in standard deviations. */
-export type Move = (how: (z: number[]) => number[]) => void;
 
 const DIGITS = Array.from({ length: 10 }, (_, digit) => digit);
 
@@ -19,7 +17,7 @@ export function startWalk(catalog: Catalog): void {
   const kinds = shapes(catalog.models).filter(([model]) => model.grid === 1);
   const spaces = kinds.map(([model]): [string, string] => [
     shapeKey(model),
-    `${model.numbers} numbers${model.classes ? ", told the digit" : ""}`,
+    `${model.numbers} numbers${model.classes ? ", conditional" : ""}`,
   ]);
   const mark = choice(get("spaces"), "space", spaces, (at) => set({ at, z: [] }));
   const kindOf = (at: string) => kinds.find(([model]) => shapeKey(model) === at) ?? kinds[0];
@@ -84,14 +82,17 @@ export function startWalk(catalog: Catalog): void {
       if (model.plane) plane(model, await loadPlane(model), z, own?.[0] ?? null);
       fail(get("walk-failure"));
     } catch (error) {
-      fail(get("walk-failure"), error);
+      fail(get("walk-failure"), error, () => void look());
     }
   });
   follow((state, changed) => {
     mark(shapeKey(kindOf(state.at)[0]));
     if (MOVES.some((key) => changed.has(key))) void look();
   });
-  get("to-mine").addEventListener("click", () => set({ z: [], along: -1, say: -1 }));
+  get("to-mine").addEventListener("click", () => {
+    set({ z: [], along: -1, say: -1 });
+    if (current().x === NOTHING) fail(get("walk-failure"), "There is no digit of yours: draw one above.");
+  });
   get("to-zero").addEventListener("click", () => move((z) => z.map(() => 0)));
   get("to-random").addEventListener("click", () => move((z) => [...normals(z.length, Date.now())]));
   startWay(catalog);
@@ -185,6 +186,7 @@ function startWay(catalog: Catalog): void {
   follow((state) => {
     for (const [name, select] of ends) select.value = state[name];
     along.value = String(Math.max(state.along, 0));
+    write(get("along-words"), `${along.value} %`);
     if (state.along !== expected) stop();
   });
 }

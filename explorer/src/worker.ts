@@ -11,7 +11,7 @@ export interface Order {
   id: number;
   runtime: string;
   url: string;
-  inputs: Record<string, Tensor>; // more than it takes is no harm
+  inputs?: Record<string, Tensor>; // more than it takes is no harm; none: load it only
 }
 /** `stage`: what failed, where there is an `error`. */
 export interface Reply {
@@ -20,16 +20,39 @@ export interface Reply {
   stage?: "runtime" | "load" | "run";
   error?: string;
 }
+/** How many bytes of all files have come, and how many the runtime has. */
+export interface Progress {
+  came: number;
+  runtime: number;
+}
 
 const sessions = new Map<string, Promise<ort.InferenceSession>>();
 let started: Promise<void> | undefined;
 let line: Promise<unknown> = Promise.resolve(); // one model runs at a time
 
+const progress: Progress = { came: 0, runtime: 0 };
+let queue: Promise<unknown> = Promise.resolve(); // one file is fetched at a time, the first asked for first
+
+function bytes(url: string): Promise<Uint8Array<ArrayBuffer>> {
+  const turn = queue.then(() => fetchBytes(url));
+  queue = turn.catch(() => undefined);
+  return turn;
+}
+
 /** A file's bytes, unpacked: some servers unpack it, some do not. */
-async function bytes(url: string): Promise<Uint8Array<ArrayBuffer>> {
+async function fetchBytes(url: string): Promise<Uint8Array<ArrayBuffer>> {
   const answer = await fetch(url);
   if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
-  const raw = new Uint8Array(await answer.arrayBuffer());
+  progress.runtime ||= Number(answer.headers.get("content-length")); // it is the first
+  const parts: Uint8Array<ArrayBuffer>[] = [];
+  for (let reader = answer.body!.getReader(); ;) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    parts.push(value);
+    progress.came += value.length;
+    self.postMessage({ progress });
+  }
+  const raw = new Uint8Array(await new Blob(parts).arrayBuffer());
   if (raw[0] !== 0x1f || raw[1] !== 0x8b) return raw;
   const unpacked = new Blob([raw]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(unpacked).arrayBuffer());
@@ -68,12 +91,14 @@ self.onmessage = async ({ data: order }: MessageEvent<Order>) => {
   const reply: Reply = { id: order.id, stage: "runtime" };
   try {
     started ??= start(order.runtime); // only once: the page makes another worker if this fails
-    const session = open(order.url, started); // both are fetched at a time
+    const session = open(order.url, started);
+    const { inputs } = order;
+    if (!inputs) return void session.catch(() => undefined); // who needs it will say so
     await started;
     reply.stage = "load";
     await session;
     reply.stage = "run";
-    const turn = line.then(async () => run(await session, order.inputs));
+    const turn = line.then(async () => run(await session, inputs));
     line = turn.catch(() => undefined);
     reply.outputs = await turn;
   } catch (error) {
