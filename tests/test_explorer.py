@@ -36,7 +36,7 @@ from vae.machinery.judge import Judge
 HERE = ROOT / "explorer"
 MODELS = list(explorer.read_json(explorer.LIST))
 DIGITS, FEW = 100, 40
-PATIENCE = 600_000  # milliseconds, after which a page that hangs is given up
+PATIENCE = 300_000  # milliseconds, after which a page that hangs is given up
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 pytestmark = pytest.mark.unix
 

@@ -80,6 +80,7 @@ def wait_until_ready(page) -> None:
 
 def look(page, part: str) -> None:
     """Scroll to a part, whose models are then loaded, and wait until its images are there."""
+    page.keyboard.press("Shift")  # the page follows a visitor who acts
     page.eval_on_selector(f"#{part}", "one => one.scrollIntoView()")
     if part == "draw":
         return wait_until_ready(page)

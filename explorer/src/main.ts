@@ -51,10 +51,13 @@ function seenMost(): string {
  */
 function startScrolling(): void {
   let [aim, settled]: [string | null, number] = [null, 0];
+  let [top, height] = [0, 0]; // where the part was put, on a page of this height
+  const now = () => get(aim!).getBoundingClientRect().top;
   const go = (behavior: ScrollBehavior = "auto") => {
     if (!aim) return;
-    settled = performance.now() + 1000; // until when the page scrolls, and not the visitor
+    if (behavior === "smooth") settled = performance.now() + 1000; // until then the page scrolls
     get(aim).scrollIntoView({ behavior });
+    [top, height] = [now(), document.body.scrollHeight];
   };
   const lead = (part: string, behavior?: ScrollBehavior) => {
     set({ part: (aim = part) });
@@ -63,7 +66,8 @@ function startScrolling(): void {
   for (const act of ["wheel", "touchmove", "keydown", "pointerdown"])
     addEventListener(act, () => (aim = null), { capture: true, passive: true });
   addEventListener("scroll", () => {
-    if (aim && performance.now() > settled) aim = null;
+    if (aim && document.body.scrollHeight !== height) go();
+    else if (aim && Math.abs(now() - top) > 2 && performance.now() > settled) aim = null;
     if (!aim) set({ part: seenMost() });
   });
   new ResizeObserver(() => go()).observe(document.body);
