@@ -25,7 +25,7 @@ from PIL import Image
 BUILT = ROOT / "explorer" / "dist"
 BROWSERS = "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 VIEW = {"width": 1180, "height": 560}
-CLIP = {"x": 0, "y": 0, "width": 1140, "height": 345}  # of the part in which one draws
+CLIP = {"x": 0, "y": 0, "width": 1140, "height": 400}  # of the part in which one draws
 WIDE = 760  # pixels of the picture
 TURN = [math.radians(angle) for angle in range(-60, 320, 20)]
 STROKES = [  # a 0, which becomes a 9
