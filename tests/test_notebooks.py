@@ -279,6 +279,12 @@ def test_a_notebook_runs_to_its_end_with_the_knobs_that_it_offers(knobs, desk):
     assert refusal(**knobs) == ()
 
 
+def test_a_prior_is_trained_and_drawn_from_where_none_is_loaded(desk):
+    space = play("new_digits", USE_PRETRAINED=False, LATENT_SIZE=3, IMAGE_SIZE=32)
+    assert space["prior"].latent_shape == (3, 8, 8)
+    assert (space["run"].directory / "prior_metrics.json").is_file()
+
+
 def test_a_notebook_runs_on_own_pictures_and_tells_the_model_their_classes(desk):
     knobs = {"DATASET": "folder:colour", "CONDITIONAL": True, "EPOCHS": 2}
     space = play("own_images", **knobs)
@@ -288,7 +294,7 @@ def test_a_notebook_runs_on_own_pictures_and_tells_the_model_their_classes(desk)
     assert run.model.config.num_classes == prior.config.num_classes == 3
     plan = notebook.show_plan(space["config"], len(space["train_set"].images)).data
     scores = notebook.show_scores(run.model, space["DATASET"], prior).data
-    for said in ("latent size 4 on 8×8, colour", "it has 1,024 pixels of three colours",
+    for said in ("on 8×8, conditional, colour", "it has 1,024 pixels of three colours",
                  "2 passes over 64 training images", "knows the digits of MNIST"):  # fmt: skip
         assert said in plan + scores
     assert "the reference" not in notebook.show_results(run).data

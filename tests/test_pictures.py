@@ -404,8 +404,15 @@ def test_names_that_do_not_fit_into_a_picture_are_numbered_or_cut(name, tmp_path
     found = [figures.class_name(label, classes) for label in range(5)]
     assert found[1:4] == ["1", "2", "cat"]
     assert found[0] == "0" if len(name) < 10 else len(found[0]) == figures.LONGEST_NAME
-    box = drawn.texts[0].get_window_extent(FigureCanvasAgg(drawn).get_renderer())
-    assert drawn.bbox.x0 <= box.x0 < box.x1 <= drawn.bbox.x1
+    recorded = frames.Frames(digits, 5)
+    recorded.epochs, recorded.kl = np.ones(1), np.ones(1)
+    recorded.reconstructions = recorded.originals[None]
+    large = vae.VAEConfig(16, num_classes=9, image_size=64)
+    whole = figures.describe(large, f"folder:{tmp_path}/{name}")
+    page = animations.reconstruction_frames(recorded, whole)[0]
+    for figure in (drawn, page):
+        box = figure.texts[0].get_window_extent(FigureCanvasAgg(figure).get_renderer())
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
 
 
 def test_a_run_warns_once_of_the_classes_that_it_numbers(tmp_path, unpainted):

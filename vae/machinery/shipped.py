@@ -43,7 +43,7 @@ def shipped_name(config: TrainConfig) -> str:
     if config.dataset != "mnist" or name is None:
         raise ValueError(
             f"USE_PRETRAINED=True is not allowed for {describe(model, config.dataset)}"
-            f"{', conditional' if model.num_classes else ''}: LATENT_SIZE in {tuple(REFERENCE)}, "
+            f": LATENT_SIZE in {tuple(REFERENCE)}, "
             "DATASET='mnist' and CONDITIONAL=False are, and so is CONDITIONAL=True with "
             "LATENT_SIZE=16 and LATENT_GRID=1"
         )
