@@ -199,6 +199,6 @@ def test_a_card_tells_of_a_plain_autoencoder_on_other_data(tmp_path):
     test = {"sample": row, "mean": row, "images": 7, "latent_values": 147}
     run = vae.Run(tmp_path, model, {"config": {"dataset": "kmnist"}, "test": test}, None)
     text = card(run, NAME)
-    assert "# Autoencoder, latent size 3 on 7×7, plain, kmnist" in text
+    assert "# Autoencoder, latent size 3 on 7×7, conditional, plain, kmnist" in text
     assert "| the mean | 0.50000 | 0.2500 | 9.00 | – |" in text
     assert "labels=0)" in text
