@@ -24,7 +24,7 @@ class LiveView:
 
     def show(self, frames: Frames, row: dict) -> None:
         """Draw the newest frame and a row of the training's history."""
-        draw(frames, row).save(buffer := io.BytesIO(), "png", optimize=True)
+        draw(frames, row).save(buffer := io.BytesIO(), "png", compress_level=1)
         picture = display.Image(buffer.getvalue(), format="png")
         if self.handle is None:
             self.handle = display.display(picture, display_id=True)
