@@ -807,6 +807,7 @@ def test_a_broken_model_gives_a_sentence_and_leaves_the_rest_alive(what, visit, 
     before = pixels(page, others)
     stroke(page, SEVEN)
     changes(page, others, before)
+    until(page, "!$('#progress').textContent")  # nothing more will come
     page.context.unroute(f"**/{file}")
     if what == "missing":
         sentence.get_by_role("button", name="Try again").click()

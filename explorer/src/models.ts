@@ -71,6 +71,7 @@ async function run(
     waiting.set(order.id, settle);
     worker!.postMessage(order);
   });
+  if (reply.error !== undefined && awaited.delete(file.file)) write(get("progress"), "");
   if (reply.error !== undefined) throw new Error(`${SENTENCES[reply.stage!](what)} (${reply.error}).`);
   return reply.outputs!;
 }
