@@ -70,7 +70,8 @@ def test_a_conditional_interpolation_of_a_test_set_that_lacks_a_class_is_given_i
     monkeypatch.setattr(run, "draw", lambda path, made, rgb: pictures.update({path.name: made}))
     vae.render(vae.Run(tmp_path, model, about, frames))
     start = drawn(pictures["interpolation.gif"]()[0], 5)
-    x, classes = torch.from_numpy(frames.originals)[:, None], torch.from_numpy(frames.classes)
+    x = torch.from_numpy(frames.originals)[:, None].float()
+    classes = torch.from_numpy(frames.classes)
     with torch.no_grad():
         expected = model.decode(model.encode(x, classes).mean, classes)[:, 0]
     assert torch.allclose(start, expected, atol=1e-5)
@@ -107,6 +108,16 @@ def test_a_row_is_a_digit_and_a_column_a_draw(learned):
     assert torch.allclose(images[24:27], expected, atol=1e-4)
     with pytest.raises(ValueError, match="must know digits"):
         figures.plot_digits(make(), "name")
+
+
+def test_what_was_measured_after_the_couplings_were_fitted_is_marked():
+    rows = [{"epoch": n, "kl": 16.0 + n} for n in (0, 1, 2, 2)]
+    (axes,) = figures.plot_curves(rows, "title").axes
+    before, fit = axes.lines
+    assert before.get_xdata().tolist() == [0, 1, 2]
+    assert (fit.get_xdata().tolist(), fit.get_label()) == ([2, 2], "couplings fitted")
+    (axes,) = figures.plot_curves(rows[:3], "title").axes
+    assert len(axes.lines) == 1
 
 
 def test_a_rate_that_stays_is_drawn_as_one_that_stays():

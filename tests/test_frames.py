@@ -8,6 +8,7 @@ import torch
 from common import ASSETS
 from helpers import make
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image, ImageSequence
@@ -70,7 +71,7 @@ def titles(frames, t=0):
 def test_a_frame_holds_two_values_as_they_are_the_rate_and_samples_of_the_posterior():
     frames, model, digits = record(0.25, 0.5, latent_size=2, latent_grid=1)
     posterior = model.encode(vae.scale_images(digits.images))
-    assert np.allclose(frames.points[-1], posterior.mean.flatten(1), atol=1e-6)
+    assert np.allclose(frames.points[-1], posterior.mean.flatten(1), rtol=1e-3)
     assert not len(frames.latents)
     assert frames.epochs.tolist() == [0.25, 0.5]
     examples = vae.scale_images(digits.images[frames.examples])
@@ -78,8 +79,8 @@ def test_a_frame_holds_two_values_as_they_are_the_rate_and_samples_of_the_poster
     y = model.decode(q.sample(torch.randn(q.mean.shape, generator=generator)))[:, 0]
     kl = posterior.kl(torch.randn(posterior.mean.shape, generator=generator)).mean()
     assert frames.kl[-1] == pytest.approx(kl.item(), rel=1e-5)
-    assert np.allclose(frames.reconstructions[-1], y, atol=1e-6)
-    assert np.array_equal(frames.originals, examples[:, 0])
+    assert np.allclose(frames.reconstructions[-1], y, atol=1e-3)
+    assert np.allclose(frames.originals, examples[:, 0], atol=1e-3)
 
 
 def test_a_plain_autoencoder_has_no_rate_and_its_training_goes_on_from_a_checkpoint(
@@ -205,20 +206,16 @@ def test_no_text_is_cut_off(values):
     assert "epoch 120" in [text.get_text() for text in drawn[-1].texts]
 
 
-def test_each_class_is_named_at_its_centre_and_names_do_not_hide_each_other():
+def test_below_the_plane_is_a_key_to_the_colours_of_its_points():
     frames, *_ = record(0.5, latent_size=2, latent_grid=1)
-    frames.points = np.random.default_rng(0).normal(size=(1, 100, 2)).astype(np.float32)
-    frames.points[0] += 20 * np.stack([frames.labels, frames.labels % 3], 1)
-    (axes,) = (axes for axes in animations.latent_frames(frames, "", 2)[0].axes if axes.texts)
-    assert [text.get_text() for text in axes.texts] == list("0123456789")
-    for digit, text in enumerate(axes.texts):
-        place = axes.transData.inverted().transform(axes.transAxes.transform(text.get_position()))
-        centre = np.median(frames.points[0, frames.labels == digit], 0)
-        assert np.linalg.norm(place - centre) < 3
-    crowd = animations.apart(np.random.default_rng(0).normal(0.5, 0.02, size=(5, 2)), 0.1)
-    assert pdist(crowd).min() > 0.095
-    alone = np.array([[0.1, 0.1], [0.9, 0.9]])
-    assert np.array_equal(animations.apart(alone), alone)
+    (figure,) = animations.latent_frames(frames, "", 2)
+    digits = [text for text in figure.texts if text.get_text().isdigit()]
+    assert [text.get_text() for text in digits] == list("0123456789")
+    (dots,) = (axes.collections[0] for axes in figure.axes if axes.collections)
+    for digit, text, mark in zip(range(10), digits, figure.artists, strict=True):
+        colour = dots.get_facecolor()[list(frames.labels).index(digit)]
+        assert np.allclose(to_rgba(mark.get_color()), colour)
+        assert abs(mark.get_xdata()[0] - text.get_position()[0]) < 0.02
 
 
 @pytest.mark.parametrize("size", [2, 4, 16])
@@ -237,7 +234,7 @@ def test_the_shipped_gifs_move_smoothly_are_small_and_end_as_good_as_the_model(s
             times = [gif.seek(k) or gif.info["duration"] for k in range(36)]
         assert 6000 <= sum(times) <= 8000
         assert times[-1] >= 10 * times[0]
-    x, shown = (torch.from_numpy(part)[:, None] for part in
+    x, shown = (torch.from_numpy(part)[:, None].float() for part in
                 (frames.originals, frames.reconstructions[-1]))  # fmt: skip
     q = run.model.encode(x)
     noise = torch.randn(q.mean.shape, generator=torch.Generator().manual_seed(0))

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PLACEHOLDER = "OWNER/REPO"
 FOLDERS = "notebooks|vae|docs|assets|tools"  # into which links lead
 NAME, BRANCH = r"[\w.-]+/[\w.-]+?", r"\w[\w./@+#-]*?"
-NAMING = ("pyproject.toml", "README.md", "docs/*.md", "notebooks/*.ipynb")  # files with links
+NAMING = ("pyproject.toml", "CITATION.cff", "README.md", "docs/*.md", "notebooks/*.ipynb")
 
 
 def stamped(root: Path = ROOT) -> str:

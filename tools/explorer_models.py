@@ -3,9 +3,8 @@
     python tools/explorer_models.py [--out explorer/public/models]
 
 `assets/explorer.json`, which `tools/results.py` writes, lists the models. A weight is stored in 8
-bits, in steps of its channel's own, and computed with in float32: see docs/explorer.md. The files
-are in the repository, so that who looks at the page need not wait for them; they are made again
-when a model, or this code, has changed.
+bits, in steps of its channel's own, and computed with in float32: see docs/architecture.md. The
+files are in the repository, and are made again when a model, or this code, has changed.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """The pictures of the pages: rate and distortion, terms, generation, plain autoencoders."""
 
+import io
 import itertools
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from measures import BALANCED, KINDS, NOISE, fitted_samples, weights
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from scoring import SAMPLES, decode, encode, seeded
 from torch import Tensor
 from trainings import (
@@ -21,22 +23,23 @@ from trainings import (
     PERCEPTUAL,
     SHARPENINGS,
     SIZES,
+    TOLD,
     plain_folders,
     terms_row,
 )
 
-from vae import VAE, LatentPrior, load_digits
-from vae.machinery.figures import draw_grid, tile
+from vae import VAE, LatentPrior, load_digits, scale_images
+from vae.machinery.figures import draw_grid, tile, to_png
 from vae.machinery.folder import FRAMES_NAME, METRICS_NAME
 from vae.machinery.frames import Frames
 from vae.machinery.shipped import REFERENCE
 
-CURVE = {BLURRED: "no LPIPS", PERCEPTUAL: "0", "w = 0.03": "0.03", "w = 0.2": "0.2", ALL: "0.7",
+CURVE = {BLURRED: "none", PERCEPTUAL: "0", "w = 0.03": "0.03", "w = 0.2": "0.2", ALL: "0.7",
          "w = 2": "2"}  # fmt: skip
 OFFSETS = ((6, 6), (-14, -10), (-3, 9), (-22, -12), (7, 4), (5, -11))  # of its marks
-SHOWN = 8  # digits in a row of the picture of the terms
 ALONG = (4, 8)  # of the ten digits, those that are shown along each curve
 SHOWN_PAIR, SHOWN_SAMPLES = "16 on 1x1", 40  # of the plain autoencoders
+GRIDS = "latent", "global"  # on 7x7, and on 1x1
 LINES = {"plain": "o--", "variational": "o-"}
 
 
@@ -54,6 +57,11 @@ def parts() -> list[Part]:
         picture("perception_distortion", [ASSETS / "terms.json", *frames], draw_perception),
         picture("autoencoder", [ASSETS / "autoencoder.json", *pair], draw_autoencoder),
         picture("generation", sampled, draw_generation),
+        picture(
+            "latent_sizes",
+            [ASSETS / f"{k}_2" / VAE.weights_name for k in ("latent", "global")],
+            draw_latent_sizes,
+        ),
     ]
 
 
@@ -67,8 +75,12 @@ def picture(name: str, shown: list[Path], draw: Callable[[], Figure]) -> Part:
         with Image.open(path) as image:
             return is_of(image.info.get("Shows"), shown)
 
-    return Part(f"picture/{name}", done,
-                lambda: draw().savefig(path, metadata={"Shows": fingerprint(*shown)}))  # fmt: skip
+    def make() -> None:
+        info = PngInfo()
+        info.add_text("Shows", fingerprint(*shown))
+        Image.open(io.BytesIO(to_png(draw()))).save(path, pnginfo=info, optimize=True)
+
+    return Part(f"picture/{name}", done, make)
 
 
 def curve_points() -> dict[str, dict]:
@@ -83,28 +95,34 @@ def draw_rate_distortion() -> Figure:
     figure = Figure(figsize=(7.5, 5.4), dpi=120, layout="constrained")
     axis, points = figure.subplots(), curve_points().values()
     star = {"marker": "*", "markeredgecolor": "black", "linestyle": ""}
-    for colour, (size, (*_, reference)) in zip(("C0", "C1", "C2"), REFERENCE.items(), strict=True):
+    for colour, size in zip(("C0", "C1", "C2"), SIZES, strict=True):
+        reference = REFERENCE[size][-1]
         full = shipped(f"latent_{size}")
         own = sorted((p for p in points if p["latent_size"] == size), key=lambda p: p["test"]["kl"])
-        marks = [(p["test"], p["beta"], (5, -12)) for p in own]
+        marks = [(p["test"], p["beta"], (-14 if k == 1 else -3, -14)) for k, p in enumerate(own)]
+        marks[0] = (*marks[0][:2], (-3, -14) if size == SIZES[0] else (-30, 4))  # above the others
         marks.append((full["test"], full["config"]["beta"], (8, -4)))
         places = [(test["kl"], test["sample"]["psnr"]) for test, *_ in marks]
         axis.plot(*zip(*places[:-1], strict=True), "o-", color=colour, label=f"latent size {size}")
         axis.plot(*places[-1], color=colour, markersize=14, **star)
         for place, (_, beta, offset) in zip(places, marks, strict=True):
-            axis.annotate(f"β={beta:g}", place, offset, textcoords="offset points", fontsize=8,
+            axis.annotate(f"β={beta:g}", place, offset, textcoords="offset points", fontsize=9,
                           color=colour)  # fmt: skip
         axis.axhline(reference, color=colour, linestyle=":", linewidth=1)
-        axis.text(0.99, reference + 0.1, f"reference, {size}", color=colour, fontsize=8,
+        axis.text(0.99, reference + 0.1, f"reference, {size}", color=colour, fontsize=9,
                   ha="right", transform=axis.get_yaxis_transform())  # fmt: skip
     axis.plot([], [], color="white", markersize=12, **star,
               label="shipped model: all four terms, trained longer")  # fmt: skip
-    axis.plot([], [], ":", color="grey", label="reference's PSNR (no KL: no bound on its rate)")
+    axis.plot([], [], ":", color="grey", label="reference's PSNR (it has no KL)")
     axis.set(xlabel="rate: KL(q(z|x) ‖ p(z)), nats per image", ylabel="PSNR of z ~ q(z|x), dB")
     title = "MNIST's 10,000 test digits; points: MSE + KL, one pass over 24,000 digits"
     axis.set_title(title, fontsize=10)
     axis.grid(alpha=0.3)
-    figure.legend(fontsize=8, loc="outside lower center", ncols=3)
+    axis.margins(x=0.1, y=0.1)
+    lines = axis.get_lines()[-2:]  # below the sizes
+    figure.legend([*axis.get_legend_handles_labels()[0][:3]], [f"latent size {k}" for k in SIZES],
+                  fontsize=9, loc="outside lower center", ncols=3)  # fmt: skip
+    axis.legend(handles=lines, fontsize=9, loc="upper left")
     return figure
 
 
@@ -118,11 +136,10 @@ def draw_terms() -> Figure:
     for axis, size in zip(figure.subplots(1, len(SIZES)), SIZES, strict=True):
         frames = {variant: Frames.load(frames_path(size, variant)) for variant in SHARPENINGS}
         rows = {"original": frames[ALL].originals}
-        rows |= {variant: own.reconstructions[-1] for variant, own in frames.items()}
-        axis.set_title(f"{size} numbers for an image")
+        rows |= {TOLD[variant]: own.reconstructions[-1] for variant, own in frames.items()}
+        axis.set_title(f"{size} latent values")
         names = dict(enumerate(rows)) if size == SIZES[0] else {}
-        digits = np.concatenate([own[:SHOWN] for own in rows.values()])
-        draw_grid(axis, digits, SHOWN, {}, names, 11)
+        draw_grid(axis, np.concatenate(list(rows.values())), 10, {}, names, 11)
     return figure
 
 
@@ -137,13 +154,13 @@ def draw_perception() -> Figure:
         for point, mark, offset in zip(points, CURVE.values(), OFFSETS, strict=True):
             curve.annotate(mark, point, offset, textcoords="offset points", fontsize=9)
         curve.set(xlabel="MSE (distortion)", yscale="log", xmargin=0.2, ymargin=0.15)
-        curve.set_title(f"{size} numbers for an image, {rows[0]['kl']:.0f} nats", fontsize=11)
+        curve.set_title(f"{size} latent values, {rows[0]['kl']:.0f} nats", fontsize=11)
         curve.grid(alpha=0.3, which="both")
         frames = [Frames.load(frames_path(size, variant)) for variant in CURVE]
         columns = [frames[0].originals, *(own.reconstructions[-1] for own in frames)]
         digits = np.stack([own[n] for n in ALONG for own in columns])
-        names = dict(enumerate(["original", *CURVE.values()]))
-        draw_grid(strip, digits, len(columns), names, {}, 7)
+        names = dict(enumerate(["x", *CURVE.values()]))
+        draw_grid(strip, digits, len(columns), names, {}, 9)
     curves[0].set_ylabel("digit-FID (perception)")
     return figure
 
@@ -167,11 +184,13 @@ def draw_autoencoder() -> Figure:
             values = [noise[str(share)][key] for share in NOISE]
             style = {"color": f"C{colour}", "label": label.replace("x", "×"), "ms": 4}
             axis.plot(NOISE, values, LINES[kind], **style)
-        axis.set(xscale="log", xlabel="noise on the code, in its standard deviations", title=title)
+        axis.set(
+            xscale="log", xlabel="noise on the latent, in its standard deviations", title=title
+        )
         axis.set_xticks(NOISE, [f"{share:g}" for share in NOISE], minor=False)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-    top.legend(*axis.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
+    top.legend(*axis.get_legend_handles_labels(), fontsize=10, loc="outside lower center", ncols=4)
     plain, variational = (VAE.from_pretrained(folder) for folder in plain_folders()[SHOWN_PAIR])
     generator, count = seeded(), SHOWN_SAMPLES
     unit = torch.randn(count, *plain.config.latent_shape, generator=generator)
@@ -199,4 +218,34 @@ def draw_generation(columns: int = 8, rows: int = 5) -> Figure:
             "1×1, sharpened, N(0, I)": whole.sample(n, None, seeded()),
         }
         draw_panels(line, {f"latent size {size} on {k}": v for k, v in panels.items()}, columns)
+    return figure
+
+
+@torch.no_grad()
+def draw_latent_sizes() -> Figure:
+    """A test digit through a latent of size 2: on a grid of 7x7, and on one of 1x1."""
+    figure = Figure(figsize=(9.5, 4), dpi=105, layout="constrained")
+    lines = figure.subplots(2, 7, width_ratios=(2, 1.5, 2, 2, 0.1, 1.5, 2))
+    x = scale_images(load_digits("test").images[:1])
+    arrow = {"ha": "center", "va": "center", "fontsize": 11,
+             "bbox": {"boxstyle": "rarrow,pad=0.4", "fc": "white"}}  # fmt: skip
+    for axes, kind in zip(lines, GRIDS, strict=True):
+        model = VAE.from_pretrained(ASSETS / f"{kind}_2")
+        size, grid = model.config.latent_shape[:2]
+        z = model.encode(x).mode()
+        for axis, image in ((axes[0], x), (axes[6], model.decode(z))):
+            axis.imshow(image[0, 0], cmap="gray", vmin=-1, vmax=1)
+            axis.set_title("28×28 pixels", fontsize=11)
+        for axis, channel in zip(axes[2:4], z[0], strict=True):
+            axis.imshow(channel, cmap="PuOr", vmin=-2.5, vmax=2.5)
+            for (down, across), value in np.ndenumerate(channel.numpy()):
+                look = {"fontsize": 7 if grid > 1 else 16, "ha": "center", "va": "center"}
+                axis.text(across, down, f"{value:.1f}", color="wk"[int(abs(value) < 1.4)], **look)
+            axis.set_xlim(-0.5 - (grid == 1), grid - 0.5 + (grid == 1))  # a cell is smaller
+        shape = f"latent z: {size}×{grid}×{grid} = {z.numel()} values"
+        axes[2].set_title(shape, fontsize=11, loc="left")
+        axes[1].text(0.5, 0.5, "encoder", **arrow)
+        axes[5].text(0.5, 0.5, "decoder", **arrow)
+        for axis in axes:
+            axis.set_axis_off()
     return figure

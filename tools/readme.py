@@ -27,18 +27,13 @@ from vae.machinery.shipped import REFERENCE
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 APART = 0.03  # difference of shares from which on a table says that the judges disagree
-MEANT = {f"global_{size}": f"{size} numbers, MSE + KL" for size in SIZES}
-MEANT |= {f"sharp_{size}": f"{size} numbers, sharpened" for size in SIZES}
-MEANT |= {"conditional_16": "16 numbers and the label, MSE + KL",
-          "sharp_conditional_16": "16 numbers and the label, sharpened"}  # fmt: skip
+MEANT = {f"global_{size}": f"{size} values, MSE + KL" for size in SIZES}
+MEANT |= {f"sharp_{size}": f"{size} values, sharpened" for size in SIZES}
+MEANT |= {"conditional_16": "16 values and the label, MSE + KL",
+          "sharp_conditional_16": "16 values and the label, sharpened"}  # fmt: skip
+LATENTS = {"latent": "7×7", "global": "1×1", "conditional": "1×1, conditional"}
 OTHERS = {"emoji": "emoji, 32×32, RGB", "emoji_64": "emoji, 64×64, RGB",
           "fashion_mnist": "Fashion-MNIST, 28×28, grey"}  # fmt: skip
-SEEN = {  # what a person sees in assets/terms.png at four latent values (look again!)
-    trainings.BLURRED: "soft and grey, an average",
-    trainings.PERCEPTUAL: "edges a little harder, grey still, a fine pattern of dots",
-    trainings.ADVERSARIAL: "black and white, as if written",
-    trainings.ALL: "no difference from + adversarial",
-}
 QUALITY = ("mse", "ssim", "psnr", "kl")  # over several seeds
 
 
@@ -95,8 +90,8 @@ def marked(scores: dict) -> dict:
 
 
 def results() -> list[dict]:
-    return [shipped(f"latent_{size}") | {"size": size, "theirs": theirs}
-            for size, theirs in REFERENCE.items()]  # fmt: skip
+    return [shipped(f"latent_{size}") | {"size": size, "theirs": REFERENCE[size]}
+            for size in SIZES]  # fmt: skip
 
 
 def own_images() -> list[dict]:
@@ -104,14 +99,13 @@ def own_images() -> list[dict]:
     for folder, shown in OTHERS.items():
         found = shipped(folder)
         seen = found["history"]["train"][-1]["step"] * found["config"]["batch_size"]
-        minutes, model = found["seconds"]["training"] / 60, found["config"]["model"]
-        rows.append(found | {"shown": shown, "seen": seen, "minutes": minutes, "model": model})
+        rows.append(found | {"shown": shown, "seen": seen})
     return rows
 
 
 def on_grid(size: int, kind: str) -> dict:
     """A shipped model's metrics, bound and scores."""
-    name, grid = f"{kind}_{size}", {"latent": "7×7", "global": "1×1"}[kind]
+    name, grid = f"{kind}_{size}", LATENTS[kind]
     better = f"latent_{size}, prior" if kind == "latent" else f"sharp_{size}, N(0, I)"
     return shipped(name) | {
         "size": size, "grid": grid, "bound": row(f"bounds/{name}"),
@@ -132,20 +126,16 @@ def over_seeds(variant: str) -> dict[str, Spread]:
     names = [trainings.terms_row(trainings.ABLATED, variant, seed)
              for seed in trainings.TERMS_SEEDS]  # fmt: skip
     runs, found = [row(name) for name in names], {}
-    for part, start, keys in (
-        ("sample", "", ("mse", "lpips")),
-        ("reconstructions", "", ("fid", "grey", "recognised", "accuracy")),
-        ("N(0, I)", "drawn_", ("fid", "recognised")),
-    ):
+    for part, keys in (("sample", ("mse", "lpips")),
+                       ("reconstructions", ("fid", "grey", "recognised"))):  # fmt: skip
         for key in keys:
-            times = 100 if key in ("grey", "recognised", "accuracy") else 1
-            found[start + key] = Spread.of([times * one[part][key] for one in runs])
+            times = 100 if key in ("grey", "recognised") else 1
+            found[key] = Spread.of([times * one[part][key] for one in runs])
     return found
 
 
 def ablation() -> list[dict]:
-    return [over_seeds(variant) | {"loss": variant.replace(" ", "&nbsp;"), "seen": seen}
-            for variant, seen in SEEN.items()]  # fmt: skip
+    return [over_seeds(variant) | {"loss": shown} for variant, shown in trainings.TOLD.items()]
 
 
 def rates() -> list[dict]:
@@ -159,9 +149,10 @@ def generation() -> list[dict]:
     scored["pythae's VAE, 16 numbers, N(0, I)"] = read_json(ASSETS / "pythae.json")["scores"]
     rows = []
     for name, scores in scored.items():
-        if not name.startswith("sharp"):
-            share = {"least": min(scores["classes"]), "most": max(scores["classes"])}
-            rows.append(marked(scores) | {"name": name.replace("_", " ")} | share)
+        if not name.startswith("sharp") and "reconstructions" not in name:
+            for folder, shown in LATENTS.items():
+                name = re.sub(rf"{folder}_(\d+)", rf"\1 on {shown}", name)
+            rows.append(marked(scores) | {"name": name})
     return rows
 
 
@@ -210,7 +201,6 @@ def peers() -> list[dict]:
     for name, peer in PEERS.items():
         if found := made.get(name):
             more = {"peer": peer, "drawn": marked(found["draws"]),
-                    "pace": found["images"] / found["seconds"],
                     "millions": found["parameters"] / 1e6}  # fmt: skip
             rows.append(found | more)
     return rows
@@ -224,44 +214,44 @@ def evidence() -> list[dict]:
     names = ("16 on 7x7", "4 on 7x7", trainings.IN_FULL)
     return [{
         "chance": {name: seeds(name) for name in names},
-        "blur": {variant: over_seeds(variant)["grey"] for variant in SEEN},
+        "theirs": REFERENCE,
+        "blur": {variant: over_seeds(variant)["grey"] for variant in trainings.TOLD},
         "runs": {summary["size"]: summary for summary in speedrun()},
-        "gib": row("speedrun/run")["peak_memory_mb"] / 1024,
         "error": {name: 100 * (share * (1 - share) / 10_000) ** 0.5
                   for name, share in shares.items()},
     }]  # fmt: skip
 
 
+START = "vae_latent_2"
 STORIES = {  # what each notebook tells
-    "vae_latent_2": "what a VAE is, built, trained, watched and measured. Start here",
-    "vae_latent_4": "the same with four values at each position",
-    "vae_latent_16": "the same with sixteen",
+    "vae_latent_2": "what a VAE is: built, trained, watched and measured",
+    "vae_latent_4": "the same with 4 values at each position",
+    "vae_latent_16": "the same with 16",
     "few_numbers": "2, 4 or 16 values for a whole image: a plane to walk in, blur, and its cure",
-    "new_digits": "why N(0, I) draws no digits on 7×7, and a second network that does",
-    "own_images": "the same on emoji, or on your own pictures",
+    "new_digits": "why samples of N(0, I) are no digits, and a second network whose samples are",
+    "own_images": "all of it on emoji, or on your own pictures",
 }
 
 
 def gallery() -> str:
-    """The notebooks, with the badges that open them in Colab, and the GIFs."""
-    site = "https://colab.research.google.com"
+    """The badge to start with, the notebooks with theirs, and the GIFs."""
+    colab = "https://colab.research.google.com"
 
-    def badge(shown: str, title: str, name: str) -> str:
-        link = f"{site}/github/{stamped()}/blob/{branch()}/notebooks/{name}.ipynb"
-        return f"{shown} [![Open {title} in Colab]({site}/assets/colab-badge.svg)]({link})"
+    def badge(name: str) -> str:
+        link = f"{colab}/github/{stamped()}/blob/{branch()}/notebooks/{name}.ipynb"
+        return f"[![Open {name} in Colab]({colab}/assets/colab-badge.svg)]({link})"
 
-    rows = ["| notebook | what it tells | |", "| --- | --- | --- |"]
+    heading = "| notebook | its story | |\n| --- | --- | --- |"
+    lines = [f"**Start here:** {badge(START)}", "", heading]
     for name, told in STORIES.items():
-        title = name.replace("vae_", "").replace("_", " ")
-        link = badge("", title, name).strip()
-        rows.append(f"| [{title}](notebooks/{name}.ipynb) | {told} | {link} |")
-    lines = ["\n".join(rows)]
+        lines.append(f"| [{name}](notebooks/{name}.ipynb) | {told} | {badge(name)} |")
+    lines += ["", "| " + " | ".join(f"latent size {size}" for size in SIZES) + " |"]
+    lines.append("| --- " * len(SIZES) + "|")
     for kind in ("latent", "reconstruction"):
-        lines.append("\n".join(
-            f'<img width="270" alt="{kind}s of size {size} as they form" '
-            f'src="assets/latent_{size}/{kind}.gif">' for size in SIZES
-        ))  # fmt: skip
-    return "\n\n".join(lines)
+        shown = (f'<img width="270" alt="{kind}s of size {size} as they form" '
+                 f'src="assets/latent_{size}/{kind}.gif">' for size in SIZES)  # fmt: skip
+        lines.append(f"| {' | '.join(shown)} |")
+    return "\n".join(lines)
 
 
 ROWS = (results, own_images, sizes, ablation, rates, latent_sizes, generation, sharpness,

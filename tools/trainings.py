@@ -45,6 +45,8 @@ TERMS_LATENT, IN_FULL = "4 on 7x7", "2 on 7x7, in full"  # trained without a ter
 
 # Sharpenings with other weights of the loss terms; encoder, couplings and rate stay the same.
 BLURRED, PERCEPTUAL, ADVERSARIAL, ALL = ABLATION
+TOLD = {BLURRED: BLURRED, PERCEPTUAL: "+ perceptual only", ADVERSARIAL: "+ adversarial only",
+        ALL: "+ both"}  # fmt: skip  # as tables and pictures say it
 SHARPENINGS = {variant: flags for variant, (flags, _) in ABLATION.items()}
 WEIGHTS = (0.03, 0.2, 2)  # of the adversarial term on the curve, beside none and the default
 ABLATED, TERMS_SEEDS = 4, (0, 1, 2)  # latent values, and seeds, of this ablation
