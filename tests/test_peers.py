@@ -215,12 +215,10 @@ def test_the_table_has_a_line_for_each_row_that_is_there(monkeypatch):
     monkeypatch.setattr(readme, "read_json", lambda path: made)
     lines = common.table("peers", readme.peers()).splitlines()
     assert len(lines) == 4
-    assert lines[2] == (
-        "| 2 on 7×7 | this repository, MSE + KL | 0.58 million | 181 in 3 | 24,000 in 160 s | "
-        "150 | 0.0041 | 0.980 | 30.5 | 371.2 | 12.3 | 50.0% |"
-    )
+    ours = "| 2 on 7×7: this repository, MSE + KL | 30.5 | 371 | 50.0% | 0.58 million | 24,000 |"
+    assert lines[2] == ours
     made["pythae"]["draws"] = SCORES | {"recognised": 0.54}
-    assert common.table("peers", readme.peers()).endswith("| 54.0%&nbsp;† |")
+    assert common.table("peers", readme.peers()).count("| 54.0%&nbsp;† |") == 1
 
 
 def test_the_rows_that_are_shipped_are_of_one_machine_and_had_the_same_seconds():
