@@ -162,8 +162,8 @@ def main() -> None:
           f"runtime and models: {sum(size[p] for p in packed):,}")  # fmt: skip
     for name in read_json(LIST):
         effect = rounding(ASSETS / name, ROUNDED)
-        print(f"{name}: rounding moves grey values by {effect['difference']:.4f} of 2, the MSE by "
-              f"{effect['mse']:+.2%}, and the reading of {effect['changed']}")  # fmt: skip
+        print(f"{name}: rounding moves grey values by {effect['difference']:.4f} of 2, an MSE by "
+              f"at most {effect['mse']:.2%}, and the reading of {effect['changed']}")  # fmt: skip
     with serve(BUILT) as url, browser(executable) as chromium:
         page = chromium.new_page(viewport=VIEW)
         page.goto(url)

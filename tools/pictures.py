@@ -47,14 +47,15 @@ def parts() -> list[Part]:
     """Every picture, and the files that it shows."""
     curve = [ASSETS / f"{table}.json" for table in ("ablation", "rate_distortion")]
     curve += [ASSETS / f"latent_{size}" / METRICS_NAME for size in REFERENCE]
-    frames = [frames_path(size, variant) for size in SIZES for variant in {**SHARPENINGS, **CURVE}]
+    terms, curves = ([frames_path(size, variant) for size in SIZES for variant in variants]
+                     for variants in (SHARPENINGS, CURVE))  # fmt: skip
     pair = [folder / VAE.weights_name for folder in plain_folders()[SHOWN_PAIR]]
     sampled = [file for size in SIZES for name in (f"latent_{size}, prior", f"sharp_{size}")
                for file in weights(name)]  # fmt: skip
     return [
         picture("rate_distortion", curve, draw_rate_distortion),
-        picture("terms", frames, draw_terms),
-        picture("perception_distortion", [ASSETS / "terms.json", *frames], draw_perception),
+        picture("terms", terms, draw_terms),
+        picture("perception_distortion", [ASSETS / "terms.json", *curves], draw_perception),
         picture("autoencoder", [ASSETS / "autoencoder.json", *pair], draw_autoencoder),
         picture("generation", sampled, draw_generation),
         picture(
@@ -132,7 +133,7 @@ def frames_path(size: int, variant: str) -> Path:
 
 def draw_terms() -> Figure:
     """For each size: some test digits, and what each variant makes of them."""
-    figure = Figure(figsize=(11, 2.75), dpi=110, layout="constrained")
+    figure = Figure(figsize=(11, 1.86), dpi=110, layout="constrained")
     for axis, size in zip(figure.subplots(1, len(SIZES)), SIZES, strict=True):
         frames = {variant: Frames.load(frames_path(size, variant)) for variant in SHARPENINGS}
         rows = {"original": frames[ALL].originals}
