@@ -630,7 +630,7 @@ def one_by_one(tmp_path_factory):
       "latent.gif interpolation.gif samples.png"),
      ("digits", "latent_frames interpolation_frames plot_samples plot_digits",
       "reconstruction.gif train_metrics.png test_metrics.png"),
-     ("manifold", "save_gif save_png", "")],
+     ("manifold", "save_gif to_png", "")],
 )  # fmt: skip
 def test_a_training_whose_pictures_fail_is_finished_and_the_rest_is_drawn(
     kind, functions, left, one_by_one, tmp_path, monkeypatch, unpainted

@@ -117,7 +117,7 @@ def test_the_sources_are_typed_and_formatted(packages):
 def test_rounded_weights_change_no_digit(name):
     effect = explorer.rounding(ASSETS / name, DIGITS)
     assert effect["difference"] < 0.01
-    assert effect["mse"] < 0.03
+    assert effect["mse"] < 0.04
     assert effect["changed"] == 0
 
 

@@ -24,8 +24,7 @@ from PIL import Image
 
 BUILT = ROOT / "explorer" / "dist"
 BROWSERS = "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
-VIEW = {"width": 1180, "height": 560}
-CLIP = {"x": 0, "y": 0, "width": 1140, "height": 400}  # of the part in which one draws
+VIEW, ROOM = {"width": 1180, "height": 640}, 12  # and pixels around the part in which one draws
 WIDE = 760  # pixels of the picture
 TURN = [math.radians(angle) for angle in range(-60, 320, 20)]
 STROKES = [  # a 0, which becomes a 9
@@ -97,8 +96,10 @@ def places(page, points: list[tuple[float, float]]) -> list[tuple[float, float]]
 def record(page) -> list[Image.Image]:
     """Pictures of somebody who draws a 0 and makes it a 9."""
     page.set_viewport_size(VIEW)
-    page.eval_on_selector(".draw", "one => scrollTo(0, one.offsetTop - 12)")
-    clip, frames = CLIP | {"x": max(page.locator(".draw").bounding_box()["x"] - 12, 0)}, []
+    page.eval_on_selector(".draw", f"one => scrollTo(0, one.offsetTop - {ROOM})")
+    box, frames = page.locator(".draw").bounding_box(), []
+    clip = {"x": box["x"] - ROOM, "y": box["y"] - ROOM,
+            "width": box["width"] + 2 * ROOM, "height": box["height"] + 2 * ROOM}  # fmt: skip
 
     def shoot() -> None:
         page.wait_for_timeout(120)

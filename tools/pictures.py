@@ -38,6 +38,8 @@ CURVE = {BLURRED: "none", PERCEPTUAL: "0", "w = 0.03": "0.03", "w = 0.2": "0.2",
          "w = 2": "2"}  # fmt: skip
 OFFSETS = ((6, 6), (-14, -10), (-3, 9), (-22, -12), (7, 4), (5, -11))  # of its marks
 ALONG = (4, 8)  # of the ten digits, those that are shown along each curve
+BELOW, ABOVE = (-3, -14), (-30, 4)  # of the points of rate and distortion, for each latent size
+LABELS = {2: (BELOW, (-14, -14), BELOW, BELOW), 4: (ABOVE, BELOW, BELOW, BELOW), 16: (ABOVE,) * 4}
 SHOWN_PAIR, SHOWN_SAMPLES = "16 on 1x1", 40  # of the plain autoencoders
 GRIDS = "latent", "global"  # on 7x7, and on 1x1
 LINES = {"plain": "o--", "variational": "o-"}
@@ -100,9 +102,10 @@ def draw_rate_distortion() -> Figure:
         reference = REFERENCE[size][-1]
         full = shipped(f"latent_{size}")
         own = sorted((p for p in points if p["latent_size"] == size), key=lambda p: p["test"]["kl"])
-        marks = [(p["test"], p["beta"], (-14 if k == 1 else -3, -14)) for k, p in enumerate(own)]
-        marks[0] = (*marks[0][:2], (-3, -14) if size == SIZES[0] else (-30, 4))  # above the others
-        marks.append((full["test"], full["config"]["beta"], (8, -4)))
+        marks = [
+            (p["test"], p["beta"], offset) for p, offset in zip(own, LABELS[size], strict=True)
+        ]
+        marks.append((full["test"], full["config"]["beta"], (8, -4) if size > 2 else (-38, -3)))
         places = [(test["kl"], test["sample"]["psnr"]) for test, *_ in marks]
         axis.plot(*zip(*places[:-1], strict=True), "o-", color=colour, label=f"latent size {size}")
         axis.plot(*places[-1], color=colour, markersize=14, **star)
@@ -133,13 +136,14 @@ def frames_path(size: int, variant: str) -> Path:
 
 def draw_terms() -> Figure:
     """For each size: some test digits, and what each variant makes of them."""
-    figure = Figure(figsize=(11, 1.86), dpi=110, layout="constrained")
-    for axis, size in zip(figure.subplots(1, len(SIZES)), SIZES, strict=True):
+    figure = Figure(figsize=(6, 7.2), dpi=110, layout="constrained")
+    for axis, size in zip(figure.subplots(len(SIZES), 1), SIZES, strict=True):
         frames = {variant: Frames.load(frames_path(size, variant)) for variant in SHARPENINGS}
         rows = {"original": frames[ALL].originals}
         rows |= {TOLD[variant]: own.reconstructions[-1] for variant, own in frames.items()}
         axis.set_title(f"{size} latent values")
-        names = dict(enumerate(rows)) if size == SIZES[0] else {}
+        axis.set_anchor("E")  # the names need the room on the left
+        names = dict(enumerate(rows))
         draw_grid(axis, np.concatenate(list(rows.values())), 10, {}, names, 11)
     return figure
 
