@@ -241,10 +241,10 @@ def gallery() -> str:
         link = f"{colab}/github/{stamped()}/blob/{branch()}/notebooks/{name}.ipynb"
         return f"[![Open {name} in Colab]({colab}/assets/colab-badge.svg)]({link})"
 
-    heading = "| notebook | its story | |\n| --- | --- | --- |"
+    heading = "| notebook | its story |\n| --- | --- |"
     lines = [f"**Start here:** {badge(START)}", "", heading]
     for name, told in STORIES.items():
-        lines.append(f"| [{name}](notebooks/{name}.ipynb) | {told} | {badge(name)} |")
+        lines.append(f"| [{name}](notebooks/{name}.ipynb)<br>{badge(name)} | {told} |")
     for kind in ("latent", "reconstruction"):
         lines += ["", *(f'<img width="270" alt="{kind}s of size {size} as they form" '
                         f'src="assets/latent_{size}/{kind}.gif">' for size in SIZES)]  # fmt: skip

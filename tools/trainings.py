@@ -169,9 +169,10 @@ def training(name: str, words: str) -> Part:
 
 
 def publish(name: str) -> None:
-    """Copy a finished run to `assets/`; of models that are only measured, without the pictures."""
+    """Copy a finished run to `assets/`, with the pictures that pages and notebooks show."""
     target, whole = ASSETS / name, ASSETS / f".{name}"
-    bare = ("*.png", "*.gif", "*.npz") if name.startswith(("plain", "bernoulli")) else ()
+    measured = name.startswith(("plain", "bernoulli"))
+    bare = ("*.png", "*.gif", "*.npz") if measured else ("samples.png", "train_metrics.png")
     shutil.rmtree(whole, ignore_errors=True)
     shutil.copytree(RUNS / name, whole, ignore=shutil.ignore_patterns(".*", *bare))
     shutil.rmtree(target, ignore_errors=True)
