@@ -183,16 +183,22 @@ def chromium():
 
 
 @pytest.fixture
-def visit(chromium, site):
+def visit(chromium, site, index):
     """A function that opens the page. In the end nothing may have gone wrong that none expected.
 
     `part`: where to look; `broken`: the files, as a pattern, of which the server gives `answer`,
-    or what a function of the request does.
+    or what a function of the request does; `sizes`: models of so many numbers alone, in less time.
     """
     contexts, wrong, asked = [], [], []
 
-    def open_page(hash_="", part=None, broken=None, answer=None, expected=(), **options):
+    def open_page(
+        hash_="", part=None, broken=None, answer=None, expected=(), sizes=None, **options
+    ):
         contexts.append(context := chromium.new_context(**options))
+        if sizes:
+            rows = [row for row in index["models"] if row["numbers"] in sizes]
+            listed = json.dumps(index | {"models": rows})
+            context.route("**/index.json", lambda route: route.fulfill(body=listed))
         context.set_default_timeout(PATIENCE)
         page, known = context.new_page(), ["willReadFrequently", *expected]  # of these tests
         if broken:
@@ -314,7 +320,7 @@ def test_the_page_computes_what_pytorch_computes(visit):
 @torch.no_grad()
 def test_the_page_follows_the_flow_as_pytorch_does(visit):
     name = next(name for name in MODELS if (ASSETS / name / "prior.json").is_file())
-    page, network = visit(), as_the_page_has_it(name)[1]
+    page, network = visit(sizes=[98]), as_the_page_has_it(name)[1]
     z = noise(network.latent_shape, 10, seed=2)
     way = """async ([name, noise, digit, w]) => {
       const model = explorer.catalog.models.find((one) => one.name === name);
@@ -385,7 +391,7 @@ def boxes(page, selector):
 
 
 def test_a_stroke_is_added_to_a_drawing_after_a_reload_and_each_can_be_undone(visit):
-    page = visit("#x=4")
+    page = visit("#x=4", sizes=[2])
     assert page.locator("#undo").is_disabled()
     stroke(page, SEVEN)  # in place of the test digit
     seven = drawn(page)
@@ -409,7 +415,7 @@ def test_a_stroke_is_added_to_a_drawing_after_a_reload_and_each_can_be_undone(vi
 
 
 def test_an_image_that_comes_in_the_middle_of_a_stroke_is_no_error(visit):
-    page = visit("#x=4")
+    page = visit("#x=4", sizes=[2])
     first, *others = places(page, SEVEN)
     page.mouse.move(*first)
     page.mouse.down()
@@ -434,7 +440,7 @@ def test_what_is_far_from_a_digit_and_what_is_not_there_is_said(visit):
 
 
 def test_a_link_to_a_part_stays_there_and_the_address_follows_only_the_visitor(visit):
-    page = visit("#part=flow", viewport={"width": 1000, "height": 700})
+    page = visit("#part=flow", sizes=[2, 98], viewport={"width": 1000, "height": 700})
     page.wait_for_selector("#film canvas")
     for _ in range(2):
         until(page, "/ead as/.test($('#flow-words').textContent)")
@@ -463,7 +469,7 @@ def test_a_link_to_a_part_stays_there_and_the_address_follows_only_the_visitor(v
 
 
 def test_the_pad_bears_a_second_finger_its_edge_and_being_cleared(visit):
-    page, corner = visit(), [(0.3, 0.3), (0.3, 0.7)]
+    page, corner = visit(sizes=[2]), [(0.3, 0.3), (0.3, 0.7)]
     stroke(page, [*corner, (1.0, 0.7)])
     to_the_edge = drawn(page)
     page.locator("#clear").click()
@@ -600,7 +606,7 @@ def place(page):
 @pytest.mark.parametrize(("name", "terms"), [("sharp_2", "all"), ("plain_2", "plain")])
 @torch.no_grad()
 def test_a_walk_on_the_plane(name, terms, visit, index, folder):
-    page, model = visit(f"#terms={terms}", "walk"), as_the_page_has_it(name)[0]
+    page, model = visit(f"#terms={terms}", "walk", sizes=[2]), as_the_page_has_it(name)[0]
     row = next(row for row in index["models"] if row["name"] == name)
     edges = torch.tensor(json.loads((folder / row["plane"]["about"]["file"]).read_text())["edges"])
     page.locator("#plane").scroll_into_view_if_needed()
@@ -635,7 +641,7 @@ def test_a_walk_on_the_plane(name, terms, visit, index, folder):
 
 def test_of_many_calls_the_last_is_always_made(visit):
     """As in a drag, which is drawn more slowly than it moves."""
-    seen = visit().evaluate("""async () => {
+    seen = visit(sizes=[2]).evaluate("""async () => {
       const seen = [], ends = [];
       const work = (n) => new Promise((end) => { seen.push(n); ends.push(end); });
       const call = explorer.latest(work);
@@ -653,7 +659,7 @@ def test_of_many_calls_the_last_is_always_made(visit):
 
 @torch.no_grad()
 def test_what_is_drawn_on_the_plane(visit, index, folder):
-    page, model = visit("#z=3,3", "walk"), as_the_page_has_it("sharp_2")[0]
+    page, model = visit("#z=3,3", "walk", sizes=[2]), as_the_page_has_it("sharp_2")[0]
     says(page, "#plane-words", "Dots")
     row = next(row for row in index["models"] if row["name"] == "sharp_2")
     about = json.loads((folder / row["plane"]["about"]["file"]).read_text())
@@ -728,7 +734,7 @@ def test_ask_for_a_class_and_keep_the_style(visit):
 
 
 def test_watch_the_flow(visit):
-    page = visit("#part=flow", "flow")
+    page = visit("#part=flow", "flow", sizes=[2, 98])
     page.get_by_label("8", exact=True).check()
     says(page, "#flow-words", "read as 8")
     last, film = pixels(page, "#now"), pixels(page, "#film canvas")
@@ -748,7 +754,7 @@ def test_watch_the_flow(visit):
 
 
 def test_a_view_is_opened_again_from_its_address(visit):
-    page = visit()
+    page = visit(sizes=[4, 98])
     stroke(page, SEVEN)
     page.get_by_label("MSE + KL").check()
     page.get_by_role("button", name="Draw others").click()
@@ -762,7 +768,7 @@ def test_a_view_is_opened_again_from_its_address(visit):
     page.locator("#time").fill("4")
     page.get_by_role("button", name="Other noise").click()
     until(page, "location.hash.includes('noise=2')")
-    again = visit(page.evaluate("location.hash"))
+    again = visit(page.evaluate("location.hash"), sizes=[4, 98])
     for part in ("flow", "walk", "draw"):
         look(again, part)
     same = "canvas:not(#pad, #plane)"  # on the pad are lines, and a plane of before is hidden
@@ -779,17 +785,17 @@ def test_a_view_is_opened_again_from_its_address(visit):
 
 def test_an_address_that_makes_no_sense_is_the_start(visit):
     strange = "#terms=x&at=../..&z=9,a&ask=77&w=-3&t=1e9&seed=&part=nowhere&say=10&along=200&from=q"
-    first, second = visit(), visit(strange)
+    first, second = visit(sizes=[2, 98]), visit(strange, sizes=[2, 98])
     for page in (first, second):
         look(page, "walk")
         look(page, "flow")
     becomes(second, "canvas", pixels(first, "canvas"))
-    third = visit("#at=3-told&z=1,2,3&x=a")  # as such an address could be, and is not here
-    look(third, "walk")
+    could_be_and_is_not_here = "#at=3-told&z=1,2,3&x=a"
+    look(visit(could_be_and_is_not_here, sizes=[2]), "walk")
 
 
 def test_it_goes_on_without_a_network(visit):
-    page = visit(expected=["ERR_INTERNET_DISCONNECTED"])
+    page = visit(sizes=[2, 4], expected=["ERR_INTERNET_DISCONNECTED"])
     page.context.set_offline(True)
     before = pixels(page, COLUMNS)
     stroke(page, SEVEN)
@@ -834,7 +840,7 @@ def test_a_broken_model_gives_a_sentence_and_leaves_the_rest_alive(what, visit, 
             "a page": b"<!doctype html><p>Not found"}[what]  # fmt: skip
     status = 404 if what == "missing" else 200
 
-    page = visit(broken=f"**/{file}", answer={"status": status, "body": body})
+    page = visit(sizes=[2, 4], broken=f"**/{file}", answer={"status": status, "body": body})
     sentence = page.locator(".column[data-numbers='4'] .failure")
     sentence.wait_for()
     assert "The model of 4 numbers cannot be used" in sentence.text_content()
@@ -863,7 +869,7 @@ def test_what_was_missing_is_asked_for_again(pattern, sentence, visit, index):
     file = {"judge": index["judge"], "plane": plane}.get(pattern)
     pattern = f"**/{file['file']}" if file else pattern
 
-    page = visit("#part=walk", broken=pattern, answer={"status": 404})
+    page = visit("#part=walk", sizes=[2], broken=pattern, answer={"status": 404})
     says(page, "#walk-failure", sentence)
     page.context.unroute(pattern)
     page.get_by_role("button", name="To the origin").click()
@@ -905,7 +911,7 @@ def test_opened_from_disk_there_is_a_sentence(chromium, site):
 
 
 def test_a_canvas_that_is_not_read_as_it_was_painted_gives_a_sentence(visit):
-    page = visit("#x=4")
+    page = visit("#x=4", sizes=[2])
     before = pixels(page, COLUMNS)
     page.evaluate("""() => {  // as some browsers do against fingerprinting
       const real = CanvasRenderingContext2D.prototype.getImageData;
