@@ -244,7 +244,7 @@ def draw_latent_sizes() -> Figure:
         for axis, channel in zip(axes[2:4], z[0], strict=True):
             axis.imshow(channel, cmap="PuOr", vmin=-2.5, vmax=2.5)
             for (down, across), value in np.ndenumerate(channel.numpy()):
-                look = {"fontsize": 7 if grid > 1 else 16, "ha": "center", "va": "center"}
+                look = {"fontsize": 7.5 if grid > 1 else 16, "ha": "center", "va": "center"}
                 axis.text(across, down, f"{value:.1f}", color="wk"[int(abs(value) < 1.4)], **look)
             axis.set_xlim(-0.5 - (grid == 1), grid - 0.5 + (grid == 1))  # a cell is smaller
         shape = f"latent z: {size}×{grid}×{grid} = {z.numel()} values"
