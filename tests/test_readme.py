@@ -76,6 +76,8 @@ def test_the_pages_stay_short():
     shown = set(re.findall(r'(?:\(|src=")(assets/[^)"]+\.(?:png|gif))', text))
     assert len(shown) > 10
     assert sum((ROOT / picture).stat().st_size for picture in shown) <= 4e6
+    words = "heed", "has a say", "have a say", "bears noise"
+    assert not [w for w in words for page in PAGES if w in page.read_text("utf-8")]
 
 
 def test_every_test_that_the_pages_name_is_there():

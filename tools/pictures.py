@@ -62,7 +62,7 @@ def parts() -> list[Part]:
         picture("generation", sampled, draw_generation),
         picture(
             "latent_sizes",
-            [ASSETS / f"{k}_2" / VAE.weights_name for k in ("latent", "global")],
+            [ASSETS / f"{kind}_2" / VAE.weights_name for kind in GRIDS],
             draw_latent_sizes,
         ),
     ]
@@ -123,10 +123,9 @@ def draw_rate_distortion() -> Figure:
     axis.set_title(title, fontsize=10)
     axis.grid(alpha=0.3)
     axis.margins(x=0.1, y=0.1)
-    lines = axis.get_lines()[-2:]  # below the sizes
-    figure.legend([*axis.get_legend_handles_labels()[0][:3]], [f"latent size {k}" for k in SIZES],
-                  fontsize=9, loc="outside lower center", ncols=3)  # fmt: skip
-    axis.legend(handles=lines, fontsize=9, loc="upper left")
+    handles = axis.get_legend_handles_labels()[0]
+    figure.legend(handles=handles[:3], fontsize=9, loc="outside lower center", ncols=3)
+    axis.legend(handles=handles[3:], fontsize=9, loc="upper left")
     return figure
 
 

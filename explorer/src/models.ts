@@ -71,9 +71,9 @@ async function run(
     waiting.set(order.id, settle);
     worker!.postMessage(order);
   });
-  if (reply.error !== undefined && awaited.delete(file.file)) write(get("progress"), "");
-  if (reply.error !== undefined) throw new Error(`${SENTENCES[reply.stage!](what)} (${reply.error}).`);
-  return reply.outputs!;
+  if (reply.error === undefined) return reply.outputs!;
+  if (awaited.delete(file.file)) write(get("progress"), "");
+  throw new Error(`${SENTENCES[reply.stage!](what)} (${reply.error}).`);
 }
 
 const floats = (data: ArrayLike<number>, ...dims: number[]): Tensor => ({
