@@ -60,7 +60,7 @@ def serve(folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def browser(executable: str) -> Iterator:
+def browser(executable: str, *flags: str) -> Iterator:
     """A Chromium, to which every address of a forge's pages is this machine.
 
     As root, in a container, there is no sandbox to be had.
@@ -68,7 +68,9 @@ def browser(executable: str) -> Iterator:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", FORGE])
+        yield playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", FORGE, *flags]
+        )
 
 
 def wait_until_ready(page) -> None:
