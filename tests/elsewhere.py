@@ -10,7 +10,6 @@ from unittest import mock
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("lazy", 0)  # which no kernel of this build computes on
 COPY = torch.ops.aten.copy_.default
@@ -85,8 +84,23 @@ def present():
         yield
 
 
+def each(function, found):
+    """Of arguments or results, in lists, tuples and dicts: sooner than PyTorch's `tree_map`."""
+    if isinstance(found, (list, tuple)):
+        return type(found)([each(function, one) for one in found])
+    if isinstance(found, dict):
+        return {name: each(function, one) for name, one in found.items()}
+    return function(found)
+
+
+def tensors_of(found):
+    tensors = []
+    each(lambda one: isinstance(one, torch.Tensor) and tensors.append(one), found)
+    return tensors
+
+
 def compute(func, args, kwargs):
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    tensors = tensors_of((args, kwargs))
     there = [isinstance(tensor, Elsewhere) for tensor in tensors]
     left = [
         tensor for tensor, is_there in zip(tensors, there, strict=True)
@@ -103,7 +117,7 @@ def compute(func, args, kwargs):
     if device is not None:
         kwargs = kwargs | {"device": torch.device("cpu")}
     note_wait(func, args, kwargs, there, onto)
-    args, kwargs = tree_map(lambda x: x.held if isinstance(x, Elsewhere) else x, (args, kwargs))
+    args, kwargs = each(lambda x: x.held if isinstance(x, Elsewhere) else x, (args, kwargs))
     given = {id(tensor.held): tensor for tensor in tensors if isinstance(tensor, Elsewhere)}
 
     def place(x):
@@ -113,12 +127,12 @@ def compute(func, args, kwargs):
             raise TypeError(f"{func}: {DEVICE} has no float64, like Apple's GPUs")
         return given[id(x)] if id(x) in given else Elsewhere(x)
 
-    return tree_map(place, func(*args, **kwargs))
+    return each(place, func(*args, **kwargs))
 
 
 def note_wait(func, args, kwargs, there, onto) -> None:
     """Add `func` to WAITS if it would not return before a GPU has done all that it was given."""
-    tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor)]
+    tensors = tensors_of(args)
     if func in (COPY, torch.ops.aten._to_copy.default):
         asked = kwargs.get("non_blocking") or True in args[2:]
         waits = onto != there[-1] and not (onto and asked and hasattr(tensors[-1], "pinned"))

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -30,6 +31,16 @@ def make(**options) -> vae.VAE:
             if not parameter.any():
                 parameter.normal_(std=0.1)
     return model
+
+
+def shrink(monkeypatch):
+    """Let networks be small, if nobody says otherwise, and the tiny budget tinier."""
+    for config, small in ((vae.VAEConfig, SMALL), (vae.PriorConfig, 16)):
+        pairs = zip(fields(config), config.__init__.__defaults__, strict=True)
+        values = tuple(small if field.name == "channels" else default for field, default in pairs)
+        monkeypatch.setattr(config.__init__, "__defaults__", values)
+    for config in (vae.TrainConfig, vae.PriorTrainConfig, vae.SharpenConfig):
+        monkeypatch.setitem(config.budgets["tiny"], "max_train_images", 64)
 
 
 def small_prior(**options) -> vae.PriorTrainConfig:

@@ -468,6 +468,8 @@ def test_a_link_to_a_part_stays_there_and_the_address_follows_only_the_visitor(v
     assert page.evaluate("location.hash") == "#part=flow"
     page.mouse.wheel(0, -9000)
     until(page, "!location.hash.includes('part=')")  # it is where it starts
+    look(page, "walk")  # nothing grows any more
+    look(page, "draw")
     shares = torch.rand(120, generator=torch.Generator().manual_seed(0)).tolist()
     seen = """async (shares) => {
       const parts = ["draw", "walk", "flow"], found = [];

@@ -168,6 +168,9 @@ def test_steps_are_replayed_on_one_gpu_if_nobody_says_otherwise(folder, tmp_path
     assert vae.TrainConfig(cuda_graphs=False) == vae.TrainConfig(cuda_graphs=False)
 
 
+IDLE = ("empty", "_unsafe_view", "profiler::", "promote_types")  # what computes nothing
+
+
 class Counted(TorchDispatchMode):
     """Counts operations that compute something, each of which is a GPU's kernel or a few."""
 
@@ -178,12 +181,12 @@ class Counted(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         views = [one.alias_info for one in func._schema.returns if one.alias_info]
         is_view = any(not alias.is_write for alias in views)
-        self.count += not is_view and "empty" not in func.name()
+        self.count += not is_view and not any(name in func.name() for name in IDLE)
         return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
-    ("options", "most"), [({}, 900), ({"w_perceptual": 0.0, "w_adversarial": 0.0}, 560)]
+    ("options", "most"), [({}, 690), ({"w_perceptual": 0.0, "w_adversarial": 0.0}, 374)]
 )
 def test_a_step_is_made_of_few_operations(options, most, tmp_path):
     few = {"epochs": 1, "adversarial_start": 0.0, "max_train_images": 256}

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.unix
 
 KILLS = int(os.environ.get("KILLS", "2"))
 FLAGS = (
-    "train --latent-size 2 --channels 8 16 16 --epochs 2 --batch-size 32 --max-train-images 640 "
+    "train --latent-size 2 --channels 8 16 16 --epochs 2 --batch-size 32 --max-train-images 320 "
     "--max-test-images 60 --projected-images 60 --lpips-images 0 --w-perceptual 0 "
     "--frames 3 --early-evaluations 1 --beta 0.5 --resume --run-dir"
 )

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
@@ -24,7 +24,7 @@ import pytest
 import torch
 from address import branch, stamped
 from common import ASSETS, ROOT
-from helpers import make
+from helpers import make, shrink
 from IPython.core.inputtransformer2 import TransformerManager
 from packaging.requirements import Requirement
 from PIL import Image
@@ -163,7 +163,9 @@ def run_in_kernel(tmp_path, monkeypatch, name, **knobs):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else a busy machine is pointed out
     places = [ROOT / "tests" / "offline", ROOT, ROOT / "tests"]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, places)))
-    notebooks.execute(book := with_knobs(name, **knobs), tmp_path)
+    book = with_knobs(name, **knobs)
+    book.cells[1].source += "\nimport helpers, pytest\nhelpers.shrink(pytest.MonkeyPatch())"
+    notebooks.execute(book, tmp_path)
     outputs = [output for cell in code_cells(book) for output in cell.outputs]
     assert [output.text for output in outputs if output.get("name") == "stderr"] == []
     return outputs
@@ -176,7 +178,7 @@ def test_a_notebook_runs_in_an_empty_folder_without_a_network(tmp_path, monkeypa
     assert len(shown) == 2  # the training, as it was last seen, and the other sizes
     assert shown[0].data["image/png"].startswith("iVBOR")
     (folder,) = (tmp_path / "runs").iterdir()
-    assert folder.name == "latent_3_grid_1_conditional_epochs_1_images_320_seed_7"
+    assert folder.name == "latent_3_grid_1_conditional_epochs_1_images_64_seed_7"
     assert (folder / "sharp" / "metrics.json").is_file()
     run = vae.Run.load(folder)
     assert (run.metrics["test"]["images"], run.model.config.latent_size) == (100, 3)
@@ -211,13 +213,7 @@ def desk(tmp_path, monkeypatch, unpainted):
     x = chance.integers(0, 256, (60, 28, 28), np.uint8)
     y = np.arange(60)[:, None] % 7
     np.savez(tmp_path / "file.npz", x_train=x[:40], x_test=x[40:], y_train=y[:40], y_test=y[40:])
-    for config, small in ((vae.VAEConfig, (8, 16, 16)), (vae.PriorConfig, 16)):
-        names = [field.name for field in fields(config)]
-        values = [small if n == "channels" else d
-                  for n, d in zip(names, config.__init__.__defaults__, strict=True)]  # fmt: skip
-        monkeypatch.setattr(config.__init__, "__defaults__", tuple(values))
-    for config in (vae.TrainConfig, vae.PriorTrainConfig, vae.SharpenConfig):
-        monkeypatch.setitem(config.budgets["tiny"], "max_train_images", 64)
+    shrink(monkeypatch)
     monkeypatch.setattr(shipped, "SHIPPED", {
         name: replace(model, channels=(8, 16, 16)) for name, model in shipped.SHIPPED.items()
     })  # fmt: skip

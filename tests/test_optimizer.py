@@ -15,16 +15,31 @@ def set_gradients(model, seed):
         parameter.grad = torch.empty_like(parameter).copy_(values)  # same strides, as autograd does
 
 
-@pytest.mark.parametrize("shape", [(2, 16, 40), (3, 40, 16), (1, 24, 24)])
-def test_orthogonalize_keeps_the_directions_and_evens_their_lengths(shape):
-    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    u, _, v = torch.linalg.svd(matrices, full_matrices=False)
+def one_by_one(x):
+    """Jordan's iteration as it is written down, in float64."""
+    x = x.double() / x.double().norm()
+    for _ in range(5):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x
+
+
+def test_orthogonalize_keeps_the_directions_and_evens_their_lengths():
+    generator = torch.Generator().manual_seed(0)
+    shapes = (2, 16, 40), (3, 40, 16), (1, 24, 36), (1, 64, 8)
+    stacks = [torch.randn(shape, generator=generator) for shape in shapes]
+    stacks.append(stacks[0] * torch.logspace(0, -4, 40))  # with some directions that hardly count
     for scale in (1e-6, 1.0, 1e6):
-        lengths = (u.mT @ orthogonalize(scale * matrices) @ v.mT).double()
-        diagonal = lengths.diagonal(dim1=1, dim2=2)
-        assert diagonal.min() > 0.6
-        assert diagonal.max() < 1.3
-        assert (lengths - torch.diag_embed(diagonal)).abs().max() < 1e-3
+        for matrices, found in zip(stacks, orthogonalize([scale * x for x in stacks]), strict=True):
+            expected = torch.stack([one_by_one(x) for x in matrices])
+            assert (found - expected).norm() < 1e-3 * expected.norm()
+            u, _, v = torch.linalg.svd(matrices.double(), full_matrices=False)
+            lengths = u.mT @ found.double() @ v.mT
+            diagonal = lengths.diagonal(dim1=1, dim2=2)
+            assert (lengths - torch.diag_embed(diagonal)).abs().max() < 1e-3
+            if matrices is not stacks[-1]:
+                assert diagonal.min() > 0.6
+                assert diagonal.max() < 1.3
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon came with torch 2.9")

@@ -24,7 +24,6 @@ from torch.utils.flop_counter import flop_registry
 
 from vae import VAE, TrainConfig, Trainer, VAEConfig, evaluate, scale_images
 from vae.machinery.config import PRECISIONS
-from vae.machinery.machine import peak_memory_mb
 from vae.machinery.notebook import latent_sliders
 from vae.machinery.run import RUNNING_IMAGES, RUNNING_LPIPS_IMAGES
 
@@ -156,12 +155,13 @@ def main() -> None:
         full, median, flops = measure(folder=folder, **vars(parser.parse_args()))
     here, size = full.metrics["environment"], full.config.batch_size
     print(f"{here['hardware']}, torch {here['torch']}, batch {size}, "
-          f"mixed precision: {here['mixed_precision']}")  # fmt: skip
-    print(f"peak resident memory {peak_memory_mb(full.device):,.0f} MiB, six models loaded\n")
+          f"mixed precision: {here['mixed_precision']}\n")  # fmt: skip
     print_steps(median, flops, STEPS * size)
     if full.device.type == "cuda":
         share = gpu_seconds(partial(take_steps, full)) / median[WHOLE]
-        print(f"the GPU computes for {share:.0%} of a step, and waits for the CPU else")
+        memory = torch.cuda.max_memory_allocated() / 2**20
+        print(f"the GPU computes for {share:.0%} of a step, and waits for the CPU else; at most "
+              f"{memory:,.0f} MiB were in use, with six models")  # fmt: skip
     print("\nThe time to the reference's row, as `make speedrun` measured it:")
     print_table()
 

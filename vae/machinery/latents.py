@@ -21,7 +21,7 @@ from . import figures, folder, loop
 from .config import PriorTrainConfig, TrainConfig, check_same_settings, with_budget
 from .datasets import load_digits
 from .graphs import StepGraphs, can_replay
-from .machine import Machine, isolated, peak_memory_mb, seeded, seeded_generator, to_device
+from .machine import Machine, isolated, seeded, seeded_generator, to_device
 from .optimizer import Muon, one_cycle
 from .run import draw
 
@@ -237,8 +237,7 @@ class PriorTrainer(loop.Training):
 
     def finish(self, started: float) -> None:
         """Write the averaged weights, the metrics, with which it is finished, and a picture."""
-        memory = peak_memory_mb(self.device)
-        self.metrics |= {"seconds": self.log.seconds, "peak_memory_mb": memory}
+        self.metrics["seconds"] = self.log.seconds
         self.ema.save_pretrained(self.directory)
         write_json(self.directory / folder.PRIOR_METRICS_NAME, self.metrics)
         name = figures.describe(self.vae.config, self.dataset)
