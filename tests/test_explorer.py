@@ -174,6 +174,7 @@ def context(site):
     with browser(executable, "--renderer-process-limit=1", "--js-flags=--liftoff-only") as chromium:
         context = chromium.new_context(has_touch=True)
         context.set_default_timeout(PATIENCE)
+        context.add_init_script(COUNT_ORDERS)
         context.new_page().goto(site.url)
         wait_until_ready(context.pages[0])
         yield context
@@ -228,13 +229,23 @@ def visit(context, site, index):
     assert all(url.startswith((site.url, "blob:", "data:")) for url in asked)
 
 
+COUNT_ORDERS = """(() => {  // those that a page's worker has not answered yet
+  const open = (window.orders = new Set()), { postMessage } = Worker.prototype;
+  Worker.prototype.postMessage = function (order) {
+    if (!this.heard) this.addEventListener("message", ({ data }) => {
+      setTimeout(() => open.delete(data.id));  // after the page has sent what follows from it
+    });
+    this.heard = true;
+    if (order.inputs) open.add(order.id);
+    return postMessage.call(this, order);
+  };
+})()"""
 START_AGAIN = """async (hash) => {
+  const wait = (ms) => new Promise((end) => setTimeout(end, ms));
   location.hash = hash ? "#" : "#part=draw";
-  await new Promise((end) => setTimeout(end, 200));  // until the address has followed
+  await wait(200);  // until the address has followed
   location.hash = hash;
-  // One model runs at a time: after these, whatever the page computes now has been computed.
-  for (let turn = 0; turn < 6; turn++)
-    await explorer.judge(explorer.catalog, new Float32Array(784));
+  do await wait(20); while (orders.size);
 }"""
 
 
@@ -627,7 +638,7 @@ def place(page):
 @pytest.mark.parametrize(("name", "terms"), [("sharp_2", "all"), ("plain_2", "plain")])
 @torch.no_grad()
 def test_a_walk_on_the_plane(name, terms, visit, index, folder):
-    page, model = visit(f"#terms={terms}", "walk"), as_the_page_has_it(name)[0]
+    page, model = visit(f"#terms={terms}", "walk", sizes=[2]), as_the_page_has_it(name)[0]
     row = next(row for row in index["models"] if row["name"] == name)
     edges = torch.tensor(json.loads((folder / row["plane"]["about"]["file"]).read_text())["edges"])
     page.locator("#plane").scroll_into_view_if_needed()
@@ -775,7 +786,7 @@ def test_watch_the_flow(visit):
 
 
 def test_a_view_is_opened_again_from_its_address(visit):
-    page = visit(sizes=[4, 98])
+    page = visit()
     stroke(page, SEVEN)
     page.get_by_label("MSE + KL").check()
     page.get_by_role("button", name="Draw others").click()
@@ -789,10 +800,10 @@ def test_a_view_is_opened_again_from_its_address(visit):
     page.locator("#time").fill("4")
     page.get_by_role("button", name="Other noise").click()
     until(page, "location.hash.includes('noise=2')")
-    again = visit(page.evaluate("location.hash"), sizes=[4, 98])
+    again = visit(page.evaluate("location.hash"), sizes=[2, 4, 16, 98])
     for part in ("flow", "walk", "draw"):
         look(again, part)
-    same = "canvas:not(#pad, #plane)"  # on the pad are lines, and a plane of before is hidden
+    same = "canvas:not(#pad, #plane, #told canvas)"  # on the pad are lines; others are hidden
     for _ in range(PATIENCE // 100):  # both may still be drawing
         if (shown := pixels(page, same)) == pixels(again, same):
             break
@@ -806,14 +817,15 @@ def test_a_view_is_opened_again_from_its_address(visit):
 
 def test_an_address_that_makes_no_sense_is_the_start(visit):
     strange = "#terms=x&at=../..&z=9,a&ask=77&w=-3&t=1e9&seed=&part=nowhere&say=10&along=200&from=q"
-    first, second = visit(sizes=[2, 98]), visit(strange, sizes=[2, 98])
-    for page in (first, second):
+    could_be_and_is_not_here = "#at=7-told&z=1,2,3&x=a"
+    everything = "canvas:not(#told canvas)"  # which are hidden
+    shown = None
+    for hash_ in ("", strange, could_be_and_is_not_here):
+        page = visit(hash_, "flow")
         look(page, "walk")
-        look(page, "flow")
-    becomes(second, "canvas", pixels(first, "canvas"))
-    could_be_and_is_not_here = "#at=3-told&z=1,2,3&x=a"
-    second.evaluate("hash => location.hash = hash", could_be_and_is_not_here)
-    look(second, "walk")
+        if hash_ == strange:
+            becomes(page, everything, shown)
+        shown = pixels(page, everything)
 
 
 def test_it_goes_on_without_a_network(visit):
@@ -830,7 +842,7 @@ def test_it_goes_on_without_a_network(visit):
     until(page, "!$('.column .failure:not([hidden])')")
 
 
-def test_the_smallest_model_is_drawn_before_the_others_have_come(visit, index):
+def test_the_smallest_model_comes_first_and_what_is_not_looked_at_is_not_loaded(visit, index):
     early = {
         index["judge"]["file"],
         *(file["file"] for file in first_of(index)[0]["files"].values()),
@@ -841,7 +853,7 @@ def test_the_smallest_model_is_drawn_before_the_others_have_come(visit, index):
         name = route.request.url.split("/")[-1]
         route.continue_() if name in early or not early else held.append(route)
 
-    page = visit("#part=draw", broken={"**/*.onnx.gz": hold})
+    page, asked = visit("#part=draw", broken={"**/*.onnx.gz": hold}), visit.asked
     until(page, "$('.column[data-numbers=\"2\"]:not(.waiting)')")
     assert page.locator(".column.waiting").count() == 3
     words = page.locator("#progress").text_content()
@@ -851,6 +863,11 @@ def test_the_smallest_model_is_drawn_before_the_others_have_come(visit, index):
     for route in held:
         route.continue_()
     until(page, "!$('.column.waiting') && !$('#progress').textContent")
+    late = [file["file"] for row in index["models"] for kind, file in row["files"].items()
+            if row["classes"] or kind == "prior" or row["terms"] == "plain"]  # fmt: skip
+    assert not [url for url in asked if url.endswith(tuple(late))]
+    look(page, "flow")
+    assert [url for url in asked if url.endswith(late[-1])]
 
 
 def test_a_broken_model_gives_a_sentence_and_leaves_the_rest_alive(visit, site, index):
@@ -941,16 +958,6 @@ def test_a_canvas_that_is_not_read_as_it_was_painted_gives_a_sentence(visit):
     page.get_by_label("Test digit 7").click()
     until(page, "$('.paper .failure').hidden")
     changes(page, COLUMNS, before)
-
-
-def test_what_is_not_looked_at_is_not_loaded(visit, index):
-    page, asked = visit(sizes=[2, 4, 16, 98]), visit.asked
-    page.wait_for_load_state("networkidle")
-    late = [file["file"] for row in index["models"] for kind, file in row["files"].items()
-            if row["classes"] or kind == "prior" or row["terms"] == "plain"]  # fmt: skip
-    assert not [url for url in asked if url.endswith(tuple(late))]
-    look(page, "flow")
-    assert [url for url in asked if url.endswith(late[-1])]
 
 
 def test_the_picture_of_somebody_who_draws(visit, tmp_path, monkeypatch):

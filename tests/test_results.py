@@ -47,7 +47,7 @@ def test_a_shipped_model_has_its_commands_settings_and_the_numbers_it_claims(nam
         assert (metrics["config"]["beta"], claimed["latent_values"]) == (1, size)
     assert (ASSETS / name / "model.safetensors").stat().st_size <= 6e6
     digits, model = vae.load_digits("test"), vae.VAE.from_pretrained(ASSETS / name)
-    if name != "global_16":  # the first are easier than the others
+    if name != "global_2":  # the first are easier than the others
         few = vae.evaluate(model, digits.images[:300], mean=False, lpips_images=0)
         assert few["kl"] == pytest.approx(claimed["kl"], rel=0.1)
         assert few["sample"]["psnr"] == pytest.approx(sample["psnr"], abs=1)

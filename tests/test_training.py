@@ -15,7 +15,7 @@ def finished(tmp_path_factory):
     directory = tmp_path_factory.mktemp("runs") / "run"
     arguments = (
         "train --latent-size 3 --channels 8 16 16 --num-classes 10 --epochs 2 --batch-size 32 "
-        "--max-train-images 800 --max-test-images 100 --projected-images 100 --lpips-images 4 "
+        "--max-train-images 640 --max-test-images 100 --projected-images 100 --lpips-images 4 "
         f"--perceptual-share 0.05 --learning-rate 1e-2 --frames 8 --run-dir {directory}"
     )
     assert main(arguments.split()) == 0
