@@ -143,7 +143,9 @@ def test_a_bernoulli_has_no_distortion_and_by_default_no_discriminator():
     assert with_budget(vae.TrainConfig(), "full").w_perceptual == 0.05
 
 
-def test_a_bernoulli_is_trained_measured_drawn_and_taken_up_again(tmp_path, monkeypatch, capsys):
+def test_a_bernoulli_is_trained_measured_drawn_and_taken_up_again(
+    tmp_path, monkeypatch, capsys, unpainted
+):
     flags = ["train", "--likelihood", "bernoulli", "--latent-size", "3", "--latent-grid", "1",
              "--channels", "8", "16", "16", "--epochs", "1", "--max-train-images", "64",
              "--max-test-images", "40", "--batch-size", "8", "--lpips-images", "0", "--frames",

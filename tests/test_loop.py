@@ -348,7 +348,7 @@ def test_extreme_settings_stay_finite(options, precision, small, tmp_path):
     few = {"mixed_precision": precision, "adversarial_start": 0.0, "batch_size": 8}
     config = replace(config, **few | options)
     trainer = Trainer(config, tmp_path)
-    for _ in range(5):
+    for _ in range(5 if precision == "no" else 3):  # bf16 is slow on most CPUs
         trainer.take_step()
     for terms in trainer.log.recent:
         assert all(value.isfinite() for value in terms.values()), terms

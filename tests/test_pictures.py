@@ -529,7 +529,7 @@ def test_a_folder_gets_all_that_mnist_gets(pets, tmp_path, capsys, monkeypatch):
     assert "prior_samples.png" in drawn
     for name in ("reconstruction", "interpolation"):  # in colour, and not in the curves' alone
         shown = np.asarray(Image.open(tmp_path / "run" / f"{name}.gif").convert("RGB"), int)
-        assert (np.ptp(shown, axis=2) > 40).sum() > 10_000
+        assert (np.ptp(shown, axis=2) > 40).sum() > 8_000
     page = animations.latent_frames(loaded.frames, "", 192, loaded.metrics["classes"])[-1]
     assert {"cats", "dogs", "birds of paradi…"} <= {text.get_text() for text in page.texts}
     again = "--dataset", f"folder:{pets}/", "--latent-size", "3"  # the same folder

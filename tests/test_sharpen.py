@@ -173,7 +173,7 @@ def test_what_cannot_be_sharpened_is_refused(folder, capsys):
     assert "a VAE whose training was cut off: finish it first" in capsys.readouterr().err
 
 
-def test_the_command_leaves_a_run_that_is_measured_again(folder, capsys):
+def test_the_command_leaves_a_run_that_is_measured_again(folder, capsys, unpainted):
     assert main(["sharpen", str(folder), *FLAGS]) == 0
     out = capsys.readouterr().out
     assert "20 test images" in out
