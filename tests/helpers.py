@@ -39,8 +39,11 @@ def shrink(monkeypatch):
         pairs = zip(fields(config), config.__init__.__defaults__, strict=True)
         values = tuple(small if field.name == "channels" else default for field, default in pairs)
         monkeypatch.setattr(config.__init__, "__defaults__", values)
+    few = {"max_train_images": 64, "lpips_images": 2, "frames": 3}
     for config in (vae.TrainConfig, vae.PriorTrainConfig, vae.SharpenConfig):
-        monkeypatch.setitem(config.budgets["tiny"], "max_train_images", 64)
+        tiny = config.budgets["tiny"]
+        for name in few.keys() & tiny.keys():
+            monkeypatch.setitem(tiny, name, few[name])
 
 
 def small_prior(**options) -> vae.PriorTrainConfig:

@@ -907,8 +907,8 @@ def test_what_was_missing_is_asked_for_again(visit, index):
         page.get_by_role("button", name="To the origin").click()
         page.get_by_role("button", name="Random point").click()
     until(page, "$('#walk-failure').hidden && $('#plane-words').textContent.includes('Dots')")
-    look(page, "draw")
-    assert page.locator(".failure:visible").count() == 0
+    page.evaluate("dispatchEvent(new Event('online'))")  # if the first part was looked at, too
+    until(page, "$$('#draw .failure, #walk .failure').every((one) => one.hidden)")
 
 
 @pytest.mark.parametrize(("path", "repository"), [
@@ -927,6 +927,12 @@ def test_links_lead_to_the_repository_on_whose_pages_it_stands(path, repository,
     shown = page.get_by_text("this repository").get_attribute("href")
     assert shown == f"https://github.com/{repository}"
     page.close()
+
+
+def test_a_word_that_is_no_link_does_not_look_like_one(visit):
+    word = visit().get_by_text("this repository")  # whose address nobody has stamped
+    colours = word.evaluate("one => [one, one.parentElement].map((p) => getComputedStyle(p).color)")
+    assert (colours[0] == colours[1]) == (word.get_attribute("href") is None)
 
 
 def test_without_models_there_is_a_sentence(visit):

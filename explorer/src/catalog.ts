@@ -25,10 +25,9 @@ export interface Model {
   plane?: File & { about: File };
 }
 
-/** The plane of two numbers: its edges, images along an edge, and test digits as [z1, z2, digit]. */
+/** The plane of two numbers: its edges, and test digits as [z1, z2, digit]. */
 export interface Plane {
   edges: [number, number][];
-  side: number;
   dots: [number, number, number][];
 }
 

@@ -212,7 +212,7 @@ function startPad(catalog: Catalog): void {
     paint(small, under ?? BLACK);
     context.imageSmoothingEnabled = !!base;
     context.drawImage(small, 0, 0, pad.width, pad.height);
-    drawLines(context, lines, 22, "#fff");
+    drawLines(context, lines, 22);
     undo.disabled = !past.length;
     set({ x });
   };

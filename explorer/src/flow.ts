@@ -36,7 +36,9 @@ export function startFlow(catalog: Catalog): void {
       width: model.grid,
       height: model.grid,
     });
-    get("maps").append(make("figure", {}, canvas, make("figcaption", {}, `channel ${channel + 1}`)));
+    get("maps").append(
+      make("figure", {}, canvas, make("figcaption", { className: "quiet" }, `channel ${channel + 1}`)),
+    );
     return canvas;
   });
   let shown: { way: Float32Array[]; images: Float32Array } | null = null;

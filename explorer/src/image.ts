@@ -60,7 +60,6 @@ export function normalise(lines: Point[][], side: number, below: Float32Array | 
     scaled.context,
     lines.map((line) => line.map(place)),
     WIDTH * FINE,
-    "#fff",
   );
   const { data } = scaled.context.getImageData(0, 0, canvas.width, canvas.height);
   const bytes = new Float32Array(PIXELS);
@@ -118,13 +117,9 @@ export function centre(bytes: Float32Array): Float32Array {
   });
 }
 
-export function drawLines(
-  context: CanvasRenderingContext2D,
-  lines: Point[][],
-  width: number,
-  colour: string,
-): void {
-  Object.assign(context, { lineWidth: width, lineCap: "round", lineJoin: "round", strokeStyle: colour });
+/** Draw white lines, with round ends. */
+export function drawLines(context: CanvasRenderingContext2D, lines: Point[][], width: number): void {
+  Object.assign(context, { lineWidth: width, lineCap: "round", lineJoin: "round", strokeStyle: "#fff" });
   for (const line of lines) {
     context.beginPath();
     context.moveTo(line[0].x, line[0].y);
@@ -133,23 +128,10 @@ export function drawLines(
   }
 }
 
-/** A drawing in 16 greys as text for an address: two pixels a byte, without the empty rows around it. */
+/** A drawing in 16 greys as text for an address, two pixels a byte. */
 export function pack(image: Float32Array): string {
   const grey = Array.from(image, (value) => Math.round((value + 1) * 7.5));
-  const rows = Array.from({ length: SIZE }, (_, row) => grey.slice(row * SIZE, (row + 1) * SIZE));
-  const first = Math.max(
-    rows.findIndex((row) => row.some(Boolean)),
-    0,
-  );
-  const last = Math.max(
-    rows.findLastIndex((row) => row.some(Boolean)),
-    first,
-  );
-  const drawn = rows.slice(first, last + 1).flat();
-  const bytes = [
-    first,
-    ...Array.from({ length: drawn.length / 2 }, (_, i) => 16 * drawn[2 * i] + drawn[2 * i + 1]),
-  ];
+  const bytes = Array.from({ length: PIXELS / 2 }, (_, i) => 16 * grey[2 * i] + grey[2 * i + 1]);
   return btoa(String.fromCharCode(...bytes))
     .replaceAll("+", "-")
     .replaceAll("/", "_")
@@ -162,12 +144,8 @@ export function unpack(text: string): Float32Array | null {
     const bytes = Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (char) =>
       char.charCodeAt(0),
     );
-    const drawn = bytes.slice(1).flatMap((byte) => [byte >> 4, byte & 15]);
-    const start = bytes[0] * SIZE;
-    if (start + drawn.length > PIXELS || drawn.length < SIZE) return null;
-    const image = new Float32Array(PIXELS).fill(-1);
-    drawn.forEach((grey, i) => (image[start + i] = grey / 7.5 - 1));
-    return image;
+    const grey = bytes.flatMap((byte) => [byte >> 4, byte & 15]);
+    return grey.length === PIXELS ? Float32Array.from(grey, (value) => value / 7.5 - 1) : null;
   } catch {
     return null;
   }
