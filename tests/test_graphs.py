@@ -168,11 +168,18 @@ def test_steps_are_replayed_on_one_gpu_if_nobody_says_otherwise(folder, tmp_path
     assert vae.TrainConfig(cuda_graphs=False) == vae.TrainConfig(cuda_graphs=False)
 
 
-IDLE = ("empty", "_unsafe_view", "profiler::", "promote_types")  # what computes nothing
+IDLE = ("empty", "_unsafe_view", "profiler::", "promote_types", "_local_scalar")  # no kernel
+KERNELS = {  # of a GPU for an operation, by estimate, where it is not one
+    "aten::convolution": lambda args: 1 + (args[2] is not None),  # and its bias
+    "aten::convolution_backward": lambda args: sum(args[-1]),
+    "aten::native_group_norm": lambda args: 4,  # with a copy to another order in memory
+    "aten::native_group_norm_backward": lambda args: 7,  # with two
+    "aten::_scaled_dot_product_flash_attention_for_cpu_backward": lambda args: 3,
+}  # fmt: skip
 
 
 class Counted(TorchDispatchMode):
-    """Counts operations that compute something, each of which is a GPU's kernel or a few."""
+    """Counts the kernels of a step."""
 
     def __init__(self):
         super().__init__()
@@ -181,14 +188,15 @@ class Counted(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         views = [one.alias_info for one in func._schema.returns if one.alias_info]
         is_view = any(not alias.is_write for alias in views)
-        self.count += not is_view and not any(name in func.name() for name in IDLE)
+        if not is_view and not any(name in func.name() for name in IDLE):
+            self.count += KERNELS.get(func.name(), lambda _: 1)(args)
         return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
-    ("options", "most"), [({}, 690), ({"w_perceptual": 0.0, "w_adversarial": 0.0}, 374)]
+    ("options", "most"), [({}, 1000), ({"w_perceptual": 0.0, "w_adversarial": 0.0}, 660)]
 )
-def test_a_step_is_made_of_few_operations(options, most, tmp_path):
+def test_a_step_has_few_kernels(options, most, tmp_path):
     few = {"epochs": 1, "adversarial_start": 0.0, "max_train_images": 256}
     trainer = vae.Trainer(vae.TrainConfig(vae.VAEConfig(2), **few, **options), tmp_path)
     for _ in range(4):
