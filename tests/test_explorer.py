@@ -378,6 +378,11 @@ def test_a_drawn_stroke_changes_all_reconstructions(visit):
     centre = [(mass.sum(1 - axis) * torch.arange(28)).sum() for axis in (0, 1)]
     assert all(abs(value - 14) <= 0.6 for value in centre)
     assert 60 < (image + 1).sum() / 2 < 160  # of 104 on average: a stroke as wide as theirs
+    page.locator("#clear").click()
+    stroke(page, [(0.5, 0.2), (0.5, 0.8)])
+    ways = (drawn(page) + 1).sum(0).diff().sign()
+    ways = ways[ways != 0].tolist()
+    assert ways == sorted(ways, reverse=True)  # across a bar: from black to white, and back
 
 
 def drawn(page):
@@ -391,6 +396,7 @@ def test_pad_and_reconstructions_are_whole_on_the_first_screen(visit):
     page = visit()
     for wide, high in (1366, 650), (1400, 900), (820, 1180):
         page.set_viewport_size({"width": wide, "height": high})
+        page.evaluate("scrollTo(0, 0)")
         for box in boxes(page, "#pad, .column canvas"):
             assert box["y"] >= 0
             assert box["y"] + box["height"] <= high
