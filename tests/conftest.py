@@ -13,7 +13,9 @@ import torch
 from helpers import FINISHED, draw_nothing, make, paint_nothing, small_prior
 
 import vae
-from vae import data
+from vae import data, perceptual
+from vae.checks import MNIST_SHAPE
+from vae.discriminator import ImageDiscriminator, PatchDiscriminator
 from vae.machinery import datasets
 
 SLOW = ("test_explorer", "test_results", "test_reliability", "test_notebooks", "test_processes",
@@ -53,20 +55,42 @@ def no_network(monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError("the tests have no network")
 
-    def locally(self, address):  # as event loops on Windows do
-        connect(self, address) if address[0] in ("127.0.0.1", "::1") else refuse()
+    def locally(self, address):  # as event loops on Windows do, and processes with each other
+        here = isinstance(address, str | bytes) or address[0] in ("127.0.0.1", "::1")
+        connect(self, address) if here else refuse()
 
     monkeypatch.setattr(socket.socket, "connect", locally)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def unpacked_once():
-    """All tests of a process share MNIST, whose archives take longer to unpack than a step."""
+def read_once():
+    """All tests of a process share MNIST and VGG16, which take longer to read than a step."""
     load, shared = data.load_mnist, functools.cache(lambda folder, split: load(split))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(datasets, "load_mnist", lambda split: shared(data.MNIST_FOLDER, split))
+        patched.setattr(perceptual, "_read_weights", functools.cache(perceptual._read_weights))
         yield
+
+
+NARROW = {PatchDiscriminator: (8, MNIST_SHAPE), ImageDiscriminator: (10, 16, MNIST_SHAPE)}
+WIDE = {kind: kind.__init__.__defaults__ for kind in NARROW}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def narrow_discriminators():
+    """Discriminators are as small as the other networks here, if nobody says otherwise."""
+    with pytest.MonkeyPatch.context() as patched:
+        for kind, defaults in NARROW.items():
+            patched.setattr(kind.__init__, "__defaults__", defaults)
+        yield
+
+
+@pytest.fixture
+def wide_discriminators(monkeypatch):
+    """Discriminators as they are by default."""
+    for kind, defaults in WIDE.items():
+        monkeypatch.setattr(kind.__init__, "__defaults__", defaults)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """What several test files share beside fixtures."""
 
+import multiprocessing
 import os
 import signal
 from dataclasses import fields
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 
 import vae
-from vae.machinery import animations, figures
+from vae.machinery import animations, figures, notebook
 from vae.machinery.cli import from_flags, parser
 from vae.machinery.loop import Training
 
@@ -19,6 +20,8 @@ FINISHED = {  # the metrics of a run that `train_prior` reads
     "history": {"train": [], "test": []},
     "test": {"sample": {}, "mean": {}},
 }
+APART = multiprocessing.get_context("forkserver")  # its processes have PyTorch from the start
+APART.set_forkserver_preload(["pytest", "torch._dynamo", "vae.machinery.cli", "vae.machinery.run"])
 TIMED = ("training_seconds", "images_per_second")  # of a history's rows: never the same twice
 
 
@@ -74,7 +77,8 @@ def draw_nothing(monkeypatch):
 
 def paint_nothing(monkeypatch):
     """Let figures be made and files be written, of no pixels."""
-    monkeypatch.setattr(figures, "to_png", lambda figure: b"")
+    for module in (figures, notebook):
+        monkeypatch.setattr(module, "to_png", lambda figure: b"")
     monkeypatch.setattr(animations, "as_image", lambda figure: Image.new("RGB", (1, 1)))
 
 
@@ -94,6 +98,18 @@ def a_gigabyte_more(request):
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_AS, (soft, hard)))
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**30, hard))
+
+
+def start_apart(errors: Path, work, *arguments) -> multiprocessing.Process:
+    """`work(*arguments)` in a process of its own; what it says on stderr is in that file."""
+    process = APART.Process(target=_say_to, args=(errors, work, *arguments))
+    process.start()
+    return process
+
+
+def _say_to(errors, work, *arguments):
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    work(*arguments)
 
 
 def parsed(flags: str) -> vae.TrainConfig:

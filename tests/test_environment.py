@@ -309,7 +309,7 @@ def test_a_users_own_vae_py_is_not_in_the_way_of_the_command(tmp_path):
     assert vae.__version__ == importlib.metadata.version("vae-mnist")
 
 
-@pytest.mark.parametrize("labels", [[7], [3, 5], list(range(1, 11)), list(range(0, 250, 5))])
+@pytest.mark.parametrize("labels", [[7], list(range(1, 11)), list(range(0, 250, 5))])
 def test_any_number_of_classes_is_drawn_right(labels, tmp_path, monkeypatch):
     data_set(tmp_path, labels)
     if labels[0]:  # with most classes, it is painted, too

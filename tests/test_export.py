@@ -1,6 +1,7 @@
 """Models as ONNX files: in onnxruntime they give what they give in PyTorch."""
 
 import functools
+import inspect
 import io
 import json
 import re
@@ -22,6 +23,11 @@ from vae.machinery import onnx_export
 from vae.machinery.cli import main
 
 RUNS = "latent_4", "coupled"  # shipped, with a small prior; coupled, with labels, and small
+BARE = "coupled", "decoder"  # exported as `python -OO` does it
+
+
+def without_docstring(part, getdoc=inspect.getdoc):
+    return None if isinstance(part, onnx_export.Decode) else getdoc(part)
 
 
 class File:
@@ -57,7 +63,9 @@ def exported(root):
         shape = {"latent_size": 3, "latent_grid": 1, "couplings": 2, "num_classes": 10}
         if name == RUNS[1]:
             make(**shape, posterior="coupled").save_pretrained(root / name)
-            paths = map(str, vae.export_onnx(root / name))
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(inspect, "getdoc", without_docstring)
+                paths = map(str, vae.export_onnx(root / name))
         else:
             vae.VAE.from_pretrained(ASSETS / name).save_pretrained(root / name)
             prior = vae.LatentPrior(vae.PriorConfig(4, channels=16, blocks=1, steps=2))
@@ -156,7 +164,8 @@ def test_a_file_says_what_it_is_and_nothing_of_the_machine_that_wrote_it(exporte
             assert 0 < path.stat().st_size - size_of(part, network) < 2e5  # its own weights
             sizes = {one.name: one.shape for one in session.get_inputs()}
             for one in (*session.get_inputs(), *session.get_outputs()):
-                assert one.name == "label" or f"`{one.name}`" in file.about.description, part
+                if one.name != "label" and (name, part) != BARE:
+                    assert f"`{one.name}`" in file.about.description, part
                 assert one.shape[0] == "N" or one.name in ("mean", "std"), part
             if part == "decoder":
                 assert sizes["latent"] == ["N", *model.config.latent_shape]
@@ -206,16 +215,6 @@ def test_encode_and_decode_can_be_exported_with_a_free_batch(digits):
     ):
         with pytest.raises(ValueError, match=message):
             use(*given)
-
-
-def test_an_interpreter_without_docstrings_exports_too(monkeypatch):
-    """As `python -OO` is."""
-    monkeypatch.setattr(onnx_export.inspect, "getdoc", lambda part: None)
-    model = make(latent_grid=1, couplings=0).eval()
-    written = onnx_export.to_onnx(
-        onnx_export.Decode(model), {"latent": torch.zeros(2, 2, 1, 1)}, ["image"]
-    )
-    assert len(written) > 10_000
 
 
 def test_what_cannot_be_exported_is_a_clear_error_and_leaves_no_file(folder, monkeypatch):

@@ -80,6 +80,7 @@ def test_weights_that_are_not_the_published_ones_are_refused(damage, tmp_path, m
     spec = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
     found = None if damage == "not installed" else spec
     monkeypatch.setattr(perceptual, "find_spec", lambda name: found)
+    perceptual._read_weights.cache_clear()  # else they were read before
     with pytest.raises(vae.FileError, match="pip install"):
         vae.LPIPS()
 

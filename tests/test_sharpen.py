@@ -16,7 +16,7 @@ from vae.machinery.sharpening import SharpenTrainer
 from vae.machinery.shipped import asset
 
 FLAGS = ["--epochs", "1", "--max-train-images", "64", "--lpips-images", "0", "--w-perceptual", "0"]
-FEW = {"epochs": 1, "max_train_images": 128, "batch_size": 32, "lpips_images": 4}
+FEW = {"epochs": 1, "max_train_images": 64, "batch_size": 16, "lpips_images": 2}
 
 
 def few(**options) -> vae.SharpenConfig:
@@ -63,7 +63,7 @@ def test_the_decoder_moves_and_what_decides_the_latents_stays(sharpener, folder)
 def test_the_step_has_the_gradient_of_the_loss_written_out(number, sharpener, monkeypatch):
     config = sharpener.config
     x, labels, mean, std, noise, drawn = sharpener.batch()
-    assert (mean.shape, std.shape, drawn.shape) == (noise.shape, noise.shape, (16, 3, 1, 1))
+    assert (mean.shape, std.shape, drawn.shape) == (noise.shape, noise.shape, (8, 3, 1, 1))
     model, (n, d) = sharpener.vae, (len(x), len(drawn))
     conditional = model.config.num_classes > 0
     token = model.class_token(torch.cat([labels, labels[:d]]) if conditional else None, n + d)
@@ -119,7 +119,7 @@ def test_a_term_is_computed_if_its_weight_is_above_zero(folder, tmp_path):
 
 
 def test_draws_of_the_prior_join_a_batch_as_often_as_asked(folder, tmp_path):
-    for share, count in ((0.0, 0), (0.25, 8), (1.0, 32)):
+    for share, count in ((0.0, 0), (0.25, 4), (1.0, 16)):
         model = vae.VAE.from_pretrained(folder)
         training = SharpenTrainer(model, folder, tmp_path, few(drawn_share=share))
         assert len(training.batch()[-1]) == count
@@ -163,7 +163,7 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(folder, monkeypatch,
 def test_what_cannot_be_sharpened_is_refused(folder, capsys):
     with pytest.raises(ValueError, match="holds a run whose decoder was not sharpened"):
         vae.sharpen(folder, folder, few())
-    with pytest.raises(ValueError, match=r"batch_size=400 is not allowed: .* at most the 128"):
+    with pytest.raises(ValueError, match=r"batch_size=400 is not allowed: .* at most the 64"):
         vae.sharpen(folder, config=few(batch_size=400))
     make(latent_size=3).save_pretrained(folder)
     with pytest.raises(ValueError, match="latent_grid=7 leaves no blur to cure"):

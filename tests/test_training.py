@@ -15,8 +15,8 @@ def finished(tmp_path_factory):
     directory = tmp_path_factory.mktemp("runs") / "run"
     arguments = (
         "train --latent-size 3 --channels 8 16 16 --num-classes 10 --epochs 2 --batch-size 32 "
-        "--max-train-images 640 --max-test-images 100 --projected-images 100 --lpips-images 4 "
-        f"--perceptual-share 0.05 --learning-rate 1e-2 --frames 8 --run-dir {directory}"
+        "--max-train-images 512 --max-test-images 100 --projected-images 100 --lpips-images 4 "
+        f"--perceptual-share 0.05 --learning-rate 1e-2 --frames 4 --run-dir {directory}"
     )
     assert main(arguments.split()) == 0
     return vae.Run.load(directory)
@@ -55,7 +55,7 @@ def test_a_runs_folder_holds_what_it_should(finished):
 
 def test_gifs_have_frames_on_a_clock_of_their_own_and_render_draws_them_again(finished):
     place = finished.metrics["history"]["train"][-1]
-    steps = frame_steps(place["step"], 8)
+    steps = frame_steps(place["step"], 4)
     assert np.allclose(finished.frames.epochs, np.array(steps) * place["epoch"] / place["step"])
     names = ("reconstruction.gif", "latent.gif")
     drawn = {name: (finished.directory / name).read_bytes() for name in names}
