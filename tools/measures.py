@@ -16,7 +16,7 @@ import torch
 from common import ASSETS, JUDGE, RUNS, Part, fingerprint, measurement, read_json
 from scoring import CHUNK, DEVICE, SAMPLES, SECOND, decode, encode, judged_twice, seeded
 from torch import Tensor
-from trainings import BERNOULLI, CONDITIONAL, SIZES, commands, plain_folders
+from trainings import BERNOULLI, CONDITIONAL, SIZES, commands, origin, plain_folders
 
 import vae
 from vae import VAE, LatentPrior, judge_images, load_digits, scale_images
@@ -172,8 +172,7 @@ def known(name: str) -> dict:
     found = {key: metrics["test"][key] for key in ("neg_elbo", "kl")}
     if BERNOULLI[name] == 2:
         found |= negative_mean("neg_log_p", plane_sum(model, images))
-    origin = {key: metrics["environment"][key] for key in ("commit", "hardware", "torch")}
-    return found | {"command": f"python -m vae {commands()[name]}"} | origin
+    return found | {"command": f"python -m vae {commands()[name]}"} | origin(metrics)
 
 
 def likelihood_bound(name: str) -> dict:

@@ -16,12 +16,12 @@ from PIL.PngImagePlugin import PngInfo
 from scoring import SAMPLES, decode, encode, seeded
 from torch import Tensor
 from trainings import (
+    ABLATION,
     ALL,
     BLURRED,
     COMMON_BETA,
     PAIRS,
     PERCEPTUAL,
-    SHARPENINGS,
     SIZES,
     TOLD,
     plain_folders,
@@ -50,7 +50,7 @@ def parts() -> list[Part]:
     curve = [ASSETS / f"{table}.json" for table in ("ablation", "rate_distortion")]
     curve += [ASSETS / f"latent_{size}" / METRICS_NAME for size in REFERENCE]
     terms, curves = ([frames_path(size, variant) for size in SIZES for variant in variants]
-                     for variants in (SHARPENINGS, CURVE))  # fmt: skip
+                     for variants in (ABLATION, CURVE))  # fmt: skip
     pair = [folder / VAE.weights_name for folder in plain_folders()[SHOWN_PAIR]]
     sampled = [file for size in SIZES for name in (f"latent_{size}, prior", f"sharp_{size}")
                for file in weights(name)]  # fmt: skip
@@ -137,7 +137,7 @@ def draw_terms() -> Figure:
     """For each size: some test digits, and what each variant makes of them."""
     figure = Figure(figsize=(6, 7.2), dpi=110, layout="constrained")
     for axis, size in zip(figure.subplots(len(SIZES), 1), SIZES, strict=True):
-        frames = {variant: Frames.load(frames_path(size, variant)) for variant in SHARPENINGS}
+        frames = {variant: Frames.load(frames_path(size, variant)) for variant in ABLATION}
         rows = {"original": frames[ALL].originals}
         rows |= {TOLD[variant]: own.reconstructions[-1] for variant, own in frames.items()}
         axis.set_title(f"{size} latent values")
