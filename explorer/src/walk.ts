@@ -76,7 +76,6 @@ export function startWalk(catalog: Catalog): void {
       sliders(here);
       told(all, say);
       paint(get<HTMLCanvasElement>("here"), image);
-      performance.measure(`redraw ${model.name}`, { start: begun, end: performance.now() });
       describe(model, here, reading((await judge(catalog, image))[0]));
       get("walk").querySelector(".walk")!.classList.toggle("no-map", !model.plane);
       if (model.plane) plane(model, await loadPlane(model), z, own?.[0] ?? null);
