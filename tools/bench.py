@@ -10,12 +10,9 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -68,24 +65,6 @@ def optimiser_steps(trainer: Trainer) -> None:
     trainer.optimizer.zero_grad()
 
 
-def seconds(work: Callable, device: torch.device) -> float:
-    """Seconds that a call takes, waiting for the device."""
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def gpu_seconds(work: Callable) -> float:
-    """For how long a GPU computes during a call."""
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
-        work()
-        torch.cuda.synchronize()
-    kernels = (e for e in profiled.key_averages() if e.device_type == DeviceType.CUDA)
-    return sum(e.self_device_time_total for e in kernels if not e.is_user_annotation) / 1e6
-
-
 def measure(rounds: int, folder: str, **config) -> tuple[Trainer, dict, dict]:
     """Median seconds and GFLOP of STEPS steps of each variant, and of the optimiser."""
     config |= {"epochs": 1, "adversarial_start": 0.0, "cuda_graphs": False}
@@ -100,20 +79,12 @@ def measure(rounds: int, folder: str, **config) -> tuple[Trainer, dict, dict]:
         flops[name] = counter.total / 1e9
     for _ in range(rounds):
         for name, task in work.items():
-            taken[name].append(seconds(task, full.device))
+            start = time.perf_counter()
+            task()
+            if full.device.type == "cuda":
+                torch.cuda.synchronize()
+            taken[name].append(time.perf_counter() - start)
     return full, {name: statistics.median(found) for name, found in taken.items()}, flops
-
-
-def print_steps(median: dict[str, float], flops: dict[str, float], images: int) -> None:
-    """The step's variants and parts."""
-    print(f"{'step':<18}{'images/s':>10}{'relative':>10}{'GFLOP/image':>13}{'GFLOP/s':>10}")
-    for name in VARIANTS:
-        print(f"{name:<18}{images / median[name]:>10.0f}{median[BASE] / median[name]:>10.2f}"
-              f"{flops[name] / images:>13.3f}{flops[name] / median[name]:>10.0f}")  # fmt: skip
-    print(f"\n{'part of the step':<18}{'ms':>10}{'share':>10}{'GFLOP/image':>13}")
-    for name, of in PARTS.items():
-        print(f"{name:<18}{of(median) / STEPS * 1e3:>10.1f}{of(median) / median[WHOLE]:>10.0%}"
-              f"{of(flops) / images:>13.3f}")  # fmt: skip
 
 
 def main() -> None:
@@ -126,12 +97,15 @@ def main() -> None:
     here, size = full.metrics["environment"], full.config.batch_size
     print(f"{here['hardware']}, torch {here['torch']}, batch {size}, "
           f"mixed precision: {here['mixed_precision']}\n")  # fmt: skip
-    print_steps(median, flops, STEPS * size)
-    if full.device.type == "cuda":
-        share = gpu_seconds(partial(take_steps, full)) / median[WHOLE]
-        memory = torch.cuda.max_memory_allocated() / 2**20
-        print(f"the GPU computes for {share:.0%} of a step, and waits for the CPU else; at most "
-              f"{memory:,.0f} MiB were in use, with six models")  # fmt: skip
+    images = STEPS * size
+    print(f"{'step':<18}{'images/s':>10}{'relative':>10}{'GFLOP/image':>13}{'GFLOP/s':>10}")
+    for name in VARIANTS:
+        print(f"{name:<18}{images / median[name]:>10.0f}{median[BASE] / median[name]:>10.2f}"
+              f"{flops[name] / images:>13.3f}{flops[name] / median[name]:>10.0f}")  # fmt: skip
+    print(f"\n{'part of the step':<18}{'ms':>10}{'share':>10}{'GFLOP/image':>13}")
+    for name, of in PARTS.items():
+        print(f"{name:<18}{of(median) / STEPS * 1e3:>10.1f}{of(median) / median[WHOLE]:>10.0%}"
+              f"{of(flops) / images:>13.3f}")  # fmt: skip
 
 
 if __name__ == "__main__":

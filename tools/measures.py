@@ -36,7 +36,6 @@ BOUNDED = [*(f"global_{size}" for size in SIZES), CONDITIONAL]
 BOUND_IMAGES, BOUND_SAMPLES = 1000, 500
 LPIPS_IMAGES = 1000
 BALANCED = torch.arange(SAMPLES) % 10  # every digit as often
-KINDS = ("plain", "variational")
 NOISE = (0.1, 0.2, 0.5, 1.0, 2.0)  # standard deviations of the codes
 MOVED = 2000  # test digits whose codes are moved
 LIKELIHOOD_SAMPLES = 1000  # of q(z|x), for an image
@@ -50,10 +49,9 @@ def parts() -> list[Part]:
              for name in SCORED]  # fmt: skip
     found += [measurement(f"bounds/{name}", weights(name), partial(bound, name))
               for name in BOUNDED]  # fmt: skip
-    for pair, folders in plain_folders().items():
-        for kind, folder in zip(KINDS, folders, strict=True):
-            files, measure = [JUDGE, folder / VAE.weights_name], partial(compare, folder)
-            found.append(measurement(f"autoencoder/{pair}/{kind}", files, measure))
+    found += [measurement(f"autoencoder/{name}", [JUDGE, folder / VAE.weights_name],
+                          partial(compare, folder))
+              for name, folder in plain_folders().items()]  # fmt: skip
     for end, measure in (("", known), (", bound", likelihood_bound)):
         for name in BERNOULLI:
             made = partial(measure, name)

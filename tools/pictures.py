@@ -11,7 +11,7 @@ import trainings
 from common import ASSETS, RUNS, Part, fingerprint, is_of, read_json, row, shipped
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from measures import BALANCED, KINDS, NOISE, fitted_samples, weights
+from measures import BALANCED, NOISE, fitted_samples, weights
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from scoring import SAMPLES, decode, encode, seeded
@@ -41,7 +41,7 @@ def parts() -> list[Part]:
     curve += [ASSETS / f"latent_{size}" / METRICS_NAME for size in REFERENCE]
     terms, curves = ([frames_path(size, variant) for size in SIZES for variant in variants]
                      for variants in (ABLATION, CURVE))  # fmt: skip
-    pair = [folder / VAE.weights_name for folder in plain_folders()[SHOWN_PAIR]]
+    pair = [plain_folders()[f"{SHOWN_PAIR}/{kind}"] / VAE.weights_name for kind in LINES]
     sampled = [file for size in SIZES for name in (f"latent_{size}, prior", f"sharp_{size}")
                for file in weights(name)]  # fmt: skip
     encoded = [ASSETS / f"{kind}_2" / VAE.weights_name for kind in GRIDS]
@@ -169,7 +169,7 @@ def draw_autoencoder() -> Figure:
     top, bottom = figure.subfigures(2, 1, height_ratios=(2.2, 1))
     titles = {"mse": "MSE of the reconstruction", "accuracy": "share read as the digit it was"}
     for axis, (key, title) in zip(top.subplots(1, 2), titles.items(), strict=True):
-        for (colour, pair), kind in itertools.product(enumerate(PAIRS), KINDS):
+        for (colour, pair), kind in itertools.product(enumerate(PAIRS), LINES):
             noise, label = row(f"autoencoder/{pair}/{kind}")["noise"], f"{pair}, {kind}"
             values = [noise[str(share)][key] for share in NOISE]
             style = {"color": f"C{colour}", "label": label.replace("x", "×"), "ms": 4}
@@ -180,7 +180,8 @@ def draw_autoencoder() -> Figure:
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     top.legend(*axis.get_legend_handles_labels(), fontsize=10, loc="outside lower center", ncols=4)
-    plain, variational = (VAE.from_pretrained(folder) for folder in plain_folders()[SHOWN_PAIR])
+    plain, variational = (VAE.from_pretrained(plain_folders()[f"{SHOWN_PAIR}/{kind}"])
+                          for kind in LINES)  # fmt: skip
     generator, count = seeded(), SHOWN_SAMPLES
     unit = torch.randn(count, *plain.config.latent_shape, generator=generator)
     codes = encode(plain, load_digits("train").images[:SAMPLES], generator)

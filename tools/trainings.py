@@ -215,11 +215,14 @@ ROWS = {"ablation": comparison, "rate_distortion": comparison, "terms": sharpeni
         "seeds": lambda name, metrics: measured(metrics)}  # fmt: skip
 
 
-def plain_folders() -> dict[str, tuple[Path, Path]]:
-    """The two folders of each pair: the plain autoencoder's and the variational one's."""
-    found = {pair: (ASSETS / like.replace("global", "plain"), ASSETS / like)
-             for pair, like in PAIRS.items()}  # fmt: skip
-    return found | {"4 on 7x7": (RUNS / "autoencoder" / "4 on 7x7", ASSETS / "latent_4")}
+def plain_folders() -> dict[str, Path]:
+    """The folders of each pair of a plain autoencoder and a variational one."""
+    found = {}
+    for pair, like in PAIRS.items():
+        shipped = ASSETS / like.replace("global", "plain")
+        found[f"{pair}/plain"] = RUNS / "autoencoder" / pair if "7x7" in pair else shipped
+        found[f"{pair}/variational"] = ASSETS / like
+    return found
 
 
 def beats_reference(size: int, sample: dict) -> bool:

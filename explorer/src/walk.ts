@@ -64,7 +64,7 @@ export function startWalk(catalog: Catalog): void {
   const [sliders, plane, told] = [startSliders(move), startPlane(move), startTold()];
 
   const look = latest(async () => {
-    const [begun, state] = [performance.now(), current()];
+    const state = current();
     const model = withTerms(kindOf(state.at), state.terms);
     try {
       const own = await posterior(model, state.x);
