@@ -12,9 +12,10 @@ import argparse
 import contextlib
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import distributions
+from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter as now
 
@@ -262,7 +263,6 @@ def main() -> None:
     reconstructions, draws, found = test(peer, test_set)
     np.save(folder / "reconstructions.npy", reconstructions.numpy())
     np.save(folder / "draws.npy", draws.numpy())
-    there = {package.metadata["Name"]: package.version for package in distributions()}
     report = {
         "parameters": sum(p.numel() for p in peer.model.parameters()),
         "images": seen,
@@ -271,7 +271,7 @@ def main() -> None:
         "learning_rate": rate,
         "black": peer.black,
         **found,
-        "versions": {name: there[name] for name in ("diffusers", "pythae") if name in there}
+        "versions": {name: version(name) for name in ("diffusers", "pythae") if name in sys.modules}
         | {"torch": torch.__version__},
         "threads": torch.get_num_threads(),
     }
