@@ -47,11 +47,8 @@ COLAB = {
     "pillow": "11.3.0", "scikit-image": "0.25.2", "scikit-learn": "1.6.1", "tqdm": "4.67.3",
     "safetensors": "0.8.0", "huggingface_hub": "1.27.0",
 }  # fmt: skip
+code_cells = notebooks.code_cells
 every = pytest.mark.parametrize("name", notebooks.NOTEBOOKS)
-
-
-def code_cells(book):
-    return [cell for cell in book.cells if cell.cell_type == "code"]
 
 
 @every

@@ -2,8 +2,10 @@
 
 import json
 import math
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import common
 import numpy as np
@@ -27,8 +29,8 @@ SCORES = {"fid": 12.34, "recognised": 0.5, "second": {"fid": 0.56, "recognised":
 def row(**changed):
     """As it stands in the file."""
     made = {
-        "parameters": 577_925, "source": {"classes": 9, "files": 3, "lines": 181}, "images": 24_000,
-        "seconds": 160.0, "mse": 0.00412, "ssim": 0.98, "psnr": 30.5, "kl": 371.2, "draws": SCORES,
+        "parameters": 577_925, "images": 24_000, "seconds": 160.0, "mse": 0.00412, "ssim": 0.98,
+        "psnr": 30.5, "kl": 371.2, "draws": SCORES,
         "hardware": hardware(torch.device("cpu")),
     }  # fmt: skip
     return made | changed
@@ -91,13 +93,11 @@ def test_the_worker_of_pytorchs_example_learns_and_knows_nothing_of_ours(tmp_pat
     assert report["seconds"] > 0
     assert report["kl"] > 0.1
     assert report["parameters"] == 784 * 400 + 400 + 400 * 40 + 40 + 20 * 400 + 400 + 401 * 784
-    assert report["source"] == {"classes": 1, "files": 1, "lines": 9}
 
 
 def test_every_row_has_a_peer_or_a_training_and_a_command_of_its_own():
     others = {name: row for name, row in peers.ROWS.items() if row.like}
     assert set(others) == set(peer_worker.PEERS)
-    assert {row.environment for row in others.values()} == set(peers.PACKAGES)
     for name, one in peers.ROWS.items():
         if one.like:
             assert peers.ROWS[one.like].latent == one.latent
@@ -108,80 +108,60 @@ def test_every_row_has_a_peer_or_a_training_and_a_command_of_its_own():
         assert one.latent == f"{size} on {grid}×{grid}"
         assert (config.epochs, config.max_train_images) == (1, 24_000)
         assert config.mixed_precision == "no"
-        longer = parsed(peers.training_of(name, 180_000).partition(" train ")[2])
-        assert (longer.epochs, longer.max_train_images) == (3, 60_000)
     commands = [part.command for part in peers.parts()]
     assert len(set(commands)) == len(peers.ROWS)
 
 
-def test_a_row_is_there_for_the_same_command_and_a_peers_while_ours_is_the_same(tmp_path):
-    file, (like, name) = tmp_path / "peers.json", ("ours_16_on_1x1", "pythae")
-    made_by = {one: peers.command(one) for one in (like, name)}
-    assert not peers.is_there(name, made_by[name], None, file)
-    rows = {one: row(command=made_by[one].replace("tools", "benchmarks")) for one in made_by}
-    rows[name] |= {"given_seconds": 160.0, "seconds": 160.2}
-    file.write_text(json.dumps(rows))
-    for one, asked in made_by.items():
-        assert peers.is_there(one, asked, None, file)
-        assert not peers.is_there(one, f"{asked} --images 64", None, file)
-    assert not peers.is_there(name, made_by[name], 5.0, file)
-    rows[like]["seconds"] = 170.0  # trained again
-    file.write_text(json.dumps(rows))
-    assert not peers.is_there(name, made_by[name], None, file)
-    assert peers.command(name, 64, 2, 5.0).endswith("--images 64 --threads 2 --seconds 5")
-    assert "--seconds" not in peers.command(like, seconds=5.0)
+@pytest.fixture
+def rows(tmp_path, monkeypatch):
+    """The file of the rows, which is not there yet."""
+    monkeypatch.setattr(common, "ASSETS", tmp_path)
+    return tmp_path / "peers.json"
 
 
-def test_rows_are_made_in_order_kept_and_made_again_when_asked(tmp_path, monkeypatch, capsys):
-    trained, file = [], tmp_path / "peers.json"
+def test_a_peers_row_is_there_while_ours_is_the_same(rows):
+    like, name = "ours_16_on_1x1", "pythae"
+    assert not peers.is_there(name)
+    common.keep_row(f"peers/{name}", row(given_seconds=160.0, seconds=160.2))
+    assert not peers.is_there(name)
+    common.keep_row(f"peers/{like}", row())
+    assert peers.is_there(name)
+    assert peers.is_there(like)
+    common.keep_row(f"peers/{like}", row(seconds=170.0))  # trained again
+    assert peers.is_there(like)
+    assert not peers.is_there(name)
+
+
+def test_rows_are_made_in_order_kept_and_made_again_when_asked(rows, monkeypatch):
+    trained = []
 
     def train(name, *given):
         trained.append((name, *given))
-        return None, None, row(given_seconds=given[0])
+        return None, None, row(given_seconds=160.0)
 
     monkeypatch.setattr(peers, "ours", train)
     monkeypatch.setattr(peers, "peer", train)
     monkeypatch.setattr(peers, "measured", lambda *images: {"draws": SCORES})
-    some = ["--only", "pythae", "ours_16_on_1x1", "--out", str(file)]
-    assert peers.main(some) == 0
-    assert trained == [("ours_16_on_1x1", 24_000, 1), ("pythae", 160.0, 1)]
-    assert peers.main(some) == 0
-    assert len(trained) == 2
-    assert peers.main([*some, "--again", "--seconds", "5"]) == 0
-    assert trained[2:] == [("ours_16_on_1x1", 24_000, 1), ("pythae", 5.0, 1)]
-
-    def interrupted(name, *given):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(peers, "peer", interrupted)
-    capsys.readouterr()
-    assert peers.main(["--only", "ours_20_on_1x1", "pytorch_example", "--out", str(file)]) == 130
-    assert "interrupted" in capsys.readouterr().err
-    assert list(common.read_json(file)) == ["ours_16_on_1x1", "pythae", "ours_20_on_1x1"]
+    both = [("ours_16_on_1x1",), ("pythae", 160.0)]
+    peers.main(["--only", "pythae"])  # after ours, with which it is compared
+    assert trained == both
+    peers.main(["--only", "pythae", "ours_16_on_1x1"])
+    assert trained == both
+    peers.main(["--again", "--only", "pythae", "ours_16_on_1x1"])
+    assert trained == both + both
+    made = common.read_json(rows)
+    assert list(made) == ["ours_16_on_1x1", "pythae"]
+    assert made["pythae"]["command"] == "python tools/peers.py --only pythae"
 
 
-def test_what_cannot_be_compared_or_is_not_allowed_is_said(tmp_path, capsys):
-    file = tmp_path / "peers.json"
-    only = ["--only", "pythae", "--out", str(file)]
-    assert peers.main(only) == 2
-    assert "no row for these options" in capsys.readouterr().err
-    like = "ours_16_on_1x1"
-    elsewhere = row(command=peers.command(like), hardware="an abacus")
-    file.write_text(json.dumps({like: elsewhere}))
-    assert peers.main(only) == 2
-    assert "was trained on an abacus" in capsys.readouterr().err
-    for flags in (
-        ["--only", "nobody"],
-        ["--seconds", "0"],
-        ["--seconds", "nan"],
-        ["--images", "31"],
-        ["--images", "60001"],
-        ["--threads", "0"],
-        ["--out", str(tmp_path / "none" / "peers.json")],
-    ):
+def test_what_cannot_be_compared_or_is_not_allowed_is_said(rows, capsys):
+    common.keep_row("peers/ours_16_on_1x1", row(hardware="an abacus"))
+    with pytest.raises(SystemExit, match="was trained on an abacus"):
+        peers.main(["--only", "pythae"])
+    for given in (["--only", "nobody"], ["--shippd"]):
         with pytest.raises(SystemExit):
-            peers.main(flags)
-        assert flags[-1] in capsys.readouterr().err
+            peers.main(given)
+        assert "usage" in capsys.readouterr().err
 
 
 def test_the_lowest_loss_of_several_learning_rates_is_kept_and_none_is_an_error(
@@ -189,25 +169,25 @@ def test_the_lowest_loss_of_several_learning_rates_is_kept_and_none_is_an_error(
 ):
     found = {"0.0003": 2.0, "0.001": 1.0, "0.003": math.nan}
 
-    def work(arguments, threads, what):
-        folder = arguments[5]
+    def work(command, threads, python):
+        folder = Path(shlex.split(command)[5])
         for kind in ("reconstructions", "draws"):
             np.save(folder / f"{kind}.npy", np.zeros((4, 1, 28, 28), np.float32))
         report = {"loss": found[folder.name], "black": 0, "learning_rate": float(folder.name)}
         (folder / "report.json").write_text(json.dumps(report))
 
     monkeypatch.setattr(peers, "FOLDER", tmp_path)
-    monkeypatch.setattr(peers, "python_of", lambda environment: "python")
-    monkeypatch.setattr(peers, "start", work)
-    made, drawn, report = peers.peer("diffusers_calibrated", 5.0, 1)
+    monkeypatch.setattr(peers, "python_of_peers", lambda: "python")
+    monkeypatch.setattr(peers, "train", work)
+    made, drawn, report = peers.peer("diffusers_calibrated", 5.0)
     assert (made == -1).all()
     assert (drawn == -1).all()
     assert report["learning_rate"] == 1e-3
     assert report["searched"] == {"0.0003": 2.0, "0.001": 1.0}
     assert report["given_seconds"] == 5.0
     found |= dict.fromkeys(found, math.nan)
-    with pytest.raises(OSError, match="diverged at every learning rate"):
-        peers.peer("diffusers_calibrated", 5.0, 1)
+    with pytest.raises(SystemExit, match="diverged at every learning rate"):
+        peers.peer("diffusers_calibrated", 5.0)
 
 
 def test_the_table_has_a_line_for_each_row_that_is_there(monkeypatch):

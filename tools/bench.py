@@ -1,31 +1,23 @@
-"""Where the time of a training step goes, the work it does, and how soon the reference is passed.
+"""Where the time of a training step goes, and the work it does.
 
     python tools/bench.py [--batch-size 32] [--rounds 5] [--mixed-precision bf16]
 
 The variants take turns within a round, so that a machine whose speed drifts slows all of them;
-what is printed is the median over the rounds. FLOPs are counted by torch, for one image. The time
-to the reference's quality is what `make speedrun` measured, and on which machine.
+what is printed is the median over the rounds. FLOPs are counted by torch, for one image.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 
 import torch
-from common import ASSETS
-from speedrun import print_table
-from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from vae import VAE, TrainConfig, Trainer, VAEConfig, evaluate, scale_images
+from vae import TrainConfig, Trainer, VAEConfig
 from vae.machinery.config import PRECISIONS
-from vae.machinery.notebook import latent_sliders
-from vae.machinery.run import RUNNING_IMAGES, RUNNING_LPIPS_IMAGES
 
 BASE, WHOLE = "MSE + KL", "all four terms"
 VARIANTS = {
@@ -44,7 +36,6 @@ PARTS = {  # of a step, from the variants' seconds or FLOPs
     WHOLE: lambda of: of[WHOLE],
 }
 STEPS = 20  # timed together, so that one wait for the device is shared: five rounds of lazy terms
-EPOCH = 60_000
 
 
 class FlopCount(TorchDispatchMode):
@@ -74,49 +65,13 @@ def optimiser_steps(trainer: Trainer) -> None:
     trainer.optimizer.zero_grad()
 
 
-@torch.no_grad()
-def running_lpips(trainer: Trainer) -> None:
-    """The LPIPS of the evaluation that training stops for."""
-    x = scale_images(trainer.recorder.test_set.images[:RUNNING_LPIPS_IMAGES])
-    trainer.lpips(x, x.flip(0))
-
-
-def redraws(slider) -> None:
-    """Moves of a notebook's slider, each of which decodes and draws a digit."""
-    for _ in range(STEPS):
-        slider.value = 1 - slider.value
-
-
-def seconds(work: Callable, device: torch.device) -> float:
-    """Seconds that a call takes, waiting for the device."""
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def gpu_seconds(work: Callable) -> float:
-    """For how long a GPU computes during a call."""
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
-        work()
-        torch.cuda.synchronize()
-    kernels = (e for e in profiled.key_averages() if e.device_type == DeviceType.CUDA)
-    return sum(e.self_device_time_total for e in kernels if not e.is_user_annotation) / 1e6
-
-
 def measure(rounds: int, folder: str, **config) -> tuple[Trainer, dict, dict]:
-    """Median seconds and GFLOP of STEPS steps of each variant, and of the other work."""
+    """Median seconds and GFLOP of STEPS steps of each variant, and of the optimiser."""
     config |= {"epochs": 1, "adversarial_start": 0.0, "cuda_graphs": False}
     trainers = {k: Trainer(TrainConfig(**config, **v), folder) for k, v in VARIANTS.items()}
     full = trainers[WHOLE]
-    slider = latent_sliders(VAE.from_pretrained(ASSETS / "global_16")).children[1].children[0]
-    images = full.recorder.test_set.images[:RUNNING_IMAGES]
-    work = {name: partial(take_steps, trainer) for name, trainer in trainers.items()} | {
-        "optimiser": partial(optimiser_steps, full),
-        "evaluation": partial(evaluate, full.ema, images, mean=False, lpips_images=0),
-        "LPIPS": partial(running_lpips, full), "redraw": partial(redraws, slider),
-    }  # fmt: skip
+    work = {name: partial(take_steps, trainer) for name, trainer in trainers.items()}
+    work["optimiser"] = partial(optimiser_steps, full)
     flops, taken = {}, {name: [] for name in work}
     for name, task in work.items():  # a warm-up too
         with FlopCount() as counter:
@@ -124,26 +79,12 @@ def measure(rounds: int, folder: str, **config) -> tuple[Trainer, dict, dict]:
         flops[name] = counter.total / 1e9
     for _ in range(rounds):
         for name, task in work.items():
-            taken[name].append(seconds(task, full.device))
+            start = time.perf_counter()
+            task()
+            if full.device.type == "cuda":
+                torch.cuda.synchronize()
+            taken[name].append(time.perf_counter() - start)
     return full, {name: statistics.median(found) for name, found in taken.items()}, flops
-
-
-def print_steps(median: dict[str, float], flops: dict[str, float], images: int) -> None:
-    """The step's variants and parts; an evaluation and a slider beside them."""
-    print(f"{'step':<18}{'images/s':>10}{'relative':>10}{'GFLOP/image':>13}{'GFLOP/s':>10}")
-    for name in VARIANTS:
-        print(f"{name:<18}{images / median[name]:>10.0f}{median[BASE] / median[name]:>10.2f}"
-              f"{flops[name] / images:>13.3f}{flops[name] / median[name]:>10.0f}")  # fmt: skip
-    print(f"\n{'part of the step':<18}{'ms':>10}{'share':>10}{'GFLOP/image':>13}")
-    for name, of in PARTS.items():
-        print(f"{name:<18}{of(median) / STEPS * 1e3:>10.1f}{of(median) / median[WHOLE]:>10.0%}"
-              f"{of(flops) / images:>13.3f}")  # fmt: skip
-    share = (median["evaluation"] + median["LPIPS"]) / (median[WHOLE] * EPOCH / images)
-    counted = (flops["evaluation"] + flops["LPIPS"]) / RUNNING_IMAGES
-    print(f"\na running evaluation of {RUNNING_IMAGES:,} digits takes {share:.1%} of an epoch of "
-          f"60,000 ({counted:.3f} GFLOP/image)")  # fmt: skip
-    redraw = median["redraw"] / STEPS * 1e3
-    print(f"moving a notebook's slider redraws the digit in {redraw:.0f} ms, on the CPU")
 
 
 def main() -> None:
@@ -156,14 +97,15 @@ def main() -> None:
     here, size = full.metrics["environment"], full.config.batch_size
     print(f"{here['hardware']}, torch {here['torch']}, batch {size}, "
           f"mixed precision: {here['mixed_precision']}\n")  # fmt: skip
-    print_steps(median, flops, STEPS * size)
-    if full.device.type == "cuda":
-        share = gpu_seconds(partial(take_steps, full)) / median[WHOLE]
-        memory = torch.cuda.max_memory_allocated() / 2**20
-        print(f"the GPU computes for {share:.0%} of a step, and waits for the CPU else; at most "
-              f"{memory:,.0f} MiB were in use, with six models")  # fmt: skip
-    print("\nThe time to the reference's row, as `make speedrun` measured it:")
-    print_table()
+    images = STEPS * size
+    print(f"{'step':<18}{'images/s':>10}{'relative':>10}{'GFLOP/image':>13}{'GFLOP/s':>10}")
+    for name in VARIANTS:
+        print(f"{name:<18}{images / median[name]:>10.0f}{median[BASE] / median[name]:>10.2f}"
+              f"{flops[name] / images:>13.3f}{flops[name] / median[name]:>10.0f}")  # fmt: skip
+    print(f"\n{'part of the step':<18}{'ms':>10}{'share':>10}{'GFLOP/image':>13}")
+    for name, of in PARTS.items():
+        print(f"{name:<18}{of(median) / STEPS * 1e3:>10.1f}{of(median) / median[WHOLE]:>10.0%}"
+              f"{of(flops) / images:>13.3f}")  # fmt: skip
 
 
 if __name__ == "__main__":

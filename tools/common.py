@@ -1,6 +1,7 @@
 """What the tools share: folders, tables, and the parts of `assets/` that `results.py` makes."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -35,9 +36,10 @@ def measurement(name: str, weights: list[Path], measure: Callable[[], dict]) -> 
     )
 
 
-def run(command: str) -> None:
+def run(command: str, program: str | Path = sys.executable, **variables: str) -> None:
     """Run a `python ...` in a process of its own, in the repository. Raises if it fails."""
-    subprocess.run([sys.executable, *shlex.split(command)[1:]], cwd=ROOT, check=True)
+    words, environment = shlex.split(command)[1:], os.environ | variables
+    subprocess.run([program, *words], cwd=ROOT, check=True, env=environment)
 
 
 def shipped(name: str) -> dict:

@@ -1,13 +1,12 @@
 """Write what the page in `explorer/` loads: the models of `assets/`, ten digits, the decoded plane.
 
-    python tools/explorer_models.py [--out explorer/public/models]
+    python tools/explorer_models.py
 
 `assets/explorer.json`, which `tools/results.py` writes, lists the models. A weight is stored
 as a whole number of its channel's steps, and computed with in float32 (docs/architecture.md). The
 files are in the repository, and are made again when a model, or this code, has changed.
 """
 
-import argparse
 import base64
 import copy
 import gzip
@@ -83,10 +82,9 @@ def models() -> dict[str, dict]:
     found = {}
     for folder in sorted(ASSETS.iterdir()):
         metrics = read_json(folder / METRICS_NAME)
-        shipped = (folder / VAE.weights_name).is_file() and "test" in metrics
-        if not shipped or metrics.get("config", {}).get("dataset") != "mnist":
+        settings = metrics.get("config", {})
+        if settings.get("dataset") != "mnist":
             continue
-        settings = metrics["config"]
         config = from_saved(VAEConfig, settings["model"])
         if config.likelihood == "bernoulli":  # of black and white digits
             continue
@@ -99,9 +97,10 @@ def models() -> dict[str, dict]:
         }  # fmt: skip
         if config.variational:  # in nats, of a test digit
             found[folder.name]["rate"] = round(metrics["test"]["kl"], 1)
-    on_a_grid = [row["numbers"] for row in found.values() if row["grid"] > 1]
-    small = {k: v for k, v in found.items() if v["grid"] == 1 or v["numbers"] == min(on_a_grid)}
-    shown = {k: v for k, v in small.items() if not v["classes"] or v["terms"] == "all"}
+    least = min(row["numbers"] for row in found.values() if row["grid"] > 1)
+    shown = {name: row for name, row in found.items()
+             if (row["grid"] == 1 or row["numbers"] == least)
+             and (not row["classes"] or row["terms"] == "all")}  # fmt: skip
     return dict(sorted(shown.items(), key=lambda item: (item[1]["numbers"], item[0])))
 
 
@@ -182,11 +181,8 @@ def restoring(name: str, parts: dict[str, np.ndarray]) -> list:
     ]
 
 
-def model_files(model: VAE, prior: LatentPrior | None, made: dict[str, bytes]) -> dict[str, bytes]:
-    """A model's files, by what they do. `made`: earlier ones, by their weights, and these after it.
-
-    A sharpened model has the encoder and the couplings of the one before.
-    """
+def model_files(model: VAE, prior: LatentPrior | None) -> dict[str, bytes]:
+    """A model's files, by what they do."""
     z, label = torch.zeros(2, *model.config.latent_shape), {}
     if model.config.num_classes:
         label = {"label": torch.zeros(2, dtype=torch.int64)}
@@ -201,15 +197,7 @@ def model_files(model: VAE, prior: LatentPrior | None, made: dict[str, bytes]) -
     if prior is not None:
         at = {"latent": z, "t": torch.zeros(2), "label": torch.zeros(2, dtype=torch.int64)}
         found["prior"] = Velocity(prior), at, ["velocity", "mean", "std"]
-    for name, part in found.items():
-        state = (prior if name == "prior" else model).state_dict()
-        used = (name, "class_embedding") if name != "prior" else ""
-        weights = [w.contiguous().numpy().tobytes() for k, w in state.items() if k.startswith(used)]
-        key = sha256(b"".join([name.encode(), *weights]))
-        if key not in made:
-            made[key] = pack(to_onnx(*part))
-        found[name] = made[key]
-    return found
+    return {name: pack(to_onnx(*part)) for name, part in found.items()}
 
 
 def load(folder: Path) -> tuple[VAE, LatentPrior | None]:
@@ -274,61 +262,53 @@ def rounding(folder: Path, images: int) -> dict[str, float]:
     }
 
 
-def keep(out: Path, content: bytes, ending: str = "onnx.gz") -> dict:
+def keep(content: bytes, ending: str = "onnx.gz") -> dict:
     """Write a file under the name of its content, so that what two models share is one file."""
     content = gzip.compress(content, 9, mtime=0) if ending == "onnx.gz" else content
     name = f"{sha256(content)[:12]}.{ending}"
-    write_atomically(out / name, content)
+    write_atomically(OUT / name, content)
     return {"file": name, "bytes": len(content)}
 
 
-def describe(out: Path, name: str, made: dict[str, bytes]) -> dict:
+def describe(name: str) -> dict:
     """Write a model's files. Returns what the index says of it, beside its row of the list."""
     model, prior = load(ASSETS / name)
     config = model.config
-    files = {k: keep(out, v) for k, v in model_files(model, prior, made).items()}
+    files = {k: keep(v) for k, v in model_files(model, prior).items()}
     found = {"posterior": config.posterior, "files": files}
     if prior:
         found["prior"] = {"steps": prior.config.steps, "guidance": prior.config.guidance}
     if config.latent_values == 2 and not config.num_classes:
         picture, about = plane(model)
         dots = json.dumps(about, separators=(",", ":")).encode()
-        found["plane"] = keep(out, picture, "png") | {"about": keep(out, dots, "json")}
+        found["plane"] = keep(picture, "png") | {"about": keep(dots, "json")}
     return found if config.variational else found | spread(model)
 
 
-def write(out: Path, listed: dict[str, dict]) -> dict:
-    """Write all files into `out`. Returns the index."""
-    rows, made = [], {}
+def write(listed: dict[str, dict]) -> dict:
+    """Write all files. Returns the index."""
+    rows = []
     for name, row in listed.items():
-        rows.append({"name": name} | row | describe(out, name, made))
+        rows.append({"name": name} | row | describe(name))
         print(name, {k: file["bytes"] for k, file in rows[-1]["files"].items()}, flush=True)
     images, labels = load_digits("test")
     first = [images[(labels == digit).nonzero()[0, 0]] for digit in range(10)]
     digits = [base64.b64encode(image.numpy().tobytes()).decode() for image in first]
     read = to_onnx(Read(judge()), {"image": torch.zeros(2, 1, 28, 28)}, ["logits"])
-    return {"judge": keep(out, pack(read)), "digits": digits, "models": rows}
+    return {"judge": keep(pack(read)), "digits": digits, "models": rows}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=OUT, help="folder (default: %(default)s)")
-    out, listed = parser.parse_args(arguments).out, read_json(LIST)
-    code = [Path(__file__), Path(onnx_export.__file__)]
+def main() -> None:
+    listed, code = read_json(LIST), [Path(__file__), Path(onnx_export.__file__)]
     runs = [path for name in listed for path in sorted((ASSETS / name).iterdir())]
     used = [path for path in runs if path.name in USED]
     made_of = fingerprint(*code, LIST, JUDGE, *used)
-    if read_json(out / INDEX).get("made_of") == made_of:
-        print(f"{out} is of these models already")
+    if read_json(OUT / INDEX).get("made_of") == made_of:
+        print(f"{OUT} is of these models already")
         return
-    free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
-    if not free and not (out / INDEX).is_file():
-        parser.error(f"--out {out} holds other files: a new folder or one of this tool is expected")
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    write_json(out / INDEX, {})  # by which a folder that was cut off is known as this tool's
-    index = write(out, listed)
-    write_json(out / INDEX, {"made_of": made_of} | index, indent=None)
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir(parents=True)
+    write_json(OUT / INDEX, {"made_of": made_of} | write(listed), indent=None)
 
 
 if __name__ == "__main__":

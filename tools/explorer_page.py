@@ -13,7 +13,6 @@ import io
 import itertools
 import math
 import shutil
-import statistics
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +34,6 @@ PAUSE = 8  # frames after a stroke
 HOLD, LAST = 90, 1800  # ms that a frame is shown
 FORGE = "--host-resolver-rules=MAP *.github.io 127.0.0.1"
 ROUNDED = 1000  # digits on which the effect of rounding is measured
-MOVES = 60  # of a drag that is timed
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -68,9 +66,8 @@ def browser(executable: str, *flags: str) -> Iterator:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        yield playwright.chromium.launch(
-            executable_path=executable, args=["--no-sandbox", FORGE, *flags]
-        )
+        flags = ["--no-sandbox", FORGE, *flags]
+        yield playwright.chromium.launch(executable_path=executable, args=flags)
 
 
 def wait_until_ready(page) -> None:
@@ -131,30 +128,6 @@ def write_gif(frames: list[Image.Image], path: Path) -> None:
     first.save(path, save_all=True, append_images=others, duration=times, loop=0)
 
 
-def redraws(page) -> dict[str, float]:
-    """The median of the milliseconds that a redraw takes, by model, while somebody drags."""
-    look(page, "walk")
-    found = {}
-    for at in ("2", "4", "16"):
-        page.evaluate("performance.clearMeasures()")
-        page.locator(f"#spaces input[value='{at}']").check()
-        page.wait_for_function(
-            "n => document.querySelectorAll('#sliders input').length === n", arg=int(at)
-        )
-        box = page.locator("#sliders input").first.bounding_box()
-        high = box["y"] + box["height"] / 2
-        page.mouse.move(box["x"] + 20, high)
-        page.mouse.down()
-        for step in range(MOVES):
-            page.mouse.move(box["x"] + 20 + (box["width"] - 40) * step / MOVES, high)
-            page.wait_for_timeout(16)
-        page.mouse.up()
-        entries = "performance.getEntriesByType('measure').map((one) => [one.name, one.duration])"
-        times = [time for name, time in page.evaluate(entries) if name.startswith("redraw")]
-        found[f"{at} numbers, {len(times)} redraws"] = statistics.median(times)
-    return found
-
-
 def main() -> None:
     executable = next(filter(None, map(shutil.which, BROWSERS)), None)
     if not (BUILT / "index.html").is_file() or executable is None:
@@ -171,14 +144,11 @@ def main() -> None:
         page = chromium.new_page(viewport=VIEW)
         page.goto(url)
         wait_until_ready(page)
-        print(
-            f"all of the first part drawn after {page.evaluate('performance.now()') / 1000:.1f} s"
-        )
+        seconds = page.evaluate("performance.now()") / 1000
+        print(f"all of the first part drawn after {seconds:.1f} s")
         frames = record(page)
         write_gif(frames, ASSETS / "explorer.gif")
         print(f"assets/explorer.gif: {len(frames)} frames")
-        for name, median in redraws(page).items():
-            print(f"{name}: {median:.1f} ms in the median")
 
 
 if __name__ == "__main__":

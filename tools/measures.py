@@ -16,7 +16,7 @@ import torch
 from common import ASSETS, JUDGE, RUNS, Part, fingerprint, measurement, read_json
 from scoring import CHUNK, DEVICE, SAMPLES, SECOND, decode, encode, judged_twice, seeded
 from torch import Tensor
-from trainings import BERNOULLI, CONDITIONAL, SIZES, commands, plain_folders
+from trainings import BERNOULLI, CONDITIONAL, SIZES, commands, origin, plain_folders
 
 import vae
 from vae import VAE, LatentPrior, judge_images, load_digits, scale_images
@@ -36,7 +36,6 @@ BOUNDED = [*(f"global_{size}" for size in SIZES), CONDITIONAL]
 BOUND_IMAGES, BOUND_SAMPLES = 1000, 500
 LPIPS_IMAGES = 1000
 BALANCED = torch.arange(SAMPLES) % 10  # every digit as often
-KINDS = ("plain", "variational")
 NOISE = (0.1, 0.2, 0.5, 1.0, 2.0)  # standard deviations of the codes
 MOVED = 2000  # test digits whose codes are moved
 LIKELIHOOD_SAMPLES = 1000  # of q(z|x), for an image
@@ -50,10 +49,9 @@ def parts() -> list[Part]:
              for name in SCORED]  # fmt: skip
     found += [measurement(f"bounds/{name}", weights(name), partial(bound, name))
               for name in BOUNDED]  # fmt: skip
-    for pair, folders in plain_folders().items():
-        for kind, folder in zip(KINDS, folders, strict=True):
-            files, measure = [JUDGE, folder / VAE.weights_name], partial(compare, folder)
-            found.append(measurement(f"autoencoder/{pair}/{kind}", files, measure))
+    found += [measurement(f"autoencoder/{name}", [JUDGE, folder / VAE.weights_name],
+                          partial(compare, folder))
+              for name, folder in plain_folders().items()]  # fmt: skip
     for end, measure in (("", known), (", bound", likelihood_bound)):
         for name in BERNOULLI:
             made = partial(measure, name)
@@ -172,8 +170,7 @@ def known(name: str) -> dict:
     found = {key: metrics["test"][key] for key in ("neg_elbo", "kl")}
     if BERNOULLI[name] == 2:
         found |= negative_mean("neg_log_p", plane_sum(model, images))
-    origin = {key: metrics["environment"][key] for key in ("commit", "hardware", "torch")}
-    return found | {"command": f"python -m vae {commands()[name]}"} | origin
+    return found | {"command": f"python -m vae {commands()[name]}"} | origin(metrics)
 
 
 def likelihood_bound(name: str) -> dict:

@@ -13,15 +13,18 @@ import re
 from pathlib import Path
 
 import jupytext
+import nbclient
 import nbformat
 from address import branch, page, stamped
 from common import ROOT
-from nbclient import NotebookClient
 from trainings import SHIPPED_BETA
 
 FOLDER = ROOT / "notebooks"
-LATENT = {
-    "story": "latent", "title": "A variational autoencoder with latent size {size}", "map": 7,
+OF_ALL = {"dataset": "mnist", "image": "1 × 28 × 28", "thing": "digit", "epochs": "3",
+          "pretrained": "USE_PRETRAINED"}  # fmt: skip
+LATENT = OF_ALL | {
+    "story": "latent", "title": "A variational autoencoder with latent size {{size}}", "map": 7,
+    "grid_of": "LATENT_GRID", "conditional": "CONDITIONAL",
     "plane": "The plane is made by t-SNE, frame by frame: points drift and do not jump.",
     "classes": "Nobody told the model the classes: neighbours share them from the start, as in "
     "pixels.",
@@ -35,26 +38,21 @@ NOTEBOOKS = {  # the values of each that `template.md` names; `story`: its block
        for size, beta in SHIPPED_BETA.items()},
     "few_numbers": LATENT | {
         "story": "few", "title": "Few numbers: two values for a digit", "size": 2,
-        "map": 1, "beta": 1,
+        "map": 1, "beta": 1, "grid_of": "1", "epochs": "6",
         "plane": "Two values are drawn as they are.", "classes": "",
         "blur": "With so few values, the blur stays.", "reference": "",
         "beside": "All are one vector: size 2 is two values.",
     },
-    "new_digits": {"story": "new", "title": "New digits: a prior that is learned", "size": 4,
-                   "map": 7, "beta": SHIPPED_BETA[4]},
+    "new_digits": OF_ALL | {
+        "story": "new", "title": "New digits: a prior that is learned", "size": 4, "map": 7,
+        "beta": SHIPPED_BETA[4], "grid_of": "None", "conditional": "False",
+    },
     "own_images": LATENT | {
         "story": "own", "title": "A variational autoencoder of your own pictures", "size": 4,
         "map": 8, "beta": 0.3, "dataset": "folder:emoji", "image": "3 × 32 × 32",
-        "thing": "emoji", "reference": "",
+        "thing": "emoji", "reference": "", "pretrained": "False",
     },
 }  # fmt: skip
-OF_ALL = {"dataset": "mnist", "image": "1 × 28 × 28", "thing": "digit", "epochs": "3"}
-CODE = {  # what a story has in place of a knob
-    "latent": ("LATENT_GRID", "CONDITIONAL", "USE_PRETRAINED"),
-    "few": ("1", "CONDITIONAL", "USE_PRETRAINED"),
-    "new": ("None", "False", "USE_PRETRAINED"),
-    "own": ("LATENT_GRID", "CONDITIONAL", "False"),
-}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 METADATA = {
     "accelerator": "GPU",  # what Colab starts it on
@@ -68,39 +66,22 @@ def notebook_path(name: str) -> Path:
     return FOLDER / f"{name}.ipynb"
 
 
-def diagram(image: str, size: int, places: int, **_) -> str:
-    """The way of an image through the model, with the shapes of this notebook."""
-    latent = f"{size} × {places} × {places}" if places > 1 else f"{size} values"
-    names = ("image", "latent", "reconstruction")
-    boxes = [f"│ {text.center(max(len(text), 14))} │" for text in (image, latent, image)]
-    edges = ["─" * (len(box) - 2) for box in boxes]
-    rows = (
-        [name.center(len(box)) for name, box in zip(names, boxes, strict=True)],
-        [f"┌{edge}┐" for edge in edges], boxes, [f"└{edge}┘" for edge in edges],
-    )  # fmt: skip
-    gaps = ("", "", "── {} ──▶", "")
-    ways = ("encoder", "decoder")
-    lines = []
-    for row, gap in zip(rows, gaps, strict=True):
-        first, second = (gap.format(way) for way in ways)
-        lines.append(f"{row[0]} {first:14} {row[1]} {second:14} {row[2]}".rstrip())
-    return "\n".join(lines)
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def generate(name: str) -> nbformat.NotebookNode:
     """One of NOTEBOOKS, without outputs."""
-    text, values = (FOLDER / "template.md").read_text("utf-8"), OF_ALL | NOTEBOOKS[name]
-    story, places = values["story"], values["map"]
+    text, values = (FOLDER / "template.md").read_text("utf-8"), dict(NOTEBOOKS[name])
+    story, size, side = (values[key] for key in ("story", "size", "map"))
     block = re.compile(r"\{\{#([\w ]+)\}\}\n(.*?)\{\{/\}\}\n", re.DOTALL)
     text = block.sub(lambda found: found[2] * (story in found[1].split()), text)
-    values |= {"name": name, "values": values["size"] * places**2, "branch": branch(),
-               "diagram": diagram(places=places, **values), "repository": stamped(),
-               "page": page(stamped()), "subject": "a handwritten digit of 784 pixels"}  # fmt: skip
-    values |= dict(zip(("grid_of", "conditional", "pretrained"), CODE[story], strict=True))
-    values["epochs"] = "6" if story == "few" else "3"
+    latent = f"{size} × {side} × {side}" if side > 1 else f"{size} values"
+    values |= {"name": name, "values": size * side**2, "repository": stamped(), "branch": branch(),
+               "page": page(stamped()), "image": values["image"].center(14),
+               "latent": latent.center(14)}  # fmt: skip
     for word, value in values.items():
-        text = text.replace("{{" + word + "}}", str(value).format(size=values["size"])
-                            if word == "title" else str(value))  # fmt: skip
+        text = text.replace("{{" + word + "}}", str(value))
     notebook = jupytext.reads(text, fmt="md")
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -113,21 +94,13 @@ def generate(name: str) -> nbformat.NotebookNode:
 
 def keep_outputs(new: nbformat.NotebookNode, old: nbformat.NotebookNode) -> bool:
     """Take over the outputs of `old` if its code is the same but for the address."""
-
-    def code(notebook: nbformat.NotebookNode) -> list[str]:
-        return [
-            re.sub(r"github\.com/[\w.-]+/[\w.-]+", "", cell.source)
-            for cell in notebook.cells
-            if cell.cell_type == "code"
-        ]
-
-    if code(new) != code(old):
+    pair = code_cells(new), code_cells(old)
+    codes = [[re.sub(r"github\.com/[\w.-]+/[\w.-]+", "", cell.source) for cell in cells]
+             for cells in pair]  # fmt: skip
+    if codes[0] != codes[1]:
         return False
-    executed = iter(cell for cell in old.cells if cell.cell_type == "code")
-    for cell in new.cells:
-        if cell.cell_type == "code":
-            source = next(executed)
-            cell.outputs, cell.execution_count = source.outputs, source.execution_count
+    for cell, executed in zip(*pair, strict=True):
+        cell.outputs, cell.execution_count = executed.outputs, executed.execution_count
     return True
 
 
@@ -136,15 +109,11 @@ def execute(notebook: nbformat.NotebookNode, directory: Path) -> None:
 
     Widgets leave no picture behind, so that their outputs (the progress bars) are taken out.
     """
-    client = NotebookClient(
-        notebook, timeout=None, resources={"metadata": {"path": str(directory)}},
-        coalesce_streams=True, record_timing=False, store_widget_state=False,
-    )  # fmt: skip
-    client.execute()
+    nbclient.execute(notebook, str(directory), timeout=None, coalesce_streams=True,
+                     record_timing=False, store_widget_state=False)  # fmt: skip
     notebook.metadata = nbformat.from_dict(METADATA)  # nbclient adds the kernel's versions
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
+    for cell in code_cells(notebook):
+        cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
 
 
 def main() -> None:

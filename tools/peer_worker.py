@@ -9,16 +9,13 @@ and `report.json`. `tools/peers.py` starts this and measures what it leaves.
 """
 
 import argparse
-import ast
 import contextlib
-import inspect
 import json
 import math
 import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter as now
 
@@ -243,37 +240,6 @@ def test(peer: Peer, images: Tensor) -> tuple[Tensor, Tensor, dict[str, float]]:
     return torch.cat(made), drawn, found
 
 
-def source_of(model: nn.Module) -> dict[str, int]:
-    """How much code makes a model: the classes of its modules, without torch's and base classes.
-
-    A line is one as `ast.unparse` writes it, without docstrings and comments, so that neither
-    layout nor documentation counts.
-    """
-    kinds = {type(module) for module in model.modules()}
-    kinds = [kind for kind in kinds if kind.__module__.partition(".")[0] != "torch"]
-    files = {inspect.getsourcefile(kind) for kind in kinds}
-    lines = sum(code_lines(inspect.getsource(kind)) for kind in kinds)
-    return {"classes": len(kinds), "files": len(files), "lines": lines}
-
-
-def code_lines(source: str) -> int:
-    """Lines of some source, one for each that `ast.unparse` writes, without docstrings."""
-    tree = ast.parse(textwrap.dedent(source))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return sum(bool(line.strip()) for line in ast.unparse(tree).splitlines())
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """Those of the packages that are there."""
-    found = {}
-    for package in packages:
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found | {"torch": torch.__version__}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=list(PEERS))
@@ -299,21 +265,18 @@ def main() -> None:
     np.save(folder / "draws.npy", draws.numpy())
     report = {
         "parameters": sum(p.numel() for p in peer.model.parameters()),
-        "source": source_of(peer.model),
         "images": seen,
         "seconds": seconds,
         "batch_size": peer.batch_size,
         "learning_rate": rate,
         "black": peer.black,
         **found,
-        "versions": versions("diffusers", "pythae"),
+        "versions": {name: version(name) for name in ("diffusers", "pythae") if name in sys.modules}
+        | {"torch": torch.__version__},
         "threads": torch.get_num_threads(),
     }
     (folder / "report.json").write_text(json.dumps(report), "utf-8")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    main()

@@ -7,26 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import trainings
 from common import ASSETS, RUNS, Part, fingerprint, is_of, read_json, row, shipped
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from measures import BALANCED, KINDS, NOISE, fitted_samples, weights
+from measures import BALANCED, NOISE, fitted_samples, weights
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from scoring import SAMPLES, decode, encode, seeded
 from torch import Tensor
-from trainings import (
-    ALL,
-    BLURRED,
-    COMMON_BETA,
-    PAIRS,
-    PERCEPTUAL,
-    SHARPENINGS,
-    SIZES,
-    TOLD,
-    plain_folders,
-    terms_row,
-)
+from trainings import ABLATION, ALL, BLURRED, PAIRS, SIZES, plain_folders, terms_row
 
 from vae import VAE, LatentPrior, load_digits, scale_images
 from vae.machinery.figures import draw_grid, tile, to_png
@@ -34,8 +24,8 @@ from vae.machinery.folder import FRAMES_NAME, METRICS_NAME
 from vae.machinery.frames import Frames
 from vae.machinery.shipped import REFERENCE
 
-CURVE = {BLURRED: "none", PERCEPTUAL: "0", "w = 0.03": "0.03", "w = 0.2": "0.2", ALL: "0.7",
-         "w = 2": "2"}  # fmt: skip
+CURVE = {BLURRED: "none", trainings.PERCEPTUAL: "0", "w = 0.03": "0.03", "w = 0.2": "0.2",
+         ALL: "0.7", "w = 2": "2"}  # fmt: skip
 OFFSETS = ((6, 6), (-14, -10), (-3, 9), (-22, -12), (7, 4), (5, -11))  # of its marks
 ALONG = (4, 8)  # of the ten digits, those that are shown along each curve
 BELOW, ABOVE = (-3, -14), (-30, 4)  # of the points of rate and distortion, for each latent size
@@ -50,21 +40,18 @@ def parts() -> list[Part]:
     curve = [ASSETS / f"{table}.json" for table in ("ablation", "rate_distortion")]
     curve += [ASSETS / f"latent_{size}" / METRICS_NAME for size in REFERENCE]
     terms, curves = ([frames_path(size, variant) for size in SIZES for variant in variants]
-                     for variants in (SHARPENINGS, CURVE))  # fmt: skip
-    pair = [folder / VAE.weights_name for folder in plain_folders()[SHOWN_PAIR]]
+                     for variants in (ABLATION, CURVE))  # fmt: skip
+    pair = [plain_folders()[f"{SHOWN_PAIR}/{kind}"] / VAE.weights_name for kind in LINES]
     sampled = [file for size in SIZES for name in (f"latent_{size}, prior", f"sharp_{size}")
                for file in weights(name)]  # fmt: skip
+    encoded = [ASSETS / f"{kind}_2" / VAE.weights_name for kind in GRIDS]
     return [
         picture("rate_distortion", curve, draw_rate_distortion),
         picture("terms", terms, draw_terms),
         picture("perception_distortion", [ASSETS / "terms.json", *curves], draw_perception),
         picture("autoencoder", [ASSETS / "autoencoder.json", *pair], draw_autoencoder),
         picture("generation", sampled, draw_generation),
-        picture(
-            "latent_sizes",
-            [ASSETS / f"{kind}_2" / VAE.weights_name for kind in GRIDS],
-            draw_latent_sizes,
-        ),
+        picture("latent_sizes", encoded, draw_latent_sizes),
     ]
 
 
@@ -90,7 +77,7 @@ def curve_points() -> dict[str, dict]:
     """The rows of the rate-distortion curve, with the one that the ablation has."""
     points = read_json(ASSETS / "rate_distortion.json")
     shared = row(f"ablation/{BLURRED}")
-    return points | ({f"4, beta {COMMON_BETA}": shared} if shared else {})
+    return points | ({f"4, beta {trainings.COMMON_BETA}": shared} if shared else {})
 
 
 def draw_rate_distortion() -> Figure:
@@ -99,12 +86,9 @@ def draw_rate_distortion() -> Figure:
     axis, points = figure.subplots(), curve_points().values()
     star = {"marker": "*", "markeredgecolor": "black", "linestyle": ""}
     for colour, size in zip(("C0", "C1", "C2"), SIZES, strict=True):
-        reference = REFERENCE[size][-1]
-        full = shipped(f"latent_{size}")
+        reference, full = REFERENCE[size][-1], shipped(f"latent_{size}")
         own = sorted((p for p in points if p["latent_size"] == size), key=lambda p: p["test"]["kl"])
-        marks = [
-            (p["test"], p["beta"], offset) for p, offset in zip(own, LABELS[size], strict=True)
-        ]
+        marks = [(p["test"], p["beta"], at) for p, at in zip(own, LABELS[size], strict=True)]
         marks.append((full["test"], full["config"]["beta"], (8, -4) if size > 2 else (-38, -3)))
         places = [(test["kl"], test["sample"]["psnr"]) for test, *_ in marks]
         axis.plot(*zip(*places[:-1], strict=True), "o-", color=colour, label=f"latent size {size}")
@@ -137,9 +121,11 @@ def draw_terms() -> Figure:
     """For each size: some test digits, and what each variant makes of them."""
     figure = Figure(figsize=(6, 7.2), dpi=110, layout="constrained")
     for axis, size in zip(figure.subplots(len(SIZES), 1), SIZES, strict=True):
-        frames = {variant: Frames.load(frames_path(size, variant)) for variant in SHARPENINGS}
+        frames = {variant: Frames.load(frames_path(size, variant)) for variant in ABLATION}
         rows = {"original": frames[ALL].originals}
-        rows |= {TOLD[variant]: own.reconstructions[-1] for variant, own in frames.items()}
+        rows |= {
+            trainings.TOLD[variant]: own.reconstructions[-1] for variant, own in frames.items()
+        }
         axis.set_title(f"{size} latent values")
         axis.set_anchor("E")  # the names need the room on the left
         names = dict(enumerate(rows))
@@ -183,19 +169,19 @@ def draw_autoencoder() -> Figure:
     top, bottom = figure.subfigures(2, 1, height_ratios=(2.2, 1))
     titles = {"mse": "MSE of the reconstruction", "accuracy": "share read as the digit it was"}
     for axis, (key, title) in zip(top.subplots(1, 2), titles.items(), strict=True):
-        for (colour, pair), kind in itertools.product(enumerate(PAIRS), KINDS):
+        for (colour, pair), kind in itertools.product(enumerate(PAIRS), LINES):
             noise, label = row(f"autoencoder/{pair}/{kind}")["noise"], f"{pair}, {kind}"
             values = [noise[str(share)][key] for share in NOISE]
             style = {"color": f"C{colour}", "label": label.replace("x", "×"), "ms": 4}
             axis.plot(NOISE, values, LINES[kind], **style)
-        axis.set(
-            xscale="log", xlabel="noise on the latent, in its standard deviations", title=title
-        )
+        name = "noise on the latent, in its standard deviations"
+        axis.set(xscale="log", xlabel=name, title=title)
         axis.set_xticks(NOISE, [f"{share:g}" for share in NOISE], minor=False)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     top.legend(*axis.get_legend_handles_labels(), fontsize=10, loc="outside lower center", ncols=4)
-    plain, variational = (VAE.from_pretrained(folder) for folder in plain_folders()[SHOWN_PAIR])
+    plain, variational = (VAE.from_pretrained(plain_folders()[f"{SHOWN_PAIR}/{kind}"])
+                          for kind in LINES)  # fmt: skip
     generator, count = seeded(), SHOWN_SAMPLES
     unit = torch.randn(count, *plain.config.latent_shape, generator=generator)
     codes = encode(plain, load_digits("train").images[:SAMPLES], generator)

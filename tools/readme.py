@@ -1,4 +1,4 @@
-"""Write the tables and badges of the README and of docs/ from the files that they come from.
+"""Write the tables of the README and of docs/ from the files that they come from.
 
     python tools/readme.py
 
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import trainings
-from address import branch, stamped
 from common import ASSETS, ROOT, read_json, row, shipped, table
 from measures import BOTH, PAIRS
 from peers import ROWS as PEERS
@@ -34,7 +33,7 @@ MEANT |= {"conditional_16": "16 values and the label, MSE + KL",
 LATENTS = {"latent": "7×7", "global": "1×1", "conditional": "1×1, conditional"}
 OTHERS = {"emoji": "emoji, 32×32, RGB", "emoji_64": "emoji, 64×64, RGB",
           "fashion_mnist": "Fashion-MNIST, 28×28, grey"}  # fmt: skip
-QUALITY = ("mse", "ssim", "psnr", "kl")  # over several seeds
+QUALITY = ("mse", "psnr", "kl")  # over several seeds
 
 
 class Spread(NamedTuple):
@@ -66,82 +65,55 @@ class Assets(dict):
         if (ASSETS / f"{name}.json").is_file():
             self[name] = read_json(ASSETS / f"{name}.json")
         elif (ASSETS / name).is_dir():
-            self[name] = shipped(name)
-            self[name]["machine"] = machine(self[name]["environment"])
+            self[name] = run(name)
         else:
             raise KeyError(name)
         return self[name]
 
 
-def machine(environment: dict) -> str:
-    """Hardware and threads."""
-    threads = environment["threads"]
-    return f"{environment['hardware']}, {threads} thread{'s' * (threads > 1)}"
+def run(name: str) -> dict:
+    """A shipped run's metrics, its machine, and how many images it saw."""
+    metrics = shipped(name)
+    here, last = metrics["environment"], metrics["history"]["train"][-1]
+    threads = f"{here['threads']} thread{'s' * (here['threads'] > 1)}"
+    seen = last["step"] * metrics["config"]["batch_size"]
+    return metrics | {"machine": f"{here['hardware']}, {threads}", "seen": seen}
 
 
 def marked(scores: dict) -> dict:
     """The first judge's scores, with a dagger at a share that is far from the second judge's."""
-    texts = {}
-    for key in ("recognised", "accuracy"):
-        if key in scores:
-            apart = abs(scores[key] - scores["second"][key]) > APART
-            texts[key] = f"{scores[key]:.1%}" + "&nbsp;†" * apart
+    texts = {key: f"{scores[key]:.1%}"
+             + "&nbsp;†" * (abs(scores[key] - scores["second"][key]) > APART)
+             for key in ("recognised", "accuracy") if key in scores}  # fmt: skip
     return scores | texts
-
-
-def results() -> list[dict]:
-    return [shipped(f"latent_{size}") | {"size": size, "theirs": REFERENCE[size]}
-            for size in SIZES]  # fmt: skip
-
-
-def own_images() -> list[dict]:
-    rows = []
-    for folder, shown in OTHERS.items():
-        found = shipped(folder)
-        seen = found["history"]["train"][-1]["step"] * found["config"]["batch_size"]
-        rows.append(found | {"shown": shown, "seen": seen})
-    return rows
 
 
 def on_grid(size: int, kind: str) -> dict:
     """A shipped model's metrics, bound and scores."""
-    name, grid = f"{kind}_{size}", LATENTS[kind]
+    name = f"{kind}_{size}"
     better = f"latent_{size}, prior" if kind == "latent" else f"sharp_{size}, N(0, I)"
     return shipped(name) | {
-        "size": size, "grid": grid, "bound": row(f"bounds/{name}"),
+        "size": size, "grid": LATENTS[kind], "bound": row(f"bounds/{name}"),
         "drawn": row(f"generation/{name}, N(0, I)"), "better": row(f"generation/{better}"),
     }  # fmt: skip
 
 
-def sizes() -> list[dict]:
-    return [on_grid(size, kind) for kind in ("latent", "global") for size in SIZES]
-
-
-def latent_sizes() -> list[dict]:
-    return [on_grid(size, kind) for size in SIZES for kind in ("global", "latent")]
-
-
 def over_seeds(variant: str) -> dict[str, Spread]:
     """The numbers of the ablation's variant over its seeds; shares in percent."""
-    names = [trainings.terms_row(trainings.ABLATED, variant, seed)
-             for seed in trainings.TERMS_SEEDS]  # fmt: skip
-    runs, found = [row(name) for name in names], {}
-    for part, keys in (("sample", ("mse", "lpips")),
-                       ("reconstructions", ("fid", "grey", "recognised"))):  # fmt: skip
-        for key in keys:
-            times = 100 if key in ("grey", "recognised") else 1
-            found[key] = Spread.of([times * one[part][key] for one in runs])
-    return found
+    runs = [row(trainings.terms_row(trainings.ABLATED, variant, seed))
+            for seed in trainings.TERMS_SEEDS]  # fmt: skip
+    found = {key: [one["sample"][key] for one in runs] for key in ("mse", "lpips")}
+    found["fid"] = [one["reconstructions"]["fid"] for one in runs]
+    for key in ("grey", "recognised"):
+        found[key] = [100 * one["reconstructions"][key] for one in runs]
+    return {key: Spread.of(values) for key, values in found.items()}
 
 
-def ablation() -> list[dict]:
-    return [over_seeds(variant) | {"loss": shown} for variant, shown in trainings.TOLD.items()]
-
-
-def rates() -> list[dict]:
-    tests = {name: point["test"] for name, point in curve_points().items()}
-    return [{"size": size, "at": [tests[f"{size}, beta {beta}"] for beta in trainings.BETAS]}
-            for size in REFERENCE]  # fmt: skip
+def rates(size: int) -> dict:
+    """The tests of the curve of rate and distortion, from the largest beta to the smallest."""
+    points = curve_points()
+    tests = [points[f"{size}, beta {beta}"]["test"] for beta in trainings.BETAS]
+    return {"size": size, "at": tests}
 
 
 def generation() -> list[dict]:
@@ -157,18 +129,10 @@ def generation() -> list[dict]:
 
 
 def sharpness() -> list[dict]:
-    names = [(name, source) for pair in PAIRS for source in BOTH for name in pair]
-    rows = [marked(row("generation/test digits")) | {"name": "test digits"}]
-    for name, source in names:
-        named = {"name": f"{MEANT[name]}, {source}"}
-        rows.append(marked(row(f"generation/{name}, {source}")) | named)
-    return rows
-
-
-def autoencoder() -> list[dict]:
-    return [scores | {"name": name.replace("x", "×"), "kind": kind}
-            for name, pair in read_json(ASSETS / "autoencoder.json").items()
-            for kind, scores in pair.items()]  # fmt: skip
+    shown = {"test digits": "test digits"}
+    shown |= {f"{name}, {source}": f"{MEANT[name]}, {source}"
+              for pair in PAIRS for source in BOTH for name in pair}  # fmt: skip
+    return [marked(row(f"generation/{key}")) | {"name": name} for key, name in shown.items()]
 
 
 def seeds(name: str) -> dict:
@@ -180,101 +144,76 @@ def seeds(name: str) -> dict:
     return spreads | {"name": name.replace("x", "×"), "count": len(runs)}
 
 
-def chance() -> list[dict]:
-    return [seeds(name) for name in (*trainings.latents(), trainings.IN_FULL)]
-
-
-def differences() -> list[dict]:
-    rows = []
-    for name, (like, _) in trainings.compared().items():
-        these, usual = seeds(name), seeds(like)
-        apart = {key: Difference(these[key].mean - usual[key].mean,
-                                 math.hypot(these[key].stdev, usual[key].stdev))
-                 for key in QUALITY if key in these}  # fmt: skip
-        rows.append(apart | {"name": these["name"]})
-    return rows
+def difference(name: str, like: str) -> dict:
+    """What a variant's numbers are more than the usual ones."""
+    these, usual = seeds(name), seeds(like)
+    apart = {key: Difference(these[key].mean - usual[key].mean,
+                             math.hypot(these[key].stdev, usual[key].stdev))
+             for key in QUALITY if key in these}  # fmt: skip
+    return apart | {"name": these["name"]}
 
 
 def peers() -> list[dict]:
     """Ours, and other projects' VAEs that trained as long with the same latent."""
-    rows, made = [], read_json(ASSETS / "peers.json")
-    for name, peer in PEERS.items():
-        if found := made.get(name):
-            more = {"peer": peer, "drawn": marked(found["draws"]),
-                    "millions": found["parameters"] / 1e6}  # fmt: skip
-            rows.append(found | more)
-    return rows
+    made = read_json(ASSETS / "peers.json")
+    return [made[name] | {"peer": peer, "drawn": marked(made[name]["draws"]),
+                          "millions": made[name]["parameters"] / 1e6}
+            for name, peer in PEERS.items() if name in made]  # fmt: skip
 
 
-def evidence() -> list[dict]:
-    """One row: what the claims' numbers are computed of."""
+def evidence() -> dict:
+    """What the claims' numbers are computed of."""
     shares = {name: scores["recognised"]
               for name, scores in read_json(ASSETS / "generation.json").items()}  # fmt: skip
     shares["plain"] = row("autoencoder/16 on 1x1/plain")["N(0, I)"]["recognised"]
     names = ("16 on 7x7", "4 on 7x7", trainings.IN_FULL)
-    return [{
+    return {
         "chance": {name: seeds(name) for name in names},
         "theirs": REFERENCE,
         "blur": {variant: over_seeds(variant)["grey"] for variant in trainings.TOLD},
         "runs": {summary["size"]: summary for summary in speedrun()},
         "error": {name: 100 * (share * (1 - share) / 10_000) ** 0.5
                   for name, share in shares.items()},
-    }]  # fmt: skip
+    }  # fmt: skip
 
 
-START = "vae_latent_2"
-STORIES = {  # what each notebook tells
-    "vae_latent_2": "what a VAE is: built, trained, watched and measured",
-    "vae_latent_4": "the same with 4 values at each position",
-    "vae_latent_16": "the same with 16",
-    "few_numbers": "2, 4 or 16 values for a whole image: a plane to walk in, blur, and its cure",
-    "new_digits": "why samples of N(0, I) are no digits, and a second network whose samples are",
-    "own_images": "all of it on emoji, or on your own pictures",
-}
-
-
-def gallery() -> str:
-    """The badge to start with, the notebooks with theirs, and the GIFs."""
-    colab = "https://colab.research.google.com"
-
-    def badge(name: str) -> str:
-        link = f"{colab}/github/{stamped()}/blob/{branch()}/notebooks/{name}.ipynb"
-        return f"[![Open {name} in Colab]({colab}/assets/colab-badge.svg)]({link})"
-
-    heading = "| notebook | its story |\n| --- | --- |"
-    lines = [f"**Start here:** {badge(START)}", "", heading]
-    for name, told in STORIES.items():
-        lines.append(f"| [{name}](notebooks/{name}.ipynb)<br>{badge(name)} | {told} |")
-    for kind in ("latent", "reconstruction"):
-        lines += ["", *(f'<img width="270" alt="{kind}s of size {size} as they form" '
-                        f'src="assets/latent_{size}/{kind}.gif">' for size in SIZES)]  # fmt: skip
-    return "\n".join(lines)
-
-
-ROWS = (results, own_images, sizes, ablation, rates, latent_sizes, generation, sharpness,
-        autoencoder, chance, differences, peers, evidence)  # fmt: skip
-
-
-def blocks() -> dict[str, str]:
-    """The text of every block, by its name."""
-    rows = {"knobs": [{}], "likelihood": [{}], "speedrun": speedrun()}
-    rows |= {make.__name__: make() for make in ROWS}
+def tables() -> dict[str, str]:
+    """The text of every table, by its name."""
+    rows = {
+        "knobs": [{}], "likelihood": [{}], "evidence": [evidence()],
+        "speedrun": speedrun(), "peers": peers(),
+        "generation": generation(), "sharpness": sharpness(),
+        "results": [shipped(f"latent_{size}") | {"size": size, "theirs": REFERENCE[size]}
+                    for size in SIZES],
+        "own_images": [run(name) | {"shown": shown} for name, shown in OTHERS.items()],
+        "sizes": [on_grid(size, kind) for kind in ("latent", "global") for size in SIZES],
+        "latent_sizes": [on_grid(size, kind) for size in SIZES for kind in ("global", "latent")],
+        "ablation": [over_seeds(variant) | {"loss": shown}
+                     for variant, shown in trainings.TOLD.items()],
+        "rates": [rates(size) for size in REFERENCE],
+        "autoencoder": [scores | {"name": name.replace("x", "×"), "kind": kind}
+                        for name, pair in read_json(ASSETS / "autoencoder.json").items()
+                        for kind, scores in pair.items()],
+        "chance": [seeds(name) for name in (*trainings.latents(), trainings.IN_FULL)],
+        "differences": [difference(name, like)
+                        for name, (like, _) in trainings.compared().items()],
+    }  # fmt: skip
     assets = Assets()
-    found = {name: table(name, [ChainMap(values, assets) for values in some])
-             for name, some in rows.items()}  # fmt: skip
-    return found | {"gallery": gallery()}
+    return {name: table(name, [ChainMap(values, assets) for values in some])
+            for name, some in rows.items()}  # fmt: skip
 
 
 def filled(pages: dict[Path, str]) -> dict[Path, str]:
-    """The pages' texts with every block as its source has it now."""
-    for name, block in blocks().items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
-        found = 0
-        for page, text in pages.items():
-            pages[page], count = pattern.subn(lambda m, new=block: f"{m[1]}{new}\n{m[2]}", text)
-            found += count
-        if found != 1:
-            raise ValueError(f"{found} pages have a block <!-- {name} -->: one is expected")
+    """The pages' texts with every table as its source has it now."""
+    made = tables()
+
+    def fill(found: re.Match) -> str:
+        return f"{found[1]}{made.pop(found[2])}\n{found[3]}"
+
+    block = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", re.S)
+    pages = {page: block.sub(fill, text) for page, text in pages.items()}
+    if made:
+        raise ValueError(f"no page has a place for the tables {list(made)}")
     return pages
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from vae import VAE, Judge, judge_images, load_digits, scale_images
 from vae.blocks import NORM_GROUPS, DownBlock, MidBlock
-from vae.data import batches, in_unit_range
+from vae.data import batches
+from vae.machinery.judge import judge_features
 from vae.pretrained import Pretrained
 from vae.settings import check_options, option
 
@@ -69,6 +70,7 @@ class SecondJudge(Pretrained):
         return self.classify(self.features(x))
 
 
+@torch.no_grad()
 def judged_twice(images: Tensor, labels: Tensor | None = None, copies: bool = True) -> dict:
     """The judge's scores and, as "second", those of the other; `copies`: look for copies.
 
@@ -79,17 +81,10 @@ def judged_twice(images: Tensor, labels: Tensor | None = None, copies: bool = Tr
     for judge in (Judge.from_pretrained(), SecondJudge.from_pretrained()):
         judge = judge.to(images.device)
         scores = judge_images(images, labels, judge=judge, neighbours=neighbours)
-        found.append(scores | neighbourhoods(*(features(judge, x) for x in (real, images))))
+        found.append(scores | neighbourhoods(*(judge_features(judge, x) for x in (real, images))))
         neighbours = None  # they are compared by their pixels, in which no judge has a part
     first, second = found
     return first | {"second": {key: second[key] for key in OF_SECOND if key in second}}
-
-
-@torch.no_grad()
-def features(judge: nn.Module, images: Tensor) -> Tensor:
-    """The judge's features (N, D), on the CPU, of images (N, 1, 28, 28), uint8 or in [-1, 1]."""
-    parts = batches(CHUNK, images)
-    return torch.cat([judge.features(in_unit_range(part)).cpu() for (part,) in parts])
 
 
 def neighbourhoods(real: Tensor, fake: Tensor) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """How soon the reference's row is passed: a training that is made for it, three times a size.
 
-    python tools/speedrun.py [--only 16 4 2 run] [--seeds 3]
+    python tools/speedrun.py
 
 All four loss terms are on. Against the usual recipe three things differ: the schedule is as long as
 the training and falls to zero at its end; LPIPS and R1 count on every eighth step; and the
@@ -9,7 +9,6 @@ end, MSE, SSIM and PSNR of all 10,000 test digits are better. Seconds are those 
 evaluation and pictures come on top. "run" is what `make run` trains, from its start to its end.
 """
 
-import argparse
 import shutil
 import statistics
 import time
@@ -26,7 +25,7 @@ FLAGS = (
     "--epochs 1 --lazy 8 --adversarial-start 0.7 "
     "--early-evaluations 0 --frames 1 --projected-images 10 --lpips-images 0"
 )
-SEEDS, RUN = 3, "run"
+SEEDS = 3
 ORIGIN = "hardware", "threads", "torch", "commit"
 
 
@@ -39,11 +38,11 @@ def trained(name: str, flags: str) -> tuple[dict, float]:
     return read_metrics(folder), time.perf_counter() - started
 
 
-def measure(size: int, seeds: int) -> dict:
+def measure(size: int) -> dict:
     """Train a size with each seed: a row of `assets/speedrun.json`."""
     flags = f"--latent-size {size} --beta {SHIPPED_BETA[size]} {FLAGS}"
     flags += f" --max-train-images {IMAGES[size]}"
-    found = [trained(f"{size}_{seed}", f"{flags} --seed {seed}")[0] for seed in range(seeds)]
+    found = [trained(f"{size}_{seed}", f"{flags} --seed {seed}")[0] for seed in range(SEEDS)]
     samples = [metrics["test"]["sample"] for metrics in found]
     return {
         "command": f"python -m vae train {flags} --seed 0",
@@ -68,16 +67,12 @@ def measure_run() -> dict:
     }  # fmt: skip
 
 
-def keep_measured(name: str, seeds: int = SEEDS) -> None:
-    """Measure a size, or RUN, and write its row."""
-    keep_row(f"speedrun/{name}", measure_run() if name == RUN else measure(int(name), seeds))
-
-
 def parts() -> list[Part]:
     """The three trainings of each size, and `make run`."""
-    names = [*map(str, REFERENCE), RUN]
-    return [Part(f"speedrun/{name}", partial(row, f"speedrun/{name}"), partial(keep_measured, name))
-            for name in names]  # fmt: skip
+    measures = {f"speedrun/{size}": partial(measure, size) for size in REFERENCE}
+    measures["speedrun/run"] = measure_run
+    return [Part(name, partial(row, name), lambda name=name, made=made: keep_row(name, made()))
+            for name, made in measures.items()]  # fmt: skip
 
 
 def summaries() -> list[dict]:
@@ -86,38 +81,24 @@ def summaries() -> list[dict]:
     for size, theirs in REFERENCE.items():
         if kept := row(f"speedrun/{size}"):
             seconds = kept["seconds"]
-            median, count = statistics.median(seconds), len(seconds)
-            found = {"median": median, "least": min(seconds), "most": max(seconds), "count": count,
-                     "mse": max(kept["mse"]),
-                     "ssim": min(kept["ssim"]), "psnr": min(kept["psnr"]),
+            found = {"median": statistics.median(seconds), "least": min(seconds),
+                     "most": max(seconds), "mse": max(kept["mse"]), "psnr": min(kept["psnr"]),
                      "kl": statistics.mean(kept["kl"])}  # fmt: skip
             rows.append(kept | {"size": size, "theirs": theirs} | found)
     return rows
 
 
-def print_table() -> None:
-    """The table, with the machines."""
-    print(table("speedrun", summaries()))
-    for name in (*REFERENCE, RUN):
-        if kept := row(f"speedrun/{name}"):
-            print(f"{name}: {kept['hardware']}, {kept['threads']} threads, torch {kept['torch']}")
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=[*map(str, REFERENCE), RUN], metavar="SIZE",
-                        help="these sizes alone, or `run`")  # fmt: skip
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="trainings of each size")
-    options = parser.parse_args()
-    if options.seeds < 1:
-        parser.error(f"--seeds {options.seeds}: 1 or more")
-    for name in options.only or [*map(str, REFERENCE), RUN]:
-        keep_measured(name, options.seeds)
-    print_table()
-    if kept := row(f"speedrun/{RUN}"):
-        print(f"`make run`: {kept['seconds']:.0f} s, {kept['share']:.0%} of them training; "
-              f"MSE {kept['mse']:.4f}, KL {kept['kl']:.0f} nats")  # fmt: skip
-    missed = [size for size in REFERENCE if not all(row(f"speedrun/{size}").get("passed", [True]))]
+    """Make all rows, whether or not they are there, and print them."""
+    for part in parts():
+        part.make()
+    print(table("speedrun", summaries()))
+    for name in (*REFERENCE, "run"):
+        kept = row(f"speedrun/{name}")
+        print(f"{name}: {kept['hardware']}, {kept['threads']} threads, torch {kept['torch']}")
+    print(f"`make run`: {kept['seconds']:.0f} s, {kept['share']:.0%} of them training; "
+          f"MSE {kept['mse']:.4f}, KL {kept['kl']:.0f} nats")  # fmt: skip
+    missed = [size for size in REFERENCE if not all(row(f"speedrun/{size}")["passed"])]
     if missed:
         raise SystemExit(f"size {missed}: not every training passed the reference's row")
 

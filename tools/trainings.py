@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import common
-from common import ASSETS, ROOT, RUNS, Part, keep_row, row, run
+from common import ASSETS, ROOT, RUNS, Part, keep_row, row
 from scoring import DEVICE, SAMPLES, decode, encode, judged_twice, seeded
 
 from vae import VAE, load_digits
@@ -30,12 +30,9 @@ SHARPER = {"sharp_2": "--w-adversarial 1.4"}  # two latent values leave most blu
 # One pass over 24,000 digits, the same for each comparison; nothing is measured on the way.
 SHORT = "--epochs 1 --max-train-images 24000 --early-evaluations 0 --projected-images 10"
 COMMON_BETA = 0.1  # in the ablation
-ABLATION = {  # on 7x7; variant: flags, and what a person sees of it beside the first
-    "MSE + KL": (NO_TERMS, "the digit, whole; nothing to tell it from the original"),
-    "+ perceptual": ("--w-adversarial 0", "no difference from MSE + KL"),
-    "+ adversarial": ("--w-perceptual 0", "no difference from MSE + KL"),
-    "all four": ("", "no difference from MSE + KL"),
-}
+ABLATION = {"MSE + KL": NO_TERMS, "+ perceptual": "--w-adversarial 0",
+            "+ adversarial": "--w-perceptual 0", "all four": ""}  # fmt: skip
+BLURRED, PERCEPTUAL, ADVERSARIAL, ALL = ABLATION
 BETAS = (1, 0.3, 0.1, 0.03)  # of the curve of rate and distortion
 
 PAIRS = {"2 on 1x1": "global_2", "4 on 1x1": "global_4", "16 on 1x1": "global_16",
@@ -43,11 +40,9 @@ PAIRS = {"2 on 1x1": "global_2", "4 on 1x1": "global_4", "16 on 1x1": "global_16
 SEEDS, FEWER = 5, 3  # of a latent; of a comparison
 TERMS_LATENT, IN_FULL = "4 on 7x7", "2 on 7x7, in full"  # trained without a term; as shipped
 
-# Sharpenings with other weights of the loss terms; encoder, couplings and rate stay the same.
-BLURRED, PERCEPTUAL, ADVERSARIAL, ALL = ABLATION
+# Sharpenings with the same flags; encoder, couplings and rate stay the same.
 TOLD = {BLURRED: BLURRED, PERCEPTUAL: "+ perceptual only", ADVERSARIAL: "+ adversarial only",
         ALL: "+ both"}  # fmt: skip  # as tables and pictures say it
-SHARPENINGS = {variant: flags for variant, (flags, _) in ABLATION.items()}
 WEIGHTS = (0.03, 0.2, 2)  # of the adversarial term on the curve, beside none and the default
 ABLATED, TERMS_SEEDS = 4, (0, 1, 2)  # latent values, and seeds, of this ablation
 KEPT = ("fid", "recognised", "accuracy", "grey", "precision", "recall", "density", "coverage")
@@ -74,10 +69,9 @@ def shipped_commands() -> dict[str, str]:
 
 def comparisons() -> dict[str, str]:
     """The short trainings of the ablation, of the curve, and of a plain model on 7x7."""
-    found = {}
-    for variant, (flags, _) in ABLATION.items():
-        short = f"train --latent-size 4 --beta {COMMON_BETA} {SHORT} {flags}"
-        found[f"ablation/{variant}"] = short.strip()
+    short = f"train --latent-size 4 --beta {COMMON_BETA} {SHORT}"
+    found = {f"ablation/{variant}": f"{short} {flags}".strip()
+             for variant, flags in ABLATION.items()}  # fmt: skip
     for size, beta in itertools.product(REFERENCE, BETAS):
         if (size, beta) != (4, COMMON_BETA):  # the ablation has that one
             short = f"train --latent-size {size} --beta {beta} {SHORT} {NO_TERMS}"
@@ -95,7 +89,7 @@ def latents() -> dict[str, str]:
 def compared() -> dict[str, tuple[str, str]]:
     """The variants of a latent: which latent that is, and the flags."""
     found = {f"{TERMS_LATENT}, {k}": (TERMS_LATENT, flags)
-             for k, (flags, _) in ABLATION.items() if flags}  # fmt: skip
+             for k, flags in ABLATION.items() if flags}  # fmt: skip
     found |= {f"{pair}, plain": (pair, PLAIN) for pair in PAIRS}
     return {k: (like, f"{latents()[like]} {flags}") for k, (like, flags) in found.items()}
 
@@ -112,8 +106,7 @@ def seeds() -> dict[str, str]:
     }
     flags = "--early-evaluations 0 --projected-images 10 --lpips-images 200"
     full = f"{shipped_commands()['latent_2']} {flags}"
-    more = {f"seeds/{IN_FULL}/{seed}": f"{full} --seed {seed}" for seed in range(1, FEWER)}
-    return found | more
+    return found | {f"seeds/{IN_FULL}/{k}": f"{full} --seed {k}" for k in range(1, FEWER)}
 
 
 def terms_row(size: int, variant: str, seed: int = TERMS_SEEDS[0]) -> str:
@@ -122,14 +115,14 @@ def terms_row(size: int, variant: str, seed: int = TERMS_SEEDS[0]) -> str:
 
 def sharpenings() -> dict[str, str]:
     """The short sharpenings: every size with the first seed, one size with all seeds."""
-    curve = SHARPENINGS | {f"w = {w:g}": f"--w-adversarial {w:g}" for w in WEIGHTS}
+    curve = ABLATION | {f"w = {w:g}": f"--w-adversarial {w:g}" for w in WEIGHTS}
+    runs = [(TERMS_SEEDS[0], size, curve) for size in SIZES]
+    runs += [(seed, ABLATED, ABLATION) for seed in TERMS_SEEDS[1:]]
     found = {}
-    for seed, size in itertools.product(TERMS_SEEDS, SIZES):
-        first = seed == TERMS_SEEDS[0]
-        for variant, flags in (curve if first else SHARPENINGS).items():
-            if first or size == ABLATED:
-                given = f"{SHARPENED[f'sharp_{size}']} --budget quick --seed {seed} {flags}"
-                found[terms_row(size, variant, seed)] = f"sharpen assets/{given}".strip()
+    for seed, size, variants in runs:
+        start = f"sharpen assets/{SHARPENED[f'sharp_{size}']} --budget quick --seed {seed}"
+        for variant, flags in variants.items():
+            found[terms_row(size, variant, seed)] = f"{start} {flags}".strip()
     return found
 
 
@@ -143,27 +136,31 @@ def parts() -> list[Part]:
     """The trainings, sharpenings after the models that they start from, and the priors'."""
     found = [training(name, command) for name, command in commands().items()]
     for size in SHIPPED_BETA:
-        command = f"python -m vae train-prior assets/latent_{size} --resume"
-        metrics = ASSETS / f"latent_{size}" / PRIOR_METRICS_NAME
-        found.append(Part(f"prior/latent_{size}", metrics.is_file, partial(run, command), command))
+        name, command = f"latent_{size}", f"python -m vae train-prior assets/latent_{size} --resume"
+        there = (ASSETS / name / PRIOR_METRICS_NAME).is_file
+        found.append(Part(f"prior/{name}", there, partial(common.run, command), command))
     return found
 
 
 def training(name: str, words: str) -> Part:
     """A training in `runs/results`, unless it is finished there, and what keeps its result."""
-    folder, keep = RUNS / name, KEEP.get(name.partition("/")[0], publish)
+    folder, group = RUNS / name, name.partition("/")[0]
     place = shlex.quote(str(folder.relative_to(ROOT)))
     command = f"python -m vae {words} --resume --run-dir {place}"
 
     def done() -> bool:
         kept = is_finished(ASSETS / name) or bool(row(name))
-        return kept or (keep is None and is_finished(folder))
+        return kept or (group == "autoencoder" and is_finished(folder))
 
     def make() -> None:
         if not is_finished(folder):
             common.run(command)
-        if keep:
-            keep(name)
+        if group in ROWS:
+            metrics = read_metrics(folder)
+            about = {"command": f"python -m vae {words}", "seconds": metrics["seconds"]}
+            keep_row(name, about | origin(metrics) | ROWS[group](name, metrics))
+        elif group != "autoencoder":
+            publish(name)
 
     return Part(name, done, make, command)
 
@@ -179,10 +176,8 @@ def publish(name: str) -> None:
     whole.rename(target)
 
 
-def about(name: str, metrics: dict) -> dict:
-    """A row's command and its origin."""
-    origin = {key: metrics["environment"][key] for key in ("commit", "hardware", "torch")}
-    return {"command": f"python -m vae {commands()[name]}", "seconds": metrics["seconds"]} | origin
+def origin(metrics: dict) -> dict:
+    return {key: metrics["environment"][key] for key in ("commit", "hardware", "torch")}
 
 
 def last(metrics: dict, *names: str) -> dict:
@@ -191,20 +186,11 @@ def last(metrics: dict, *names: str) -> dict:
     return {key: values[key] for key in names if key in values}
 
 
-def keep_comparison(name: str) -> None:
+def comparison(name: str, metrics: dict) -> dict:
     """A row of the ablation or of the curve."""
-    metrics, variant = read_metrics(RUNS / name), name.partition("/")[2]
-    config = metrics["config"]
-    settings = {"beta": config["beta"], "latent_size": config["model"]["latent_size"],
-                "seed": config["seed"]}  # fmt: skip
-    watched = {"discriminator": last(metrics, *WATCHED, "adaptive_weight")}
-    seen = {"seen": ABLATION[variant][1]} if name.startswith("ablation") else {}
-    keep_row(name, about(name, metrics) | settings | {"test": metrics["test"]} | watched | seen)
-
-
-def keep_seed(name: str) -> None:
-    metrics = read_metrics(RUNS / name)
-    keep_row(name, about(name, metrics) | measured(metrics))
+    config, watched = metrics["config"], last(metrics, *WATCHED, "adaptive_weight")
+    return {"beta": config["beta"], "latent_size": config["model"]["latent_size"],
+            "seed": config["seed"], "test": metrics["test"], "discriminator": watched}  # fmt: skip
 
 
 def measured(metrics: dict) -> dict:
@@ -213,28 +199,30 @@ def measured(metrics: dict) -> dict:
     return {key: test[key] for key in ("mse", "ssim", "psnr", "kl", "lpips") if key in test}
 
 
-def keep_sharpening(name: str) -> None:
+def sharpening(name: str, metrics: dict) -> dict:
     """Scores of a run's reconstructions and samples, and the state of its discriminator."""
-    model, metrics = VAE.from_pretrained(RUNS / name).to(DEVICE), read_metrics(RUNS / name)
-    images, labels = load_digits("test")
+    model, (images, labels) = VAE.from_pretrained(RUNS / name).to(DEVICE), load_digits("test")
     made = {"reconstructions": (decode(model, encode(model, images, seeded())), labels),
             "N(0, I)": (model.sample(SAMPLES, None, seeded()), None)}  # fmt: skip
     found = {key: metrics["test"][key] for key in ("sample", "kl")}
     for source, scored in made.items():
         scores = judged_twice(*scored, copies=False)
         found[source] = {key: scores[key] for key in KEPT if key in scores}
-    keep_row(name, about(name, metrics) | found | last(metrics, *WATCHED))
+    return found | last(metrics, *WATCHED)
 
 
-KEEP = {"ablation": keep_comparison, "rate_distortion": keep_comparison, "seeds": keep_seed,
-        "terms": keep_sharpening, "autoencoder": None}  # fmt: skip
+ROWS = {"ablation": comparison, "rate_distortion": comparison, "terms": sharpening,
+        "seeds": lambda name, metrics: measured(metrics)}  # fmt: skip
 
 
-def plain_folders() -> dict[str, tuple[Path, Path]]:
-    """The two folders of each pair: the plain autoencoder's and the variational one's."""
-    shipped = {pair: ASSETS / like.replace("global", "plain") for pair, like in PAIRS.items()}
-    shipped["4 on 7x7"] = RUNS / "autoencoder" / "4 on 7x7"
-    return {pair: (shipped[pair], ASSETS / like) for pair, like in PAIRS.items()}
+def plain_folders() -> dict[str, Path]:
+    """The folders of each pair of a plain autoencoder and a variational one."""
+    found = {}
+    for pair, like in PAIRS.items():
+        shipped = ASSETS / like.replace("global", "plain")
+        found[f"{pair}/plain"] = RUNS / "autoencoder" / pair if "7x7" in pair else shipped
+        found[f"{pair}/variational"] = ASSETS / like
+    return found
 
 
 def beats_reference(size: int, sample: dict) -> bool:

@@ -64,7 +64,7 @@ export function startWalk(catalog: Catalog): void {
   const [sliders, plane, told] = [startSliders(move), startPlane(move), startTold()];
 
   const look = latest(async () => {
-    const [begun, state] = [performance.now(), current()];
+    const state = current();
     const model = withTerms(kindOf(state.at), state.terms);
     try {
       const own = await posterior(model, state.x);
@@ -76,7 +76,6 @@ export function startWalk(catalog: Catalog): void {
       sliders(here);
       told(all, say);
       paint(get<HTMLCanvasElement>("here"), image);
-      performance.measure(`redraw ${model.name}`, { start: begun, end: performance.now() });
       describe(model, here, reading((await judge(catalog, image))[0]));
       get("walk").querySelector(".walk")!.classList.toggle("no-map", !model.plane);
       if (model.plane) plane(model, await loadPlane(model), z, own?.[0] ?? null);
