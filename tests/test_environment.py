@@ -571,21 +571,19 @@ def test_a_home_folder_is_found(tiny, tmp_path, monkeypatch):
     assert in_folder(tmp_path) == {"saved", "run"}
 
 
-@pytest.mark.parametrize("closed", ["", ">&- 2>&-"])
-def test_a_command_of_which_nobody_reads_does_its_work(closed, one_by_one, tmp_path):
+def test_a_command_of_which_nobody_reads_does_its_work(one_by_one, tmp_path):
     shutil.copytree(one_by_one["manifold"][1].directory, tmp_path / "run")
     (tmp_path / "run" / "latent.gif").unlink()
     metrics = folders.read_metrics(tmp_path / "run")
     metrics["history"] = {kind: of_mse(rows) for kind, rows in metrics["history"].items()}
     (tmp_path / "run" / "metrics.json").write_text(json.dumps(metrics))
-    work = "evaluate --lpips-images 0" if closed else "render"
-    code = f"'{sys.executable}' -m vae {work} '{tmp_path}/run' {closed}"
+    command = [sys.executable, "-m", "vae", "render", tmp_path / "run"]
     read, write = os.pipe()
     os.close(read)  # nobody reads from the start
     with os.fdopen(write, "wb") as broken:
-        done = subprocess.run(["sh", "-c", code], stdout=broken, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(command, stdout=broken, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "run" / "latent.gif").is_file() == (not closed)
+    assert (tmp_path / "run" / "latent.gif").is_file()
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ValueError("closed"), None])
@@ -596,8 +594,10 @@ def test_work_goes_on_when_nobody_reads_its_progress(
     with monkeypatch.context() as patched:
         gone = error and SimpleNamespace(write=failing(error), flush=lambda: None)
         patched.setattr(sys, "stderr", gone)
+        patched.setattr(sys, "stdout", None)  # as with `>&-`
         run = vae.train(config, tmp_path)
         vae.evaluate(run.model, vae.load_digits("test").images[:5], lpips_images=0, progress=True)
+        assert main(["evaluate", str(tmp_path), "--lpips-images", "0"]) == 0
         assert main(["evaluate", str(tmp_path / "nowhere")]) == 2
     assert "test" in run.metrics
     assert same(run.model, alone.model)
