@@ -82,7 +82,7 @@ class SharpenTrainer(loop.Training):
              "discriminator_optimizer": adam(self.discriminator.parameters(),
                                              config.discriminator_lr, BETAS)},
             step.Memory(), partial(plateau, config.warmup, config.fall),
-            partial(Recorder, test_set=test_set, projected=FRAMED, lpips=self.lpips, model=vae),
+            partial(Recorder, test_set=test_set, projected=FRAMED, model=vae),
             "sharpening of a decoder",
         )  # fmt: skip
         vae.decoder = self.ema  # the recorder measures the averaged weights
