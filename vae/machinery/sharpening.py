@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -81,10 +80,10 @@ class SharpenTrainer(loop.Training):
             {"decoder_optimizer": adam(self.decoder.parameters(), config.learning_rate, BETAS),
              "discriminator_optimizer": adam(self.discriminator.parameters(),
                                              config.discriminator_lr, BETAS)},
-            step.Memory(), partial(plateau, config.warmup, config.fall),
-            partial(Recorder, test_set=test_set, projected=FRAMED, model=vae),
-            "sharpening of a decoder",
+            step.Memory(), "sharpening of a decoder",
         )  # fmt: skip
+        self.schedule = plateau(config.warmup, config.fall, self.total_steps)
+        self.recorder = Recorder(self, test_set, FRAMED, vae)
         vae.decoder = self.ema  # the recorder measures the averaged weights
         self.frame_after = set(frame_steps(self.total_steps, config.frames))
         self.metrics |= {name: before[name] for name in ("config", "data")}
