@@ -16,7 +16,7 @@ from ..settings import check_instance
 from . import folder, latents, loop
 from .config import REMEDY, SharpenConfig, check_same_settings, with_budget
 from .frames import frame_steps
-from .machine import Machine, isolated, seeded
+from .machine import Machine, isolated, seeded, to_device
 from .optimizer import plateau
 from .run import Recorder, Run
 from .trainings import load_lpips
@@ -98,8 +98,8 @@ class SharpenTrainer(loop.Training):
 
     def select(self, index: Tensor) -> tuple[Tensor, ...]:
         """Images (B, *image_shape) in [-1, 1], labels (B,), mean and std of q (B, C, 1, 1)."""
-        images = self.machine.rows(self.images, index)
-        return scale_images(images), self.labels[index], self.mean[index], self.std[index]
+        x = scale_images(to_device(self.images[index.to(self.images.device)], self.device))
+        return x, self.labels[index], self.mean[index], self.std[index]
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The noise of z ~ q(z|x), (n, C, 1, 1), and samples of N(0, I), (N, C, 1, 1)."""
