@@ -408,7 +408,6 @@ def test_figures_take_images_as_they_come_and_refuse_what_does_not_fit():
     refused("columns=3 is not allowed", lambda: figures.plot_grid(U, 3, "x"))
     refused("images has shape", lambda: figures.plot_grid(U[:0], 4, "x"))
     refused("digits.images has", lambda: figures.plot_examples(none, "x"))
-    refused("0, 1, 28", lambda: figures.plot_interpolation(M, none, "x"))
 
 
 @pytest.mark.parametrize("wrong", ["", 3, None, b"bytes", ["a"]])

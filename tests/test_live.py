@@ -59,7 +59,7 @@ def test_one_picture_is_renewed_and_there_is_none_outside_of_a_notebook(frames, 
 
     monkeypatch.setattr(live.display, "display", display)
     assert live_view(True) is None
-    monkeypatch.setattr(live, "get_ipython", lambda: SimpleNamespace(kernel=object()))
+    monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(kernel=object()))
     assert live_view(False) is None
     view = live_view(True)
     for _ in range(3):

@@ -31,7 +31,7 @@ from PIL import Image
 
 import notebooks
 import vae
-from vae.machinery import figures, notebook, shipped
+from vae.machinery import notebook, shipped
 from vae.machinery.folder import read_metrics
 from vae.step import sharpening_step, vae_loss
 
@@ -539,16 +539,3 @@ def test_tables_hold_every_part_and_escape_what_they_are_given():
     assert ("decoder.conv_out", "Conv2d", "1 × 28 × 28", "145") in rows(table)
     risky = notebook.table(("a", "b"), [("p(x|z)", 1)], "x & y")
     assert risky.data == "| a | b |\n| --- | --- |\n| p(x\\|z) | 1 |\n\nx & y"
-
-
-def test_an_interpolation_starts_and_ends_at_the_two_images(digits):
-    model = vae.VAE.from_pretrained(ASSETS / "latent_4")
-    data = vae.load_digits("test")
-    pair = vae.Digits(data.images[:2], data.labels[:2])
-    drawn = figures.plot_interpolation(model, pair, "name", steps=5).axes[0].images[0].get_array()
-    cells = torch.tensor(drawn).unflatten(1, (-1, 30))[1:-1, :, 1:-1].transpose(0, 1)
-    assert torch.allclose(cells[[0, -1]], digits[:2, 0])
-    with torch.no_grad():
-        ends = model.decode(model.encode(digits[:2]).mode())
-    assert torch.allclose(cells[[1, -2]], ends[:, 0], atol=1e-5)
-    assert not torch.allclose(cells[2], cells[3], atol=0.1)

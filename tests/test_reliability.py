@@ -100,7 +100,7 @@ def test_ctrl_c_ends_the_command_with_code_130_and_resume_is_asked_for(
 
 def test_a_second_training_in_a_folder_is_refused(small, tmp_path):
     config, _ = small
-    with lock(tmp_path, True), pytest.raises(OSError, match="in use by another training"):
+    with lock(tmp_path), pytest.raises(OSError, match="in use by another training"):
         vae.train(config, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [LOCK_NAME]
 

@@ -56,7 +56,7 @@ def active_units(model: VAE, images: Tensor, labels: Labels = None) -> int:
 
     `images`, `labels`: as for `evaluate`, two or more. Raises `ValueError`.
     """
-    x = observed_images(model, images, torch.Generator().manual_seed(0))
+    x = observed_images(model, images, torch.Generator().manual_seed(0), hint=False)
     if len(x) < 2:
         raise ValueError(f"images has {len(x)} image; a variance needs two or more")
     means = [model.encode(*part).mean for part in labelled_batches(model, BATCH, x, labels)]

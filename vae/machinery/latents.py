@@ -196,10 +196,10 @@ class PriorTrainer(loop.Training):
         optimizer = Muon(self.prior, config.learning_rate, config.weight_decay)
         super().__init__(
             config, directory, machine, (*train_set, *test_set), {"prior": self.prior},
-            {"prior_optimizer": optimizer}, nn.Module(), partial(one_cycle, config.warmup),
-            lambda training: training, "training of a prior",
+            {"prior_optimizer": optimizer}, nn.Module(), "training of a prior",
             folder.PRIOR_CHECKPOINT_NAME, f"delete {folder.PRIOR_CHECKPOINT_NAME}",
         )  # fmt: skip
+        self.schedule, self.recorder = one_cycle(config.warmup, self.total_steps), self
         self.metrics |= vae_facts(directory, metrics)
         self.metrics["parameters"] = sum(p.numel() for p in self.prior.parameters())
 

@@ -3,7 +3,7 @@
 import io
 
 import numpy as np
-from IPython import display, get_ipython
+from IPython import display
 from PIL import Image, ImageDraw, ImageFont
 
 from .animations import COLOURS
@@ -30,11 +30,6 @@ class LiveView:
             self.handle = display.display(picture, display_id=True)
         else:
             self.handle.update(picture)
-
-
-def is_watched() -> bool:
-    """Whether this runs in a notebook: in Jupyter, Colab or VS Code, where a kernel shows it."""
-    return getattr(get_ipython(), "kernel", None) is not None
 
 
 def draw(frames: Frames, row: dict) -> Image.Image:

@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from ..settings import check_instance
 from . import folder, latents, loop
 from .config import REMEDY, SharpenConfig, check_same_settings, with_budget
 from .frames import frame_steps
-from .machine import Machine, isolated, seeded
+from .machine import Machine, isolated, seeded, to_device
 from .optimizer import plateau
 from .run import Recorder, Run
 from .trainings import load_lpips
@@ -81,10 +80,10 @@ class SharpenTrainer(loop.Training):
             {"decoder_optimizer": adam(self.decoder.parameters(), config.learning_rate, BETAS),
              "discriminator_optimizer": adam(self.discriminator.parameters(),
                                              config.discriminator_lr, BETAS)},
-            step.Memory(), partial(plateau, config.warmup, config.fall),
-            partial(Recorder, test_set=test_set, projected=FRAMED, lpips=self.lpips, model=vae),
-            "sharpening of a decoder",
+            step.Memory(), "sharpening of a decoder",
         )  # fmt: skip
+        self.schedule = plateau(config.warmup, config.fall, self.total_steps)
+        self.recorder = Recorder(self, test_set, FRAMED, vae)
         vae.decoder = self.ema  # the recorder measures the averaged weights
         self.frame_after = set(frame_steps(self.total_steps, config.frames))
         self.metrics |= {name: before[name] for name in ("config", "data")}
@@ -99,8 +98,8 @@ class SharpenTrainer(loop.Training):
 
     def select(self, index: Tensor) -> tuple[Tensor, ...]:
         """Images (B, *image_shape) in [-1, 1], labels (B,), mean and std of q (B, C, 1, 1)."""
-        images = self.machine.rows(self.images, index)
-        return scale_images(images), self.labels[index], self.mean[index], self.std[index]
+        x = scale_images(to_device(self.images[index.to(self.images.device)], self.device))
+        return x, self.labels[index], self.mean[index], self.std[index]
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The noise of z ~ q(z|x), (n, C, 1, 1), and samples of N(0, I), (N, C, 1, 1)."""
