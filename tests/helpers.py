@@ -42,7 +42,7 @@ def shrink(monkeypatch):
         pairs = zip(fields(config), config.__init__.__defaults__, strict=True)
         values = tuple(small if field.name == "channels" else default for field, default in pairs)
         monkeypatch.setattr(config.__init__, "__defaults__", values)
-    few = {"max_train_images": 64, "lpips_images": 2, "frames": 3}
+    few = {"max_train_images": 64, "max_test_images": 40, "lpips_images": 2, "frames": 3}
     for config in (vae.TrainConfig, vae.PriorTrainConfig, vae.SharpenConfig):
         tiny = config.budgets["tiny"]
         for name in few.keys() & tiny.keys():

@@ -40,7 +40,7 @@ from vae.pretrained import TEMPORARY, write_atomically
 fcntl = pytest.importorskip("fcntl")
 pytestmark = pytest.mark.unix
 
-SHORT = {"epochs": 1, "max_train_images": 32, "max_test_images": 100, "projected_images": 100,
+SHORT = {"epochs": 1, "max_train_images": 32, "max_test_images": 60, "projected_images": 60,
          "frames": 3, "w_perceptual": 0, "lpips_images": 0, "early_evaluations": 0}  # fmt: skip
 
 

@@ -181,7 +181,7 @@ def test_a_notebook_runs_in_an_empty_folder_without_a_network(tmp_path, monkeypa
     assert folder.name == "latent_3_grid_1_conditional_epochs_1_images_64_seed_7"
     assert (folder / "sharp" / "metrics.json").is_file()
     run = vae.Run.load(folder)
-    assert (run.metrics["test"]["images"], run.model.config.latent_size) == (100, 3)
+    assert (run.metrics["test"]["images"], run.model.config.latent_size) == (40, 3)
 
 
 def play(name, until=None, **knobs):
