@@ -379,7 +379,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_model(
 
     monkeypatch.setattr(Trainer, "step_on", poisoned)
     with pytest.raises(FloatingPointError, match="mse is nan at step 12"):
-        vae.train(tiny(), tmp_path)
+        vae.train(tiny(early_evaluations=5), tmp_path)
     model = vae.VAE.from_pretrained(tmp_path)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     metrics = json.loads((tmp_path / "metrics.json").read_text("utf-8"))
