@@ -673,7 +673,7 @@ def test_of_many_calls_the_last_is_always_made(visit):
     seen = visit().evaluate("""async () => {
       const seen = [], ends = [];
       const work = (n) => new Promise((end) => { seen.push(n); ends.push(end); });
-      const call = explorer.latest(work);
+      const call = explorer.latest(document.createElement("p"), work);
       const end = async () => { ends.shift()(); while (!ends.length) await null; };
       const over = [1, 2, 3, 4].map((n) => call(n))[0];
       await end();
@@ -918,7 +918,7 @@ def test_links_lead_to_the_repository_on_whose_pages_it_stands(path, repository,
 
     page.route("**/*", lambda route: route.continue_(url=fork(route.request.url)))
     page.goto(f"http://somebody.github.io:{port}/{path}")
-    link = page.locator("#links a")
+    link = page.locator("#colab")
     link.wait_for()
     assert f"colab.research.google.com/github/{repository}/blob/main/" in link.get_attribute("href")
     shown = page.get_by_text("this repository").get_attribute("href")

@@ -3,10 +3,7 @@
 /** Which terms a model was trained with: MSE alone, with KL, or with the perceptual and adversarial ones too. */
 export type Terms = "plain" | "kl" | "all";
 
-export interface File {
-  file: string;
-  bytes: number;
-}
+export type File = { file: string; bytes: number };
 
 /** A trained model. Its files are described in tools/explorer_models.py, class by class. */
 export interface Model {
@@ -47,12 +44,8 @@ export async function getJson<T>(file: string): Promise<T> {
 
 /** Kinds of latent, the fewest numbers first: what a column or a choice stands for. */
 export function shapes(models: Model[]): Model[][] {
-  const found = new Map<string, Model[]>();
-  for (const model of models) {
-    const key = shapeKey(model);
-    found.set(key, [...(found.get(key) ?? []), model]);
-  }
-  return [...found.values()].sort((a, b) => a[0].numbers - b[0].numbers || a[0].classes - b[0].classes);
+  const found = [...Map.groupBy(models, shapeKey).values()];
+  return found.sort((a, b) => a[0].numbers - b[0].numbers || a[0].classes - b[0].classes);
 }
 
 /** "2", "98", or "16-told" of a model that is told the digit. */

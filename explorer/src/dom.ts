@@ -1,4 +1,5 @@
 // Small things that every part needs of the page.
+import { follow, set, type State } from "./state";
 
 export function get<T extends HTMLElement = HTMLElement>(id: string): T {
   const found = document.getElementById(id);
@@ -22,11 +23,7 @@ export function write(place: HTMLElement, text: string): void {
 }
 
 /** A place for a sentence about what failed. */
-export function makeFailure(): HTMLElement {
-  const place = make("p", { className: "failure", hidden: true });
-  place.setAttribute("role", "alert");
-  return place;
-}
+export const makeFailure = () => make("p", { className: "failure", hidden: true, role: "alert" });
 
 const retries = new Map<HTMLElement, () => void>();
 window.addEventListener("online", () => [...retries.values()].forEach((retry) => retry()));
@@ -52,31 +49,30 @@ export function announce(words: () => string): void {
 /** A choice of one, as radio buttons after a fieldset's legend. Returns a function that marks one. */
 export function choice(
   place: HTMLElement,
-  name: string,
   options: [value: string, content: Node | string][],
   chosen: (value: string) => void,
 ): (value: string) => void {
-  for (const [value, content] of options) {
-    const input = make("input", { type: "radio", name, value });
-    input.addEventListener("change", () => chosen(value));
+  const inputs = options.map(([value, content]) => {
+    const input = make("input", { type: "radio", name: place.id, value, onchange: () => chosen(value) });
     place.append(make("label", {}, input, content));
-  }
-  return (value) => {
-    for (const input of place.querySelectorAll("input")) input.checked = input.value === value;
-  };
+    return input;
+  });
+  return (value) => inputs.forEach((input) => (input.checked = input.value === value));
 }
 
 /**
- * A button that plays and stops: `next` takes a step and says whether there is one more. Returns a
- * function that stops it.
+ * A button that plays: a number of the state goes to `first()`, and on by `step` to `end`. It stops at a click, and
+ * where the visitor changes that number. `more`: what is set with it.
  */
-export function player(
+export function startPlayer(
   button: HTMLElement,
-  milliseconds: number,
-  start: () => void,
-  next: () => boolean,
-): () => void {
-  let timer = 0;
+  key: "along" | "t",
+  [milliseconds, step, end]: [number, number, number],
+  first: () => number,
+  more: Partial<State> = {},
+): void {
+  let [timer, at] = [0, -1]; // at: where playing has led
+  const go = (value: number) => set({ ...more, [key]: (at = value) });
   const stop = () => {
     clearInterval(timer);
     timer = 0;
@@ -84,11 +80,40 @@ export function player(
   };
   button.addEventListener("click", () => {
     if (timer) return stop();
-    start();
+    go(first());
     write(button, "Stop");
-    timer = window.setInterval(() => next() || stop(), milliseconds);
+    timer = window.setInterval(() => {
+      go(Math.min(at + step, end));
+      if (at === end) stop();
+    }, milliseconds);
   });
-  return stop;
+  follow([key], (state) => state[key] !== at && stop());
+}
+
+/**
+ * Calls `work` with the newest arguments only, one call at a time: what a drag needs. Where it fails, a sentence
+ * stands at `place`, with a button to try again.
+ */
+export function latest<T extends unknown[]>(place: HTMLElement, work: (...given: T) => Promise<void>) {
+  let [busy, next]: [Promise<void> | undefined, T | undefined] = [undefined, undefined];
+  const go = async () => {
+    while (next) {
+      const now: T = next;
+      next = undefined;
+      try {
+        await work(...now);
+        fail(place);
+      } catch (error) {
+        fail(place, error, () => void call(...now));
+      }
+    }
+    busy = undefined;
+  };
+  const call = (...given: T): Promise<void> => {
+    next = given;
+    return (busy ??= go());
+  };
+  return call;
 }
 
 /** "7 (98%)": what the judge reads, and how certain it is. */

@@ -1,10 +1,10 @@
 // The first part: an image, what each model makes of it, and what each draws by itself.
 import { shapes, withTerms, type Catalog, type Model, type Terms } from "./catalog";
-import { announce, fail, get, make, makeFailure, reading, write } from "./dom";
+import { announce, choice, fail, get, latest, make, makeFailure, reading, write } from "./dom";
 import { drawLines, makeCanvas, normalise, pack, paint, unpack, unpackDigit, type Point } from "./image";
 import { mse, normals, PIXELS } from "./maths";
-import { decode, decodeCode, encode, expect, judge, latest } from "./models";
-import { current, follow, NOTHING, set } from "./state";
+import { decode, decodeCode, encode, expect, judge } from "./models";
+import { current, follow, NOTHING, set, type State } from "./state";
 
 const DRAWS = 12; // of each model
 const BLACK = new Float32Array(PIXELS).fill(-1);
@@ -43,102 +43,68 @@ const shapeOf = ({ grid, size }: Model) =>
 const captionOf = (model: Model, terms: Terms) =>
   model.terms === terms ? shapeOf(model) : `only ${TERMS[model.terms]}`;
 
-interface Column {
-  figure: HTMLElement;
-  canvas: HTMLCanvasElement;
-  caption: HTMLElement;
-  values: HTMLElement[];
-  failure: HTMLElement;
-}
-
 const wide = matchMedia("(min-width: 40.01em)"); // on a phone figures are under a tap
 
-/** A column of the first part, with a place for each of these values. */
-function addColumn(title: string, caption: string, names: string[]): Column {
-  const column = {
-    canvas: makeCanvas(title),
-    caption: make("p", { className: "quiet" }, caption),
-    failure: makeFailure(),
-    values: names.map(() => make("dd", {}, "…")),
-  };
-  const list = make("dl", {}, ...names.flatMap((name, i) => [make("dt", {}, name), column.values[i]]));
+/** A column of the first part. `work` makes its image and its values when one of these keys changes. */
+function addColumn(
+  title: string,
+  caption: string,
+  names: string[],
+  keys: (keyof State)[],
+  work: (state: State, caption: HTMLElement) => Promise<[Float32Array, string[]]>,
+): HTMLElement {
+  const [canvas, words] = [makeCanvas(title), make("p", { className: "quiet" }, caption)];
+  const values = names.map(() => make("dd", {}, "…"));
+  const list = make("dl", {}, ...names.flatMap((name, i) => [make("dt", {}, name), values[i]]));
   const figures = make("details", { open: wide.matches }, make("summary", {}, "figures"), list);
   wide.addEventListener("change", () => (figures.open = wide.matches));
-  const figure = make(
-    "figure",
-    { className: "column waiting" },
-    make("h3", {}, title),
-    column.caption,
-    column.canvas,
-    figures,
-    column.failure,
-  );
-  get("columns").append(figure);
-  return { figure, ...column };
+  const [heading, failure] = [make("h3", {}, title), makeFailure()];
+  const column = make("figure", { className: "column waiting" }, heading, words, canvas, figures, failure);
+  get("columns").append(column);
+  const look = latest(failure, async (state: State) => {
+    let found: string[] = [];
+    try {
+      const [image, made] = await work(state, words);
+      paint(canvas, image);
+      found = made;
+    } finally {
+      values.forEach((place, i) => write(place, found[i] ?? "–"));
+      column.classList.remove("waiting");
+      announce(readings);
+    }
+  });
+  follow(keys, (state) => void look(state));
+  return column;
 }
 
-/** Fill a column with an image and values, or say in it what went wrong; the others go on. */
-async function fill(
-  column: Column,
-  work: () => Promise<[Float32Array, string[]]>,
-  retry: () => void,
-): Promise<void> {
-  try {
-    const [image, values] = await work();
-    paint(column.canvas, image);
-    column.values.forEach((place, i) => write(place, values[i] ?? "–"));
-    fail(column.failure);
-  } catch (error) {
-    for (const place of column.values) write(place, "–");
-    fail(column.failure, error, retry);
-  }
-  column.figure.classList.remove("waiting");
-  announce(() =>
-    [...document.querySelectorAll(".column")]
-      .map(
-        (one) =>
-          `${one.querySelector("h3")!.textContent}: read as ${one.querySelector("dd:last-of-type")!.textContent}`,
-      )
-      .join("; "),
-  );
-}
+/** What is read in each column, in words. */
+const readings = (): string =>
+  [...document.querySelectorAll(".column")]
+    .map((one) => [one.querySelector("h3")!, one.querySelector("dd:last-of-type")!])
+    .map(([title, read]) => `${title.textContent}: read as ${read.textContent}`)
+    .join("; ");
 
 /** The image as the models see it. */
 function startInput(catalog: Catalog): void {
-  const column = addColumn("Your digit", "as models see it", ["read as"]);
-  const look = latest(async (x: string) =>
-    fill(
-      column,
-      async () => {
-        const image = imageOf(catalog, x);
-        return image ? [image, [reading((await judge(catalog, image))[0])]] : [BLACK, []];
-      },
-      () => void look(current().x),
-    ),
-  );
-  follow(({ x }, changed) => void (changed.has("x") && look(x)));
+  addColumn("Your digit", "as models see it", ["read as"], ["x"], async ({ x }) => {
+    const image = imageOf(catalog, x);
+    return image ? [image, [reading((await judge(catalog, image))[0])]] : [BLACK, []];
+  });
 }
 
 /** What a model makes of the image: reconstruction, error, rate, reading. */
 function startColumn(catalog: Catalog, kind: Model[]): void {
-  const column = addColumn(numbersOf(kind[0]), shapeOf(kind[0]), ["MSE", "rate", "read as"]);
-  column.figure.dataset.numbers = String(kind[0].numbers);
-  const look = latest(async (x: string, terms: Terms) => {
+  const [title, names] = [numbersOf(kind[0]), ["MSE", "rate", "read as"]];
+  const column = addColumn(title, shapeOf(kind[0]), names, ["x", "terms"], async ({ x, terms }, caption) => {
     const [model, image] = [withTerms(kind, terms), imageOf(catalog, x)];
-    write(column.caption, captionOf(model, terms));
-    await fill(
-      column,
-      async () => {
-        if (!image) return [BLACK, []];
-        const { code, kl } = await encode(model, image);
-        const drawn = await decodeCode(model, code);
-        const read = reading((await judge(catalog, drawn))[0]);
-        return [drawn, [mse(image, drawn).toPrecision(2), rateWords(kl, model), read]];
-      },
-      () => void look(current().x, current().terms),
-    );
+    write(caption, captionOf(model, terms));
+    if (!image) return [BLACK, []];
+    const { code, kl } = await encode(model, image);
+    const drawn = await decodeCode(model, code);
+    const read = reading((await judge(catalog, drawn))[0]);
+    return [drawn, [mse(image, drawn).toPrecision(2), rateWords(kl, model), read]];
   });
-  follow(({ x, terms }, changed) => void ((changed.has("x") || changed.has("terms")) && look(x, terms)));
+  column.dataset.numbers = String(kind[0].numbers);
 }
 
 /** A rate, and a hint where it is far from that of test digits. */
@@ -156,38 +122,27 @@ function startStrip(kind: Model[]): void {
   const [caption, failure] = [make("p", { className: "quiet" }), makeFailure()];
   const strip = make("div", { className: "strip" }, ...canvases);
   get("draws").append(make("div", {}, make("h4", {}, numbersOf(kind[0])), caption, strip, failure));
-  const look = latest(async (seed: number, terms: Terms) => {
+  const look = latest(failure, async ({ seed, terms }: State) => {
     const model = withTerms(kind, terms);
     write(caption, captionOf(model, terms));
-    try {
-      const images = await decode(model, normals(DRAWS * model.numbers, seed));
-      canvases.forEach((canvas, i) => paint(canvas, images, i * PIXELS));
-      fail(failure);
-    } catch (error) {
-      fail(failure, error, () => void look(current().seed, current().terms));
-    }
+    const images = await decode(model, normals(DRAWS * model.numbers, seed));
+    canvases.forEach((canvas, i) => paint(canvas, images, i * PIXELS));
   });
-  follow(
-    ({ seed, terms }, changed) => void ((changed.has("seed") || changed.has("terms")) && look(seed, terms)),
-  );
+  follow(["seed", "terms"], (state) => void look(state));
 }
 
 function startTerms(): void {
-  const buttons = get("terms").querySelectorAll("input");
-  for (const button of buttons)
-    button.addEventListener("change", () => set({ terms: button.value as Terms }));
-  follow(({ terms }) => {
-    for (const button of buttons) button.checked = button.value === terms;
+  const terms = Object.entries(TERMS);
+  const mark = choice(get("terms"), terms, (chosen) => set({ terms: chosen as Terms }));
+  get("terms").append(get("terms-words"));
+  follow(["terms"], ({ terms }) => {
+    mark(terms);
     write(get("terms-words"), WORDS[terms]);
   });
 }
 
 /** What is on the pad: lines, above a drawing of which there are no lines; x: what that is in the address. */
-interface Sheet {
-  x: string;
-  base: string;
-  lines: Point[][];
-}
+type Sheet = { x: string; base: string; lines: Point[][] };
 
 /** The pad, and the test digits that can be taken in place of a drawing. */
 function startPad(catalog: Catalog): void {
@@ -250,18 +205,13 @@ function startPad(catalog: Catalog): void {
   undo.addEventListener("click", () => show(past.pop()!));
   get("clear").addEventListener("click", () => set({ x: NOTHING }));
   const buttons = catalog.digits.map((packed, digit) => {
-    const canvas = makeCanvas("");
+    const canvas = Object.assign(makeCanvas(""), { ariaHidden: "true" });
     paint(canvas, unpackDigit(packed));
-    canvas.setAttribute("aria-hidden", "true");
-    return make(
-      "button",
-      { type: "button", ariaLabel: `Test digit ${digit}`, onclick: () => set({ x: String(digit) }) },
-      canvas,
-    );
+    const onclick = () => set({ x: String(digit) });
+    return make("button", { type: "button", ariaLabel: `Test digit ${digit}`, onclick }, canvas);
   });
   get("digits").append(...buttons);
-  follow(({ x }, changed) => {
-    if (!changed.has("x")) return;
+  follow(["x"], ({ x }) => {
     buttons.forEach((button, digit) => (button.ariaPressed = String(x === String(digit))));
     if (x === sheet.x) return; // it is on the pad already
     if (sheet.x) keep();

@@ -1,56 +1,42 @@
 // The third part: noise becomes a latent becomes a digit.
 import type { Catalog } from "./catalog";
-import { announce, choice, fail, get, make, player, reading, write } from "./dom";
+import { announce, choice, fail, get, latest, make, makeFailure, reading, startPlayer, write } from "./dom";
 import { makeCanvas, paint } from "./image";
 import { normals, PIXELS } from "./maths";
-import { decode, flow, judge, latest } from "./models";
-import { current, follow, set, type State } from "./state";
+import { decode, flow, judge } from "./models";
+import { current, follow, set } from "./state";
 
 export function startFlow(catalog: Catalog): void {
   const model = catalog.models.find((one) => one.prior);
   if (!model) return fail(get("flow-failure"), "None of the models here has a learned prior.");
   const [steps, area] = [model.prior!.steps, model.grid ** 2];
-  const mark = choice(
-    get("wanted"),
-    "wanted",
-    catalog.digits.map((_, digit) => [String(digit), String(digit)]),
-    (digit) => set({ ask: Number(digit) }),
-  );
+  const digits = catalog.digits.map((_, digit): [string, string] => [`${digit}`, `${digit}`]);
+  const mark = choice(get("wanted"), digits, (digit) => set({ ask: Number(digit) }));
   const [time, guidance] = [get<HTMLInputElement>("time"), get<HTMLInputElement>("guidance")];
   time.max = String(steps);
-  const film = Array.from({ length: steps + 1 }, (_, step) => {
-    const canvas = makeCanvas(`at time ${(step / steps).toFixed(2)}`);
-    return {
-      canvas,
-      button: make(
-        "button",
-        { type: "button", onclick: () => set({ t: step }) },
-        canvas,
-        (step / steps).toFixed(2),
-      ),
-    };
-  });
-  get("film").append(...film.map(({ button }) => button));
+  const times = Array.from({ length: steps + 1 }, (_, step) => (step / steps).toFixed(2));
+  const film = times.map((at) => makeCanvas(`at time ${at}`));
+  const buttons = times.map((at, t) =>
+    make("button", { type: "button", onclick: () => set({ t }) }, film[t], at),
+  );
+  get("film").append(...buttons);
   const maps = Array.from({ length: model.size }, (_, channel) => {
-    const canvas = Object.assign(makeCanvas(`channel ${channel + 1} of the latent`), {
-      width: model.grid,
-      height: model.grid,
-    });
-    get("maps").append(
-      make("figure", {}, canvas, make("figcaption", { className: "quiet" }, `channel ${channel + 1}`)),
-    );
+    const [words, width] = [`channel ${channel + 1}`, model.grid];
+    const canvas = Object.assign(makeCanvas(`${words} of the latent`), { width, height: width });
+    get("maps").append(make("figure", {}, canvas, make("figcaption", { className: "quiet" }, words)));
     return canvas;
   });
   let shown: { way: Float32Array[]; images: Float32Array } | null = null;
-  const failure = get("flow-failure");
+  const unread = makeFailure(); // beside what was not computed
+  get("flow-failure").after(unread);
 
   /** Show the step that the slider is at. */
-  const look = latest(async () => {
+  const look = latest(unread, async () => {
     const { t } = current();
     const step = t < 0 || t > steps ? steps : t;
     time.value = String(step);
-    write(get("time-words"), (step / steps).toFixed(2));
-    film.forEach(({ button }, i) => (button.ariaPressed = String(i === step)));
+    write(get("time-words"), times[step]);
+    buttons.forEach((button, i) => (button.ariaPressed = String(i === step)));
     if (!shown) return;
     const { way, images } = shown;
     const image = images.slice(step * PIXELS, (step + 1) * PIXELS);
@@ -58,59 +44,31 @@ export function startFlow(catalog: Catalog): void {
     maps.forEach((canvas, channel) =>
       paintMap(canvas, way[step].subarray(channel * area, (channel + 1) * area)),
     );
-    try {
-      const read = reading((await judge(catalog, image))[0]);
-      write(
-        get("flow-words"),
-        `${step === 0 ? "Noise" : step === steps ? "A latent of the prior" : "On the way"}, decoded: read as ${read}`,
-      );
-      announce(() => get("flow-words").textContent!);
-      fail(failure);
-    } catch (error) {
-      fail(failure, error);
-    }
+    const read = reading((await judge(catalog, image))[0]);
+    const where = step === 0 ? "Noise" : step === steps ? "A latent of the prior" : "On the way";
+    write(get("flow-words"), `${where}, decoded: read as ${read}`);
+    announce(() => get("flow-words").textContent!);
   });
-  const compute = latest(async () => {
-    try {
-      const { ask, noise, w } = current();
-      const way = await flow(model, normals(model.numbers, noise), ask, w);
-      const images = await decode(
-        model,
-        way.flatMap((one) => [...one]),
-      );
-      shown = { way, images };
-      film.forEach(({ canvas }, i) => paint(canvas, images, i * PIXELS));
-      await look();
-    } catch (error) {
-      fail(failure, error, () => void compute());
-    }
+  const compute = latest(get("flow-failure"), async () => {
+    const { ask, noise, w } = current();
+    const way = await flow(model, normals(model.numbers, noise), ask, w);
+    const latents = way.flatMap((one) => [...one]);
+    const images = await decode(model, latents);
+    shown = { way, images };
+    film.forEach((canvas, i) => paint(canvas, images, i * PIXELS));
+    await look();
   });
-  follow(({ ask, w }, changed) => {
+  follow(["ask", "noise", "w"], ({ ask, w }) => {
     mark(String(ask));
     guidance.value = String(w);
     write(get("guidance-words"), w.toFixed(2));
-    if (["ask", "noise", "w"].some((key) => changed.has(key as keyof State))) void compute();
-    if (changed.has("t")) void look();
+    void compute();
   });
+  follow(["t"], () => void look());
   guidance.addEventListener("input", () => set({ w: Number(guidance.value) }));
   time.addEventListener("input", () => set({ t: Number(time.value) }));
   get("noise").addEventListener("click", () => set({ noise: current().noise + 1 }));
-  startPlaying(steps);
-}
-
-function startPlaying(steps: number): void {
-  let expected = -1; // where playing has led; anywhere else the visitor has
-  const go = (t: number) => set({ t: (expected = t) });
-  const stop = player(
-    get("run"),
-    350,
-    () => go(0),
-    () => {
-      go(expected + 1);
-      return expected < steps;
-    },
-  );
-  follow(({ t }) => t !== expected && stop());
+  startPlayer(get("run"), "t", [350, 1, steps], () => 0);
 }
 
 /** A channel of a latent: blue below 0, red above. */

@@ -1,4 +1,5 @@
 // Images of 28 x 28: on a canvas, in an address, and made of a drawing as MNIST made its own.
+import { make } from "./dom";
 import { PIXELS } from "./maths";
 
 export type Point = { x: number; y: number };
@@ -13,13 +14,8 @@ export function paint(canvas: HTMLCanvasElement, image: ArrayLike<number>, from 
   canvas.getContext("2d")!.putImageData(data, 0, 0);
 }
 
-export function makeCanvas(label: string): HTMLCanvasElement {
-  const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [SIZE, SIZE];
-  canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", label);
-  return canvas;
-}
+export const makeCanvas = (label: string): HTMLCanvasElement =>
+  make("canvas", { width: SIZE, height: SIZE, role: "img", ariaLabel: label });
 
 /** Bytes, 0 to 255, as an image in [-1, 1]. */
 export const scale = (bytes: ArrayLike<number>): Float32Array =>

@@ -1,6 +1,6 @@
 // The page: the catalog of models, and each part when it is first looked at.
 import { address, getJson, withTerms, type Catalog } from "./catalog";
-import { fail, get } from "./dom";
+import { fail, get, latest } from "./dom";
 import { imageOf, startDraw } from "./draw";
 import { startFlow } from "./flow";
 import * as maths from "./maths";
@@ -25,7 +25,7 @@ async function start(): Promise<void> {
     "all",
   );
   if (plane) get("band").style.backgroundImage = `url("${address(plane.plane!.file)}")`;
-  Object.assign(window, { explorer: { catalog, current, imageOf, ...maths, ...models } }); // for the curious, in the console
+  Object.assign(window, { explorer: { catalog, current, imageOf, latest, ...maths, ...models } }); // for the curious, in the console
   const seen = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
       if (!isIntersecting) continue;
@@ -92,10 +92,9 @@ function link(): void {
   for (const anchor of document.querySelectorAll<HTMLAnchorElement>("a[data-link]")) {
     anchor.href = `https://github.com/${repository}${anchor.dataset.link}`;
   }
-  const colab = document.createElement("a");
+  const colab = get<HTMLAnchorElement>("colab");
   colab.href = `https://colab.research.google.com/github/${repository}/blob/${__BRANCH__}/notebooks/few_numbers.ipynb`;
-  colab.textContent = "Train such a model yourself, in Colab.";
-  get("links").append(colab);
+  colab.hidden = false;
 }
 
 startScrolling();

@@ -222,25 +222,3 @@ export async function flow(
     one.map((value, i) => value * std[Math.floor(i / area)] + mean[Math.floor(i / area)]),
   );
 }
-
-/** Calls `work` with the newest arguments only, one call at a time: what a drag needs. */
-export function latest<T extends unknown[]>(
-  work: (...given: T) => Promise<void>,
-): (...given: T) => Promise<void> {
-  let [busy, next]: [Promise<void> | undefined, T | undefined] = [undefined, undefined];
-  return (...given) => {
-    next = given;
-    busy ??= (async () => {
-      try {
-        while (next) {
-          const now: T = next;
-          next = undefined;
-          await work(...now);
-        }
-      } finally {
-        busy = undefined;
-      }
-    })();
-    return busy;
-  };
-}

@@ -2,6 +2,7 @@
 import { address, getJson, type Model, type Plane } from "./catalog";
 import { get, make, write } from "./dom";
 import { inUnits, type Posterior } from "./models";
+import { once } from "./once";
 import { current, set, type Move } from "./state";
 
 // of the classes, as in the repository's GIFs (vae/machinery/animations.py)
@@ -15,31 +16,22 @@ const ARROWS: Record<string, number[]> = {
   ArrowDown: [0, -1],
 };
 
-interface Loaded {
-  about: Plane;
-  picture: HTMLImageElement;
-}
+type Loaded = { about: Plane; picture: HTMLImageElement };
 
-const loaded = new Map<string, Promise<Loaded>>();
-
-/** The decoded plane of a model, loaded once; where that fails, anew the next time. */
-export function loadPlane({ name, plane }: Model): Promise<Loaded> {
-  let found = loaded.get(name);
-  if (!found) {
-    const picture = Object.assign(new Image(), { src: address(plane!.file) });
-    found = Promise.all([getJson<Plane>(plane!.about.file), picture.decode()]).then(
-      ([about]) => ({ about, picture }),
-      (error) => {
-        loaded.delete(name);
-        throw new Error(
-          `The decoded plane cannot be shown: a file of it is missing (${error instanceof Error ? error.message : error}).`,
-        );
-      },
-    );
-    loaded.set(name, found);
+const loaded = once(async (files): Promise<Loaded> => {
+  const [file, words] = files.split(" ");
+  const picture = Object.assign(new Image(), { src: address(file) });
+  try {
+    const [about] = await Promise.all([getJson<Plane>(words), picture.decode()]);
+    return { picture, about };
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : error;
+    throw new Error(`The decoded plane cannot be shown: a file of it is missing (${reason}).`);
   }
-  return found;
-}
+});
+
+/** The decoded plane of a model. */
+export const loadPlane = ({ file, about }: NonNullable<Model["plane"]>) => loaded(`${file} ${about.file}`);
 
 /** Returns a function that draws a plane, the walker's place on it, and the posterior of her digit. */
 export function startPlane(
@@ -91,11 +83,11 @@ export function startPlane(
     };
     /** A line in a colour, with black around it, to be seen on any ground. */
     const trace = (colour: string, width: number, path: () => void) => {
-      for (const [ink, wide] of [
-        ["#000", 2 * width],
-        [colour, width],
+      for (const [ink, times] of [
+        ["#000", 2],
+        [colour, 1],
       ] as const) {
-        Object.assign(context, { strokeStyle: ink, lineWidth: wide });
+        Object.assign(context, { strokeStyle: ink, lineWidth: times * width });
         context.beginPath();
         path();
         context.stroke();

@@ -24,54 +24,38 @@ export type Move = (how: (z: number[]) => number[]) => void;
 
 export const NOTHING = "-"; // is drawn
 export const MINE = "x"; // stands for the visitor's digit where one is chosen
-export const START: State = {
-  part: "draw",
-  x: "7",
-  terms: "all",
-  seed: 1,
-  at: "2",
-  z: [],
-  from: MINE,
-  to: "2",
-  along: -1,
-  say: -1,
-  dots: 1,
-  ask: 3,
-  noise: 1,
-  w: 1.25,
-  t: -1,
+const [NUMBER, PERCENT, DIGIT, END] = [/^\d{1,9}$/, /^(\d{1,2}|100)$/, /^\d$/, /^[\dx]$/];
+/** For each part of the state, what it is at the start, and what an address may have in its place. */
+const RULES: { [Key in keyof State]: [State[Key], RegExp] } = {
+  part: ["draw", /^(draw|walk|flow)$/],
+  x: ["7", /^[\w-]{1,560}$/],
+  terms: ["all", /^(plain|kl|all)$/],
+  seed: [1, NUMBER],
+  at: ["2", /^\d{1,4}(-told)?$/],
+  z: [[], /^-?\d{1,2}(\.\d+)?(,-?\d{1,2}(\.\d+)?)*$/],
+  from: [MINE, END],
+  to: ["2", END],
+  along: [-1, PERCENT],
+  say: [-1, DIGIT],
+  dots: [1, /^[01]$/],
+  ask: [3, DIGIT],
+  noise: [1, NUMBER],
+  w: [1.25, /^([0-3](\.\d+)?|4)$/],
+  t: [-1, PERCENT],
 };
-const FARTHEST = 99; // of z
-const MOST = { seed: 1e9, noise: 1e9, along: 100, say: 9, dots: 1, ask: 9, t: 100 };
+const KEYS = Object.keys(RULES) as (keyof State)[];
 
 /** The state in a hash; what is missing or makes no sense there is as at the start. */
 export function parse(hash: string): State {
   const given = new URLSearchParams(hash.replace(/^#/, ""));
-  const read = (key: keyof State, pattern: RegExp): string | undefined =>
-    pattern.exec(given.get(key) ?? "")?.[0];
-  const whole = (key: keyof typeof MOST): number => {
-    const text = read(key, /^\d{1,9}$/);
-    return text !== undefined && Number(text) <= MOST[key] ? Number(text) : START[key];
+  const read = (key: keyof State): State[keyof State] => {
+    const [start, allowed] = RULES[key];
+    const text = given.get(key) ?? "";
+    if (!allowed.test(text)) return start;
+    if (typeof start === "string") return text;
+    return typeof start === "number" ? Number(text) : text.split(",").map(Number);
   };
-  const z = (given.get("z") || "x").split(",").map(Number);
-  const w = Number(read("w", /^[\d.]+$/) ?? START.w);
-  return {
-    part: read("part", /^(draw|walk|flow)$/) ?? START.part,
-    x: read("x", /^[\w-]{1,560}$/) ?? START.x,
-    terms: (read("terms", /^(plain|kl|all)$/) as Terms | undefined) ?? START.terms,
-    at: read("at", /^\d{1,4}(-told)?$/) ?? START.at,
-    z: z.every((value) => Math.abs(value) <= FARTHEST) ? z : [], // of what is no number, this is false
-    from: read("from", /^[\dx]$/) ?? START.from,
-    to: read("to", /^[\dx]$/) ?? START.to,
-    seed: whole("seed"),
-    noise: whole("noise"),
-    along: whole("along"),
-    say: whole("say"),
-    dots: whole("dots"),
-    ask: whole("ask"),
-    t: whole("t"),
-    w: w >= 0 && w <= 4 ? w : START.w,
-  };
+  return Object.fromEntries(KEYS.map((key) => [key, read(key)])) as unknown as State;
 }
 
 const text = (value: State[keyof State]): string =>
@@ -79,33 +63,30 @@ const text = (value: State[keyof State]): string =>
 
 /** The hash of a state: what is not as at the start. */
 export function format(state: State): string {
-  const keys = (Object.keys(state) as (keyof State)[]).filter((key) => text(state[key]) !== text(START[key]));
+  const keys = KEYS.filter((key) => text(state[key]) !== text(RULES[key][0]));
   return `#${keys.map((key) => `${key}=${text(state[key])}`).join("&")}`;
 }
 
-type Listener = (state: State, changed: Set<keyof State>) => void;
-const listeners: Listener[] = [];
+const listeners: [(keyof State)[], (state: State) => void][] = [];
 let state = parse(location.hash);
 let written = 0;
 
 export const current = (): State => state;
 
-/** Call `listener` now and after every change. */
-export function follow(listener: Listener): void {
-  listeners.push(listener);
-  listener(state, new Set(Object.keys(state) as (keyof State)[]));
+/** Call `listener` now, and after every change of one of these keys. */
+export function follow(keys: (keyof State)[], listener: (state: State) => void): void {
+  listeners.push([keys, listener]);
+  listener(state);
 }
 
 export function set(change: Partial<State>): void {
   const next = { ...state, ...change };
-  const keys = (Object.keys(next) as (keyof State)[]).filter(
-    (key) => String(next[key]) !== String(state[key]),
-  );
-  if (!keys.length) return;
+  const changed = KEYS.filter((key) => String(next[key]) !== String(state[key]));
+  if (!changed.length) return;
   state = next;
   clearTimeout(written); // browsers refuse hundreds of addresses in a few seconds
   written = window.setTimeout(() => history.replaceState(null, "", format(state)), 150);
-  for (const listener of listeners) listener(state, new Set(keys));
+  for (const [keys, listener] of listeners) if (changed.some((key) => keys.includes(key))) listener(state);
 }
 
 window.addEventListener("hashchange", () => set(parse(location.hash)));

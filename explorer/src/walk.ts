@@ -1,16 +1,15 @@
 // The second part: places in the latent space, and the images that are there.
 import { shapeKey, shapes, withTerms, type Catalog, type Model } from "./catalog";
-import { announce, choice, fail, get, make, player, reading, write } from "./dom";
+import { announce, choice, fail, get, latest, make, reading, startPlayer, write } from "./dom";
 import { imageOf, TERMS } from "./draw";
 import { makeCanvas, paint } from "./image";
 import { normals, PIXELS, slerp } from "./maths";
-import { decode, encode, fromUnits, inUnits, judge, latest, read, type Posterior } from "./models";
+import { decode, encode, fromUnits, inUnits, judge, read, type Posterior } from "./models";
+import { once } from "./once";
 import { loadPlane, startPlane } from "./plane";
 import { current, follow, MINE, NOTHING, set, type Move, type State } from "./state";
 
 const REACH = 4; // standard deviations that a slider reaches, or more where the walker is farther out
-const MOVES: (keyof State)[] = ["at", "terms", "x", "z", "from", "to", "along", "say", "dots"];
-
 const DIGITS = Array.from({ length: 10 }, (_, digit) => digit);
 
 export function startWalk(catalog: Catalog): void {
@@ -19,32 +18,22 @@ export function startWalk(catalog: Catalog): void {
     shapeKey(model),
     `${model.numbers} numbers${model.classes ? ", conditional" : ""}`,
   ]);
-  const mark = choice(get("spaces"), "space", spaces, (at) => set({ at, z: [] }));
+  const mark = choice(get("spaces"), spaces, (at) => set({ at, z: [] }));
   const kindOf = (at: string) => kinds.find(([model]) => shapeKey(model) === at) ?? kinds[0];
-  const codes = new Map<string, Promise<[Posterior, number]>>();
-
-  /** The posterior of an image, and the digit that a model was told: what the judge reads. */
-  function posterior(model: Model, x: string): Promise<[Posterior, number]> | null {
-    const [key, image] = [`${model.name} ${x}`, imageOf(catalog, x)];
+  /** The posterior of "model image", and the digit that the model was told: what the judge reads; null of no image. */
+  const posterior = once(async (key): Promise<[Posterior, number] | null> => {
+    const [name, x] = key.split(" ");
+    const [model, image] = [catalog.models.find((one) => one.name === name)!, imageOf(catalog, x)];
     if (!image) return null;
-    let found = codes.get(key);
-    if (!found) {
-      if (codes.size > 100) codes.clear(); // while somebody draws, each move is an image
-      found = (async () => {
-        const digit = model.classes ? await read(catalog, image) : 0;
-        return [await encode(model, image, digit), digit];
-      })();
-      codes.set(key, found);
-      found.catch(() => codes.delete(key));
-    }
-    return found;
-  }
+    const digit = model.classes ? await read(catalog, image) : 0;
+    return [await encode(model, image, digit), digit];
+  });
 
   /** Where the walker stands, in standard deviations. */
   async function place(model: Model, state: State): Promise<number[]> {
     if (state.z.length === model.numbers) return state.z;
     const end = async (x: string) => {
-      const found = await posterior(model, x === MINE ? state.x : x);
+      const found = await posterior(`${model.name} ${x === MINE ? state.x : x}`);
       return found ? inUnits(model, found[0].z) : new Array<number>(model.numbers).fill(0);
     };
     if (state.along < 0) return end(MINE);
@@ -63,30 +52,25 @@ export function startWalk(catalog: Catalog): void {
   };
   const [sliders, plane, told] = [startSliders(move), startPlane(move), startTold()];
 
-  const look = latest(async () => {
+  const look = latest(get("walk-failure"), async () => {
     const state = current();
     const model = withTerms(kindOf(state.at), state.terms);
-    try {
-      const own = await posterior(model, state.x);
-      here = await place(model, state);
-      const z = fromUnits(model, here);
-      const say = state.say >= 0 ? state.say : (own?.[1] ?? 0);
-      const all = model.classes ? await decode(model, Array(10).fill(z).flat(), DIGITS) : null;
-      const image = all ? all.slice(say * PIXELS, (say + 1) * PIXELS) : await decode(model, z);
-      sliders(here);
-      told(all, say);
-      paint(get<HTMLCanvasElement>("here"), image);
-      describe(model, here, reading((await judge(catalog, image))[0]));
-      get("walk").querySelector(".walk")!.classList.toggle("no-map", !model.plane);
-      if (model.plane) plane(model, await loadPlane(model), z, own?.[0] ?? null);
-      fail(get("walk-failure"));
-    } catch (error) {
-      fail(get("walk-failure"), error, () => void look());
-    }
+    const own = await posterior(`${model.name} ${state.x}`);
+    here = await place(model, state);
+    const z = fromUnits(model, here);
+    const say = state.say >= 0 ? state.say : (own?.[1] ?? 0);
+    const all = model.classes ? await decode(model, Array(10).fill(z).flat(), DIGITS) : null;
+    const image = all ? all.slice(say * PIXELS, (say + 1) * PIXELS) : await decode(model, z);
+    sliders(here);
+    told(all, say);
+    paint(get<HTMLCanvasElement>("here"), image);
+    describe(model, here, reading((await judge(catalog, image))[0]));
+    get("map").hidden = !model.plane;
+    if (model.plane) plane(model, await loadPlane(model.plane), z, own?.[0] ?? null);
   });
-  follow((state, changed) => {
+  follow(["at", "terms", "x", "z", "from", "to", "along", "say", "dots"], (state) => {
     mark(shapeKey(kindOf(state.at)[0]));
-    if (MOVES.some((key) => changed.has(key))) void look();
+    void look();
   });
   get("to-mine").addEventListener("click", () => {
     set({ z: [], along: -1, say: -1 });
@@ -126,8 +110,7 @@ function startSliders(move: Move): (z: number[]) => void {
       inputs = z.map(() => make("input", { type: "range", step: "0.01" }));
       place.replaceChildren(
         ...inputs.map((input, i) => {
-          const value = make("span");
-          value.setAttribute("aria-hidden", "true"); // a slider says its value itself
+          const value = make("span", { ariaHidden: "true" }); // a slider says its value itself
           return make("label", {}, make("span", {}, `z${i + 1}`), input, value);
         }),
       );
@@ -143,12 +126,8 @@ function startSliders(move: Move): (z: number[]) => void {
 /** The ten digits that a model can be told, each with the style where the walker stands. */
 function startTold(): (images: Float32Array | null, say: number) => void {
   const canvases = DIGITS.map((digit) => makeCanvas(`the same style as a ${digit}`));
-  const mark = choice(
-    get("told"),
-    "told",
-    DIGITS.map((digit) => [String(digit), canvases[digit]]),
-    (digit) => set({ say: Number(digit) }),
-  );
+  const digits = canvases.map((canvas, digit): [string, Node] => [String(digit), canvas]);
+  const mark = choice(get("told"), digits, (digit) => set({ say: Number(digit) }));
   return (images, say) => {
     get("told").hidden = images === null; // of a model that is told nothing
     if (images) canvases.forEach((canvas, digit) => paint(canvas, images, digit * PIXELS));
@@ -160,7 +139,6 @@ function startTold(): (images: Float32Array | null, say: number) => void {
 function startWay(catalog: Catalog): void {
   const ends = (["from", "to"] as const).map((name) => [name, get<HTMLSelectElement>(name)] as const);
   const along = get<HTMLInputElement>("along");
-  const go = (share: number) => set({ z: [], along: share });
   for (const [name, select] of ends) {
     const options = [
       [MINE, "my digit"],
@@ -171,21 +149,11 @@ function startWay(catalog: Catalog): void {
       set({ [name]: select.value, z: [], along: Math.max(current().along, 0) }),
     );
   }
-  let expected = -1; // where playing has led; anywhere else the visitor has
-  const stop = player(
-    get("play"),
-    60,
-    () => go((expected = current().along >= 100 ? 0 : Math.max(current().along, 0))),
-    () => {
-      go((expected = Math.min(expected + 2, 100)));
-      return expected < 100;
-    },
-  );
-  along.addEventListener("input", () => go(Number(along.value)));
-  follow((state) => {
+  startPlayer(get("play"), "along", [60, 2, 100], () => Math.max(current().along % 100, 0), { z: [] });
+  along.addEventListener("input", () => set({ z: [], along: Number(along.value) }));
+  follow(["from", "to", "along"], (state) => {
     for (const [name, select] of ends) select.value = state[name];
     along.value = String(Math.max(state.along, 0));
     write(get("along-words"), `${along.value} %`);
-    if (state.along !== expected) stop();
   });
 }

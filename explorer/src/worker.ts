@@ -1,11 +1,8 @@
 // ONNX Runtime, in a thread of its own so that the page never waits for it.
 import * as ort from "onnxruntime-web/wasm";
+import { once } from "./once";
 
-export interface Tensor {
-  type: "float32" | "int64";
-  data: Float32Array | BigInt64Array;
-  dims: number[];
-}
+export type Tensor = { type: "float32" | "int64"; data: Float32Array | BigInt64Array; dims: number[] };
 /** Run the model at `url`. */
 export interface Order {
   id: number;
@@ -21,12 +18,8 @@ export interface Reply {
   error?: string;
 }
 /** How many bytes of all files have come, and how many the runtime has. */
-export interface Progress {
-  came: number;
-  runtime: number;
-}
+export type Progress = { came: number; runtime: number };
 
-const sessions = new Map<string, Promise<ort.InferenceSession>>();
 let started: Promise<void> | undefined;
 let line: Promise<unknown> = Promise.resolve(); // one model runs at a time
 
@@ -66,16 +59,11 @@ async function start(runtime: string): Promise<void> {
   ort.env.logLevel = "error";
 }
 
-/** A model, loaded once; where that fails, anew the next time. */
-function open(url: string, runtime: Promise<void>): Promise<ort.InferenceSession> {
-  let session = sessions.get(url);
-  if (!session) {
-    session = Promise.all([bytes(url), runtime]).then(([model]) => ort.InferenceSession.create(model));
-    sessions.set(url, session);
-    session.catch(() => sessions.delete(url));
-  }
-  return session;
-}
+/** A model that is ready to run. */
+const open = once(async (url) => {
+  const [model] = await Promise.all([bytes(url), started]);
+  return ort.InferenceSession.create(model);
+});
 
 async function run(session: ort.InferenceSession, inputs: Record<string, Tensor>) {
   const feeds: Record<string, ort.Tensor> = {};
@@ -91,7 +79,7 @@ self.onmessage = async ({ data: order }: MessageEvent<Order>) => {
   const reply: Reply = { id: order.id, stage: "runtime" };
   try {
     started ??= start(order.runtime); // only once: the page makes another worker if this fails
-    const session = open(order.url, started);
+    const session = open(order.url);
     const { inputs } = order;
     if (!inputs) return void session.catch(() => undefined); // who needs it will say so
     await started;
