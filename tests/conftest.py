@@ -10,12 +10,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # here and in processes that test
 
 import pytest
 import torch
-from helpers import FINISHED, draw_nothing, make, paint_nothing, small_prior
+from helpers import (
+    FINISHED,
+    NARROW,
+    WIDE,
+    draw_nothing,
+    make,
+    paint_nothing,
+    resize,
+    small_prior,
+)  # fmt: skip
 
 import vae
-from vae import data, perceptual
-from vae.checks import MNIST_SHAPE
-from vae.discriminator import ImageDiscriminator, PatchDiscriminator
+from vae import data
 from vae.machinery import datasets
 
 SLOW = ("test_explorer", "test_results", "test_reliability", "test_notebooks", "test_processes",
@@ -65,32 +72,20 @@ def no_network(monkeypatch):
 
 @pytest.fixture(autouse=True, scope="session")
 def read_once():
-    """All tests of a process share MNIST and VGG16, which take longer to read than a step."""
+    """All tests of a process share MNIST, whose archives take longer to unpack than a step."""
     load, shared = data.load_mnist, functools.cache(lambda folder, split: load(split))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(datasets, "load_mnist", lambda split: shared(data.MNIST_FOLDER, split))
-        patched.setattr(perceptual, "_read_weights", functools.cache(perceptual._read_weights))
         yield
 
 
-NARROW = {PatchDiscriminator: (8, MNIST_SHAPE), ImageDiscriminator: (10, 16, MNIST_SHAPE)}
-WIDE = {kind: kind.__init__.__defaults__ for kind in NARROW}
-
-
-@pytest.fixture(autouse=True, scope="session")
-def narrow_discriminators():
-    """Discriminators are as small as the other networks here, if nobody says otherwise."""
-    with pytest.MonkeyPatch.context() as patched:
-        for kind, defaults in NARROW.items():
-            patched.setattr(kind.__init__, "__defaults__", defaults)
-        yield
+resize(pytest.MonkeyPatch(), *NARROW)  # of all tests, if they do not say otherwise
 
 
 @pytest.fixture
-def wide_discriminators(monkeypatch):
-    """Discriminators as they are by default."""
-    for kind, defaults in WIDE.items():
-        monkeypatch.setattr(kind.__init__, "__defaults__", defaults)
+def wide_networks(monkeypatch):
+    """VGG16, and discriminators as they are by default."""
+    resize(monkeypatch, *WIDE)
 
 
 @pytest.fixture(scope="session")

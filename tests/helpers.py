@@ -4,12 +4,16 @@ import multiprocessing
 import os
 import signal
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from PIL import Image
 
 import vae
+from vae import perceptual
+from vae.checks import MNIST_SHAPE
+from vae.discriminator import ImageDiscriminator, PatchDiscriminator
 from vae.machinery import animations, figures, notebook
 from vae.machinery.cli import from_flags, parser
 from vae.machinery.loop import Training
@@ -23,6 +27,34 @@ FINISHED = {  # the metrics of a run that `train_prior` reads
 APART = multiprocessing.get_context("forkserver")  # its processes have PyTorch from the start
 APART.set_forkserver_preload(["pytest", "torch._dynamo", "vae.machinery.cli", "vae.machinery.run"])
 TIMED = ("training_seconds", "images_per_second")  # of a history's rows: never the same twice
+
+
+def random_weights() -> dict[str, torch.Tensor]:
+    """Weights of a narrow VGG16 and its LPIPS, named as `perceptual._read_weights` names them."""
+    found, generator = {}, torch.Generator().manual_seed(0)
+    for k, (before, after) in enumerate(pair for widths in STAGES for pair in pairwise(widths)):
+        noise = torch.randn(after, before, 3, 3, generator=generator)
+        found[f"net.{k}.weight"] = noise * (2 / 9 / before) ** 0.5
+        found[f"net.{k}.bias"] = torch.zeros(after)
+    for k, widths in enumerate(STAGES):
+        found[f"lin{k}.model.1.weight"] = torch.full((1, widths[-1], 1, 1), 0.1)
+    return found
+
+
+STAGES = ((3, 8, 8), (8, 8, 8), *((8, 8, 8, 8),) * 3)
+KINDS = PatchDiscriminator, ImageDiscriminator
+DRAWN = random_weights()
+NARROW = STAGES, lambda variant: DRAWN, ((8, MNIST_SHAPE), (10, 16, MNIST_SHAPE))
+WIDE = (perceptual.STAGES, perceptual._read_weights,
+        tuple(kind.__init__.__defaults__ for kind in KINDS))  # fmt: skip
+
+
+def resize(patched, stages, read_weights, widths):
+    """Let LPIPS and discriminators be as wide as this says: narrow ones are as small as `SMALL`."""
+    patched.setattr(perceptual, "STAGES", stages)
+    patched.setattr(perceptual, "_read_weights", read_weights)
+    for kind, defaults in zip(KINDS, widths, strict=True):
+        patched.setattr(kind.__init__, "__defaults__", defaults)
 
 
 def make(**options) -> vae.VAE:

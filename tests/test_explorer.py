@@ -823,6 +823,9 @@ def test_an_address_that_makes_no_sense_is_the_start(visit):
         if hash_ == strange:
             becomes(page, everything, shown)
         shown = pixels(page, everything)
+    # an address of a visitor's, over which the page has just written that of a change before
+    page.evaluate("location.hash = '#x=3'; history.replaceState(null, '', '#x=5')")
+    until(page, "explorer.current().x === '3'")
 
 
 def test_it_goes_on_without_a_network(visit):

@@ -83,7 +83,7 @@ def losses(name: str, folder: Path) -> list[dict]:
     return [{k: v.item() for k, v in terms.items()} for terms in training.log.recent]
 
 
-@pytest.mark.usefixtures("wide_discriminators")
+@pytest.mark.usefixtures("wide_networks")
 @pytest.mark.parametrize("name", [*RUNS, *OTHERS])
 def test_a_tiny_training_logs_the_losses_that_it_logged_before(name, tmp_path):
     expected, tolerance = (

@@ -103,7 +103,7 @@ def check_same(alone, killed):
         assert row == other
 
 
-def test_a_killed_training_goes_on_from_whole_files(tmp_path, undrawn, wide_discriminators):
+def test_a_killed_training_goes_on_from_whole_files(tmp_path, undrawn, wide_networks):
     alone, folder, moments = tmp_path / "alone", tmp_path / "killed", random.Random(1)
     begun = time.process_time()
     assert cli.main([*FLAGS.split(), str(alone)]) == 0

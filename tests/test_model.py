@@ -40,6 +40,9 @@ def test_shapes_and_ranges(grid, size, classes, digits):
     images = model.decode(posterior.mode(), labels)
     assert images.shape == (6, 1, 28, 28)
     assert images.abs().max() <= 1
+    noise = torch.randn(posterior.mean.shape)
+    images = model.decode(posterior.sample(noise), labels)
+    torch.testing.assert_close(model(digits[:6], labels, noise)[0], images, rtol=0, atol=1e-4)
     seed = torch.Generator().manual_seed
     assert torch.equal(model.sample(6, labels, seed(1)), model.sample(6, labels, seed(1)))
 

@@ -4,15 +4,20 @@ import types
 
 import pytest
 import torch
+from helpers import WIDE, resize
 from torchvision.models import WeightsEnum
 
 import vae
 from vae import perceptual
 
+pytestmark = pytest.mark.usefixtures("wide_networks")
+
 
 @pytest.fixture(scope="module")
 def ours():
-    return vae.LPIPS()
+    with pytest.MonkeyPatch.context() as patched:
+        resize(patched, *WIDE)
+        return vae.LPIPS()
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +84,6 @@ def test_weights_that_are_not_the_published_ones_are_refused(damage, tmp_path, m
     spec = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
     found = None if damage == "not installed" else spec
     monkeypatch.setattr(perceptual, "find_spec", lambda name: found)
-    perceptual._read_weights.cache_clear()  # else they were read before
     with pytest.raises(vae.FileError, match="pip install"):
         vae.LPIPS()
 

@@ -172,7 +172,7 @@ def test_the_penalty_holds_the_discriminator_back_and_lets_it_learn(tiny, tmp_pa
 
 
 def test_the_penalty_rises_while_the_discriminator_is_right_too_often_and_falls_else(
-    tiny, tmp_path, wide_discriminators
+    tiny, tmp_path, wide_networks
 ):
     for accuracy, sign in ((0.5, 1), (1.0, -1)):
         config = tiny({"latent_grid": 1}, discriminator_accuracy=accuracy, w_adversarial=0.1,

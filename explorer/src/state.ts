@@ -89,4 +89,5 @@ export function set(change: Partial<State>): void {
   for (const [keys, listener] of listeners) if (changed.some((key) => keys.includes(key))) listener(state);
 }
 
-window.addEventListener("hashchange", () => set(parse(location.hash)));
+// the new address: by now, that of a change before it may be written over it
+window.addEventListener("hashchange", ({ newURL }) => set(parse(new URL(newURL).hash)));
