@@ -14,7 +14,7 @@ import torch
 from helpers import TIMED, interrupt_at, snapshot
 
 import vae
-from vae import Trainer
+from vae import Trainer, metrics
 from vae.machinery import loop
 from vae.machinery.folder import CHECKPOINT_NAME, load_checkpoint
 from vae.machinery.latents import PriorTrainer
@@ -330,6 +330,18 @@ def test_a_checkpoint_of_another_shape_is_refused_by_name(small, tmp_path, monke
     save_tensors(path, tensors, {"state": json.dumps(state | {"step": 10**6})})
     with pytest.raises(FileError, match="step 1000000 of 24"):
         vae.train(config, tmp_path)
+
+
+def test_a_run_whose_measures_are_not_those_of_scikit_image_says_so(
+    small, tmp_path, monkeypatch, undrawn
+):
+    monkeypatch.setattr(metrics, "skimage_metrics", lambda x, y: {"mse": 7.0})
+    trainer = Trainer(small[0], tmp_path)
+    trainer.recorder.record_frame()
+    trainer.recorder.measure()
+    with pytest.warns(UserWarning, match=r"differs from scikit-image's by \d"):
+        trainer.finish(0.0)
+    assert trainer.metrics["test"]["skimage_difference"] > 6
 
 
 EXTREMES = {
