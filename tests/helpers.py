@@ -70,6 +70,7 @@ def make(**options) -> vae.VAE:
 
 def shrink(monkeypatch):
     """Let networks be small, if nobody says otherwise, and the tiny budget tinier."""
+    resize(monkeypatch, *NARROW)
     for config, small in ((vae.VAEConfig, SMALL), (vae.PriorConfig, 16)):
         pairs = zip(fields(config), config.__init__.__defaults__, strict=True)
         values = tuple(small if field.name == "channels" else default for field, default in pairs)

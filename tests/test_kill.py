@@ -17,7 +17,7 @@ from collections import Counter
 
 import pytest
 import torch
-from helpers import start_apart, without_clocks
+from helpers import NARROW, resize, start_apart, without_clocks
 from PIL import Image
 
 import vae
@@ -48,6 +48,7 @@ def train_until(target, moment, folder):
 
     A checkpoint comes after every step, so that a kill hits one, and does not cost much.
     """
+    resize(pytest.MonkeyPatch(), *NARROW)
     loop.CHECKPOINT_SECONDS = 0
     if not target.endswith(".gif"):  # pictures take the longest
         run.draw = lambda *_: True
@@ -103,7 +104,7 @@ def check_same(alone, killed):
         assert row == other
 
 
-def test_a_killed_training_goes_on_from_whole_files(tmp_path, undrawn, wide_networks):
+def test_a_killed_training_goes_on_from_whole_files(tmp_path, undrawn):
     alone, folder, moments = tmp_path / "alone", tmp_path / "killed", random.Random(1)
     begun = time.process_time()
     assert cli.main([*FLAGS.split(), str(alone)]) == 0

@@ -528,9 +528,8 @@ def test_a_folder_gets_all_that_mnist_gets(pets, tmp_path, capsys, monkeypatch):
     drawn = {path.name for path in (tmp_path / "run").iterdir()}
     assert set(PICTURES) - drawn == {"digits.png", "manifold.png"}
     assert "prior_samples.png" in drawn
-    for name in ("reconstruction", "interpolation"):  # in colour, and not in the curves' alone
-        shown = np.asarray(Image.open(tmp_path / "run" / f"{name}.gif").convert("RGB"), int)
-        assert (np.ptp(shown, axis=2) > 40).sum() > 8_000
+    shown = np.asarray(Image.open(tmp_path / "run" / "interpolation.gif").convert("RGB"), int)
+    assert (np.ptp(shown, axis=2) > 40).sum() > 2_000  # in the palette of grey GIFs: 183
     page = animations.latent_frames(loaded.frames, "", 192, loaded.metrics["classes"])[-1]
     assert {"cats", "dogs", "birds of paradi…"} <= {text.get_text() for text in page.texts}
     again = "--dataset", f"folder:{pets}/", "--latent-size", "3"  # the same folder
