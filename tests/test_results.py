@@ -47,16 +47,10 @@ def test_a_shipped_model_has_its_commands_settings_and_the_numbers_it_claims(nam
         assert (metrics["config"]["beta"], claimed["latent_values"]) == (1, size)
     assert (ASSETS / name / "model.safetensors").stat().st_size <= 6e6
     digits, model = vae.load_digits("test"), vae.VAE.from_pretrained(ASSETS / name)
-    if name != "global_2":  # the first are easier than the others
-        few = vae.evaluate(model, digits.images[:300], mean=False, lpips_images=0)
-        assert few["kl"] == pytest.approx(claimed["kl"], rel=0.1)
-        assert few["sample"]["psnr"] == pytest.approx(sample["psnr"], abs=1)
-        return
-    measured = vae.evaluate(model, digits.images, mean=False, lpips_images=0)  # all: as it claims
-    for key in ("mse", "ssim", "psnr"):
-        assert measured["sample"][key] == pytest.approx(sample[key], rel=1e-4), key
-    assert measured["kl"] == pytest.approx(claimed["kl"], rel=1e-4)
-    assert measured["neg_elbo"] == pytest.approx(claimed["neg_elbo"], abs=0.05)
+    some = vae.evaluate(model, digits.images[::10], mean=False, lpips_images=0)
+    assert some["kl"] == pytest.approx(claimed["kl"], rel=0.01)
+    for key in ("ssim", "psnr"):  # a few images decide the mean of the MSE
+        assert some["sample"][key] == pytest.approx(sample[key], rel=0.01), key
 
 
 def alive(last):
