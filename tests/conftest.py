@@ -71,7 +71,7 @@ def no_network(monkeypatch):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def read_once():
+def unpacked_once():
     """All tests of a process share MNIST, whose archives take longer to unpack than a step."""
     load, shared = data.load_mnist, functools.cache(lambda folder, split: load(split))
     with pytest.MonkeyPatch.context() as patched:

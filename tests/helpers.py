@@ -24,8 +24,8 @@ FINISHED = {  # the metrics of a run that `train_prior` reads
     "history": {"train": [], "test": []},
     "test": {"sample": {}, "mean": {}},
 }
-APART = multiprocessing.get_context("forkserver")  # its processes have PyTorch from the start
-APART.set_forkserver_preload(["pytest", "torch._dynamo", "vae.machinery.cli", "vae.machinery.run"])
+FORKS = multiprocessing.get_context("forkserver")  # its processes have PyTorch from the start
+FORKS.set_forkserver_preload(["pytest", "torch._dynamo", "vae.machinery.cli", "vae.machinery.run"])
 TIMED = ("training_seconds", "images_per_second")  # of a history's rows: never the same twice
 
 
@@ -135,7 +135,7 @@ def a_gigabyte_more(request):
 
 def start_apart(errors: Path, work, *arguments) -> multiprocessing.Process:
     """`work(*arguments)` in a process of its own; what it says on stderr is in that file."""
-    process = APART.Process(target=_say_to, args=(errors, work, *arguments))
+    process = FORKS.Process(target=_say_to, args=(errors, work, *arguments))
     process.start()
     return process
 
