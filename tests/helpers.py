@@ -25,7 +25,9 @@ FINISHED = {  # the metrics of a run that `train_prior` reads
     "test": {"sample": {}, "mean": {}},
 }
 FORKS = multiprocessing.get_context("forkserver")  # its processes have PyTorch from the start
-FORKS.set_forkserver_preload(["pytest", "torch._dynamo", "vae.machinery.cli", "vae.machinery.run"])
+FORKS.set_forkserver_preload(
+    ["pytest", "skimage.metrics", "torch._dynamo", "vae.machinery.cli", "vae.machinery.run"]
+)
 TIMED = ("training_seconds", "images_per_second")  # of a history's rows: never the same twice
 
 

@@ -1,5 +1,6 @@
 """Two processes, started as torchrun starts them, train as one does, and say nothing more."""
 
+import functools
 import json
 import os
 import socket
@@ -9,7 +10,7 @@ import pytest
 from helpers import FINISHED, SMALL, make, small_prior, start_apart
 
 import vae
-from vae.machinery import loop, run
+from vae.machinery import datasets, loop, run
 
 pytestmark = pytest.mark.unix
 RUNS = ("7 1.0/metrics.json", "1 1.0/metrics.json", "1 0.0/metrics.json",
@@ -25,6 +26,7 @@ def train(folder: Path, rank: int, processes: int, port: int) -> None:
         values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
         os.environ |= {"MASTER_ADDR": "127.0.0.1"} | {k: str(v) for k, v in values.items()}
     loop.LOG_EVERY, run.draw = 1, lambda *_: True  # no pictures, which take the longest
+    datasets.load_mnist = functools.cache(datasets.load_mnist)  # unpacked once for all trainings
     few = {"epochs": 1, "max_train_images": 48, "batch_size": 16}
     for grid, beta in ((7, 1.0), (1, 1.0), (1, 0.0)):
         lpips = {"lpips_images": 2, "w_perceptual": 0.05} if grid == 7 else {"lpips_images": 0}
