@@ -10,16 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # here and in processes that test
 
 import pytest
 import torch
-from helpers import (
-    FINISHED,
-    NARROW,
-    WIDE,
-    draw_nothing,
-    make,
-    paint_nothing,
-    resize,
-    small_prior,
-)  # fmt: skip
+from helpers import FINISHED, NARROW, WIDE, begin_training, draw_nothing, paint_nothing, resize
 
 import vae
 from vae import data
@@ -132,12 +123,6 @@ def unpainted(monkeypatch):
     paint_nothing(monkeypatch)
 
 
-@pytest.fixture
-def trainer(tiny, tmp_path):
-    """A VAE's training that has not begun."""
-    return vae.Trainer(tiny(), tmp_path / "run")
-
-
 @pytest.fixture(scope="session")
 def run_dir(tmp_path_factory):
     """A folder of an untrained VAE with the metrics that `train_prior` reads."""
@@ -158,26 +143,10 @@ def folder(run_dir, tmp_path):
     return tmp_path
 
 
-@pytest.fixture(params=["vae", "prior", "sharpen"])
-def begin(request, tiny, folder):
+@pytest.fixture(params=["1x1", "prior", "sharpen"])
+def begin(request, folder):
     """A function that begins one of the trainings, 2 passes of 4 steps; keywords override."""
-    from vae.machinery.latents import PriorTrainer
-    from vae.machinery.sharpening import SharpenTrainer
-
-    def begin(**options):
-        options = {"epochs": 2, "max_train_images": 64, "batch_size": 16} | options
-        (folder / "run").mkdir(exist_ok=True)
-        if request.param == "vae":
-            few = {"max_test_images": 20, "lpips_images": 0, "w_adversarial": 0.1}
-            shape = {"latent_grid": 1, "couplings": 2}
-            return vae.Trainer(tiny(shape, **(few | options)), folder / "run")
-        if request.param == "prior":
-            return PriorTrainer(vae.VAE.from_pretrained(folder), folder, small_prior(**options))
-        model = make(latent_size=3, latent_grid=1, couplings=2)
-        few = {"lpips_images": 0, "w_perceptual": 0.0}
-        return SharpenTrainer(model, folder, folder / "run", vae.SharpenConfig(**few | options))
-
-    return begin
+    return functools.partial(begin_training, request.param, folder, epochs=2)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 
@@ -16,9 +17,13 @@ from vae.checks import MNIST_SHAPE
 from vae.discriminator import ImageDiscriminator, PatchDiscriminator
 from vae.machinery import animations, figures, notebook
 from vae.machinery.cli import from_flags, parser
+from vae.machinery.latents import PriorTrainer
 from vae.machinery.loop import Training
+from vae.machinery.machine import Machine
+from vae.machinery.sharpening import SharpenTrainer
 
 SMALL = (8, 16, 16)
+TRAININGS = ("7x7, all four terms", "1x1, conditional", "prior", "sharpen")
 FINISHED = {  # the metrics of a run that `train_prior` reads
     "config": {"dataset": "mnist", "data_root": "data", "max_test_images": 20},
     "history": {"train": [], "test": []},
@@ -89,6 +94,35 @@ def small_prior(**options) -> vae.PriorTrainConfig:
     config = {"epochs": 2, "max_train_images": 320, "batch_size": 32} | options
     model = vae.PriorConfig(3, channels=16, blocks=1, steps=2)
     return vae.PriorTrainConfig(model=model, **config)
+
+
+def begin_training(name, folder, machine=Machine, **options):
+    """One of the trainings, of twelve steps if no other settings are given."""
+    (folder / "run").mkdir(exist_ok=True)
+    few = {"epochs": 3, "max_train_images": 64, "batch_size": 16, **options}
+    with pytest.MonkeyPatch.context() as patched:
+        for module in ("trainings", "latents", "sharpening"):
+            patched.setattr(f"vae.machinery.{module}.Machine", machine)
+        if name == "prior":
+            return PriorTrainer(vae.VAE.from_pretrained(folder), folder, small_prior(**few))
+        more = {"couplings": 2} | ({"num_classes": 10} if "conditional" in name else {})
+        if "sharpen" in name:
+            plain = make(latent_size=3, latent_grid=1, posterior="coupled", **more).eval()
+            config = vae.SharpenConfig(**few, lpips_images=4, frames=4)
+            return SharpenTrainer(plain, folder, folder / "run", config)
+        if "coupled" in name:
+            more |= {"latent_size": 3, "posterior": "coupled"}
+        weights = {"beta": 0.1, "w_perceptual": 0.05, "w_adversarial": 0.1}
+        if name == "plain":
+            more, weights["beta"] = {"variational": False}, 0.0
+        if name == "bernoulli":
+            more, weights = more | {"likelihood": name}, weights | {"w_perceptual": 0.0}
+        grid = 1 if name.startswith("1x1") else None
+        return vae.Trainer(vae.TrainConfig(
+            vae.VAEConfig(latent_grid=grid, channels=SMALL, **more),
+            max_test_images=20, projected_images=20, adversarial_start=0.25, lpips_images=4,
+            perceptual_share=0.05, coupling_steps=0.5, early_evaluations=0, frames=4, **weights,
+            **few), folder / "run")  # fmt: skip
 
 
 def interrupt_at(monkeypatch, *steps):

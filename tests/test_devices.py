@@ -3,45 +3,12 @@
 import pytest
 import torch
 from elsewhere import DEVICE, WAITS, Elsewhere, present
-from helpers import SMALL, make, small_prior
+from helpers import TRAININGS, begin_training
 
 import vae
 from vae.machinery import loop
-from vae.machinery.latents import PriorTrainer, fit_couplings
+from vae.machinery.latents import fit_couplings
 from vae.machinery.machine import Machine
-from vae.machinery.sharpening import SharpenTrainer
-from vae.machinery.trainings import Trainer
-
-TRAININGS = ("7x7, all four terms", "1x1, conditional", "prior", "sharpen")
-
-
-def begin(name, folder, machine=Machine, **options):
-    """One of the trainings, of twelve steps if no other settings are given."""
-    (folder / "run").mkdir(exist_ok=True)
-    few = {"epochs": 3, "max_train_images": 64, "batch_size": 16, **options}
-    with pytest.MonkeyPatch.context() as patched:
-        for module in ("trainings", "latents", "sharpening"):
-            patched.setattr(f"vae.machinery.{module}.Machine", machine)
-        if name == "prior":
-            return PriorTrainer(vae.VAE.from_pretrained(folder), folder, small_prior(**few))
-        more = {"couplings": 2} | ({"num_classes": 10} if "conditional" in name else {})
-        if "sharpen" in name:
-            plain = make(latent_size=3, latent_grid=1, posterior="coupled", **more).eval()
-            config = vae.SharpenConfig(**few, lpips_images=4, frames=4)
-            return SharpenTrainer(plain, folder, folder / "run", config)
-        if "coupled" in name:
-            more |= {"latent_size": 3, "posterior": "coupled"}
-        weights = {"beta": 0.1, "w_perceptual": 0.05, "w_adversarial": 0.1}
-        if name == "plain":
-            more, weights["beta"] = {"variational": False}, 0.0
-        if name == "bernoulli":
-            more, weights = more | {"likelihood": name}, weights | {"w_perceptual": 0.0}
-        grid = 1 if name.startswith("1x1") else None
-        return Trainer(vae.TrainConfig(
-            vae.VAEConfig(latent_grid=grid, channels=SMALL, **more),
-            max_test_images=20, projected_images=20, adversarial_start=0.25, lpips_images=4,
-            perceptual_share=0.05, coupling_steps=0.5, early_evaluations=0, frames=4, **weights,
-            **few), folder / "run")  # fmt: skip
 
 
 class Away(Machine):
@@ -57,10 +24,10 @@ def test_no_tensor_is_left_on_the_cpu(name, folder, unpainted):
     """All of it: steps, evaluations, frames, checkpoints, draws, figures that are not painted."""
     with present():
         few = {"epochs": 2, "max_train_images": 32}  # four steps, with a discriminator from 1 on
-        training = begin(name, folder, Away, **few)
+        training = begin_training(name, folder, Away, **few)
         training.take_step()
         loop.save(training)
-        training = begin(name, folder, Away, **few)
+        training = begin_training(name, folder, Away, **few)
         assert loop.train(training, resume=True)
         assert {type(p.data) for p in training.ema.parameters()} == {Elsewhere}
         terms = training.metrics["history"]["train"][-1]
@@ -92,13 +59,13 @@ def test_a_tensor_that_is_left_on_the_cpu_is_noticed(folder, monkeypatch):
             torch.ones(2)[torch.zeros(2, dtype=torch.int64).to(DEVICE)]
         monkeypatch.setattr(Away, "shard", lambda self, batch: batch)
         with pytest.raises(RuntimeError, match="on the CPU of shape"):
-            begin("prior", folder, Away).take_step()
+            begin_training("prior", folder, Away).take_step()
 
 
 @pytest.mark.parametrize("name", [*TRAININGS, "1x1, coupled", "sharpen, conditional"])
 def test_nothing_waits_for_the_device_between_two_looks_at_the_losses(name, folder):
     with present():
-        training = begin(name, folder, Away)
+        training = begin_training(name, folder, Away)
         training.steps_done = 3  # the first step with all terms
         training.take_step()
         training.log.recent.clear()
@@ -112,7 +79,7 @@ def test_nothing_waits_for_the_device_between_two_looks_at_the_losses(name, fold
 
 def test_nor_does_a_step_of_the_couplings(folder):
     with present():
-        training, waits = begin("1x1, conditional", folder, Away), []
+        training, waits = begin_training("1x1, conditional", folder, Away), []
         for steps in (1, 3):
             WAITS.clear()
             fit_couplings(training.ema, training.train_set, training.config, steps)

@@ -12,8 +12,6 @@ def test_a_logit_depends_on_its_18_by_18_patch_alone():
     (gradient,) = torch.autograd.grad(logits[0, 0, 3, 3], x)
     rows = gradient[0, 0].abs().sum(1).nonzero()[:, 0]
     assert rows.max() - rows.min() + 1 == 18
-    with pytest.raises(ValueError, match="3, 28, 28"):
-        discriminator(torch.rand(1, 3, 28, 28))
 
 
 def test_a_logit_of_a_whole_image_depends_on_all_of_it_and_on_its_label():
@@ -31,8 +29,6 @@ def test_a_logit_of_a_whole_image_depends_on_all_of_it_and_on_its_label():
     features = discriminator.layers(x)
     unknown = discriminator(x, torch.tensor([discriminator.unknown] * 2))
     torch.testing.assert_close(unknown, discriminator.real(features)[:, 0], rtol=1e-2, atol=1e-3)
-    with pytest.raises(ValueError, match="3, 28, 28"):
-        discriminator(torch.rand(1, 3, 28, 28), labels[:1])
 
 
 def test_each_layer_of_the_discriminator_of_images_stretches_by_one_at_most():

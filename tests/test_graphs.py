@@ -5,9 +5,8 @@ import warnings
 
 import pytest
 import torch
-from helpers import interrupt_at, make
+from helpers import TRAININGS, begin_training, interrupt_at, make
 from recorded import Graph, fuse, recorded
-from test_devices import TRAININGS, begin
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vae
@@ -25,7 +24,7 @@ def weights(training):
 
 def plain(name, folder):
     """A training whose steps are not replayed, with the same form of Adam."""
-    return fuse(begin(name, folder, cuda_graphs=False))
+    return fuse(begin_training(name, folder, cuda_graphs=False))
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +39,7 @@ def test_steps_that_are_replayed_do_what_steps_do(name, folder, monkeypatch):
     alone, seen = plain(name, folder), []
     start = weights(alone)
     with recorded():
-        replayed = begin(name, folder)
+        replayed = begin_training(name, folder)
         for number in range(12):  # the third of each variant is the first that is replayed
             alone.take_step()
             replayed.take_step()
@@ -61,7 +60,7 @@ def test_steps_that_are_replayed_do_what_steps_do(name, folder, monkeypatch):
 @pytest.mark.parametrize("name", ["prior", "sharpen", "1x1, coupled", "plain", "bernoulli"])
 def test_replays_pass_their_own_check_in_silence(name, folder):
     with recorded():
-        training = begin(name, folder)
+        training = begin_training(name, folder)
         for _ in range(12):
             training.take_step()
     assert training.graphs.active
@@ -106,7 +105,7 @@ def make_the_batch_anew(training):
 def test_a_step_that_cannot_be_replayed_is_taken_as_ever_and_said_once(fault, folder):
     with recorded(), warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        alone, training = (begin("7x7, all four terms", folder) for _ in range(2))
+        alone, training = (begin_training("7x7, all four terms", folder) for _ in range(2))
         alone.graphs.active, start = False, weights(alone)
         fault(alone)
         fault(training)
@@ -147,8 +146,8 @@ def test_an_interrupt_and_a_resume_in_the_middle_of_replays(folder, monkeypatch,
         alone.take_step()
     interrupt_at(monkeypatch, 7)
     with recorded():
-        assert not loop.train(begin(name, folder, epochs=3), resume=False)
-        training = begin(name, folder, epochs=3)
+        assert not loop.train(begin_training(name, folder, epochs=3), resume=False)
+        training = begin_training(name, folder, epochs=3)
         assert loop.train(training, resume=True)
     assert training.graphs.recorded
     there, here = weights(alone), weights(training)
@@ -157,10 +156,10 @@ def test_an_interrupt_and_a_resume_in_the_middle_of_replays(folder, monkeypatch,
 
 def test_steps_are_replayed_on_one_gpu_if_nobody_says_otherwise(folder, tmp_path, capsys):
     with recorded():
-        assert begin("prior", folder).graphs
-        assert begin("prior", folder, cuda_graphs=False).graphs is None
+        assert begin_training("prior", folder).graphs
+        assert begin_training("prior", folder, cuda_graphs=False).graphs is None
     if not torch.cuda.is_available():
-        assert begin("prior", folder).graphs is None
+        assert begin_training("prior", folder).graphs is None
         flags = ["--budget", "tiny", "--run-dir", str(tmp_path / "run")]
         assert main(["train", "--cuda-graphs", *flags]) == 2
         message = "cuda_graphs=True is not allowed with 1 processes on cpu: one, on a CUDA GPU"

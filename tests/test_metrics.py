@@ -61,17 +61,6 @@ def test_evaluate_counts_each_image_once():
     assert (whole["images"], whole["latent_values"], whole["lpips_images"]) == (50, 98, 5)
 
 
-@pytest.mark.parametrize(("images", "options", "message"), [
-    (torch.zeros(5, 28, 28, dtype=torch.uint8), {}, r"28, 28.*expected"),
-    (torch.zeros(5, 1, 28, 28, dtype=torch.int64), {}, "int64"),
-    (torch.zeros(5, 1, 28, 28), {"lpips_images": -1}, "lpips_images=-1"),
-    (torch.full((5, 1, 28, 28), 255.0), {}, r"\[-1, 1\]"),
-])  # fmt: skip
-def test_evaluate_refuses_what_are_not_images(images, options, message):
-    with pytest.raises(ValueError, match=message):
-        vae.evaluate(make(), images, **options)
-
-
 def test_active_units_are_those_whose_mean_differs_between_images(digits):
     model = make(latent_size=6, latent_grid=1, couplings=0).eval()
     assert vae.active_units(model, digits) == 6
@@ -88,14 +77,8 @@ def test_labels_are_asked_for_and_used_batch_by_batch(digits):
         expected = model.encode(digits, labels).kl(noise).mean().item()
     measured = vae.evaluate(model, digits, labels, lpips_images=0, batch_size=10)
     assert measured["kl"] == pytest.approx(expected, rel=1e-4)
-    for measure, options in (
-        (vae.evaluate, {"lpips_images": 0}), (vae.active_units, {}),
-        (vae.importance_weighted_bound, {"variance": 0.1, "samples": 2}),
-    ):  # fmt: skip
-        with pytest.raises(ValueError, match="labels=None, but num_classes=10"):
-            measure(model, digits, **options)
-        with pytest.raises(ValueError, match=r"labels are torch.int64 \(50,\); int64 \(64,\)"):
-            measure(model, digits, labels=labels[:50], **options)
+    with pytest.raises(ValueError, match="labels=None, but num_classes=10"):
+        vae.evaluate(model, digits, lpips_images=0)
 
 
 def test_constant_and_equal_images_have_defined_metrics():

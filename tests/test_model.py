@@ -94,23 +94,11 @@ def test_impossible_settings_are_refused_by_name(setting, value):
         vae.VAEConfig(**{setting: value})
 
 
-@pytest.mark.parametrize(("classes", "use", "message"), [
-    (0, lambda m, x: m.encode(x[:, 0]), "shape.*28, 28.*expected"),
-    (0, lambda m, x: m.encode(x[..., :27]), "shape.*28, 27.*expected"),
-    (0, lambda m, x: m.encode(x * 127.5 + 127.5), r"0.*255.*\[-1, 1\]"),
-    (0, lambda m, x: m.encode(x.byte()), "uint8.*scale_images"),
-    (0, lambda m, x: m.encode(x * float("nan")), "nan"),
-    (0, lambda m, x: m.encode(x.numpy()), "ndarray"),
-    (0, lambda m, x: m.decode(torch.zeros(1, 3, 7, 7)), r"z has shape \(1, 3, 7, 7\).*2, 7, 7"),
-    (0, lambda m, x: m.encode(x, torch.zeros(64, dtype=torch.int64)), "num_classes=0"),
-    (10, lambda m, x: m.encode(x), "num_classes=10"),
-    (10, lambda m, x: m.encode(x, torch.zeros(3, dtype=torch.int64)), r"labels.*int64 \(64,\)"),
-    (10, lambda m, x: m.encode(x, torch.full((64,), 10)), r"labels.*from 0 to 9.*10"),
-    (0, lambda m, x: m.sample(0), "n=0"),
-])  # fmt: skip
-def test_wrong_images_latents_and_labels_are_refused(classes, use, message, digits):
-    with pytest.raises(ValueError, match=message):
-        use(make(num_classes=classes), digits)
+def test_labels_that_nobody_asked_for_and_samples_of_nothing_are_refused(digits):
+    with pytest.raises(ValueError, match="num_classes=0"):
+        make().encode(digits, torch.zeros(64, dtype=torch.int64))
+    with pytest.raises(ValueError, match="n=0"):
+        make().sample(0)
 
 
 def test_a_plain_autoencoder_has_no_width_and_no_rate(digits):
@@ -135,6 +123,5 @@ def test_many_images_are_drawn_in_parts_that_make_no_difference():
     z = torch.randn(1203, 2, 7, 7, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         assert torch.allclose(images[-5:], model.decode(z[-5:], labels[-5:]), atol=1e-5)
-    for wrong in (labels[:1000], torch.arange(1500) % 10):
-        with pytest.raises(ValueError, match=r"int64 \(1203,\)"):
-            model.sample(1203, wrong)
+    with pytest.raises(ValueError, match=r"int64 \(1203,\)"):
+        model.sample(1203, torch.arange(1500) % 10)

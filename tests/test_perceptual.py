@@ -66,13 +66,9 @@ def test_it_is_frozen_and_differentiable_where_features_vanish(ours, pairs):
     assert gradient.abs().max() > 0
 
 
-def test_bad_input_is_refused(ours):
+def test_a_variant_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match=r"variant='v9'.*shift_tolerant"):
         vae.LPIPS("v9")
-    with pytest.raises(ValueError, match="not the same"):
-        ours(torch.zeros(2, 1, 28, 28), torch.zeros(3, 1, 28, 28))
-    with pytest.raises(ValueError, match=r"\(1, 2, 28, 28\)"):
-        ours(*torch.zeros(2, 1, 2, 28, 28))
 
 
 @pytest.mark.parametrize("damage", ["altered", "missing", "not installed"])
