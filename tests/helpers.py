@@ -65,9 +65,19 @@ def resize(patched, stages, read_weights, widths):
 
 
 def make(**options) -> vae.VAE:
-    """A small model, its zero-initialised layers made random so that every path carries."""
+    """A small model whose every path carries."""
     torch.manual_seed(0)
-    model = vae.VAE(vae.VAEConfig(channels=SMALL, **options))
+    return fill(vae.VAE(vae.VAEConfig(channels=SMALL, **options)))
+
+
+def make_prior(**options) -> vae.LatentPrior:
+    """A small prior whose every path carries."""
+    torch.manual_seed(0)
+    return fill(vae.LatentPrior(vae.PriorConfig(channels=16, blocks=1, **options)))
+
+
+def fill(model):
+    """The model, its zero-initialised layers made random."""
     with torch.no_grad():
         for parameter in model.parameters():
             if not parameter.any():

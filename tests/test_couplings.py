@@ -5,7 +5,6 @@ import torch
 from helpers import make
 
 import vae
-from vae.couplings import Couplings
 from vae.data import Digits
 from vae.machinery import trainings
 from vae.machinery.latents import fit_couplings
@@ -16,47 +15,25 @@ from vae.machinery.latents import fit_couplings
 def test_couplings_are_inverted_exactly_enough(size, classes):
     model = make(latent_size=size, latent_grid=1, num_classes=classes)
     context = model.class_embedding(torch.arange(50) % 10) if classes else None
-    z = torch.randn(50, size)
-    u = z
+    u = z = torch.randn(5, size).repeat_interleave(10, 0)
     for coupling in model.couplings:
         u = coupling(u, context)
     assert (u - z).abs().max() > 0.5
+    assert len(u.unique(dim=0)) == 50 or not classes  # each label carries a latent elsewhere
     for coupling in reversed(model.couplings):
         with torch.autocast("cpu", torch.bfloat16):
             u, _ = coupling.inverse(u, context)
     assert torch.allclose(u, z, atol=1e-4)
 
 
-def test_a_label_decides_where_couplings_carry_a_latent():
-    model = make(latent_size=4, latent_grid=1, num_classes=10).eval()
-    z = torch.randn(1, 4, 1, 1).expand(10, -1, -1, -1)
-    seen = []
-    model.decoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    with torch.no_grad():
-        model.decode(z, torch.arange(10))
-    assert len(seen[0].flatten(1).unique(dim=0)) == 10
-
-
-def test_couplings_move_latents_and_no_reconstruction(digits):
-    model = make(latent_size=4, latent_grid=1, posterior="coupled").eval()
-    noise = torch.randn(len(digits), 4, 1, 1)
-    with torch.no_grad():
-        before, images = model.encode(digits), model(digits, noise=noise)[0]
-        torch.testing.assert_close(model.decode(before.sample(noise)), images, atol=1e-4, rtol=0)
-        mean = before.mean
-        for parameter in model.couplings.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-        after = model.encode(digits)
-        assert (after.mean - mean).abs().mean() > 0.1
-        assert torch.equal(after.gaussian.logvar, before.gaussian.logvar)
-        assert torch.equal(model(digits, noise=noise)[0], images)
-    kl = model.encode(digits).kl(noise).sum()
-    gradient = torch.autograd.grad(kl, list(model.couplings.parameters()))
-    assert all(g.any() for g in gradient)
-    assert not vae.VAE(vae.VAEConfig(4)).couplings  # on a grid every place would need its own
-    assert not vae.VAE(vae.VAEConfig(1, 1)).couplings
-    plain = vae.VAEConfig(4, 1, variational=False)
-    assert not vae.VAE(plain).couplings  # nothing would train them
+def test_couplings_are_there_where_they_can_be_trained_and_do_something():
+    assert vae.VAE(vae.VAEConfig(4, 1)).couplings
+    for without in (
+        vae.VAEConfig(4),  # on a grid every place would need its own
+        vae.VAEConfig(1, 1),
+        vae.VAEConfig(4, 1, variational=False),  # nothing would train them
+    ):
+        assert not vae.VAE(without).couplings
 
 
 def log_normal(z):
@@ -91,20 +68,6 @@ def test_the_coupled_posterior_is_a_change_of_variables(classes, digits):
         assert q.log_ratio(noise)[i].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_the_kl_of_a_coupled_posterior_is_the_average_of_its_log_ratio(digits):
-    model = make(latent_size=3, latent_grid=1, posterior="coupled").eval()
-    with torch.no_grad():
-        q = model.encode(digits[:1]).expand(20_000)
-        noise = torch.randn(20_000, 3, 1, 1, generator=torch.Generator().manual_seed(0))
-        drawn, estimate = q.log_ratio(noise), q.kl(noise)
-    assert drawn.mean().item() == pytest.approx(estimate.mean().item(), abs=0.05)
-    with torch.no_grad():
-        narrow = vae.CoupledGaussian(
-            vae.DiagonalGaussian(q.gaussian.mean, q.gaussian.logvar - 9), model.couplings, None
-        )
-        assert narrow.kl(noise).std() < narrow.log_ratio(noise).std()  # its entropy is known
-
-
 def test_without_couplings_both_posteriors_are_the_same_gaussian(digits):
     model = make(latent_size=3, latent_grid=1, couplings=0).eval()
     noise = torch.randn(len(digits), 3, 1, 1)
@@ -112,34 +75,11 @@ def test_without_couplings_both_posteriors_are_the_same_gaussian(digits):
         q = model.encode(digits)
         same = vae.CoupledGaussian(q.gaussian, model.couplings, None)
         assert torch.equal(same.sample(noise), q.sample(noise))
+        assert torch.equal(model.couplings(noise), noise)
         torch.testing.assert_close(same.log_ratio(noise), q.log_ratio(noise))
         lengths = noise.square().sum((1, 2, 3))
         expected = q.log_ratio(noise) - 0.5 * (3 - lengths)
         torch.testing.assert_close(same.kl(noise), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_the_kl_makes_codes_of_any_shape_normal():
-    torch.manual_seed(0)
-    model = vae.VAE(vae.VAEConfig(2, 1, channels=(8, 16, 16), couplings=4))
-    u = torch.randn(500, 2) @ torch.tensor([[1.0, 0.9], [0.0, 0.2]]) + torch.tensor([2.0, 0.0])
-    points = vae.DiagonalGaussian(u[..., None, None], torch.full((500, 2, 1, 1), -12.0))
-    optimizer = torch.optim.Adam(model.couplings.parameters(), 0.003)
-    for _ in range(200):
-        optimizer.zero_grad()
-        vae.CoupledGaussian(points, model.couplings, None).kl().mean().backward()
-        optimizer.step()
-    z = vae.CoupledGaussian(points, model.couplings, None).mean.flatten(1).detach()
-    assert torch.allclose(torch.cov(z.T), torch.eye(2), atol=0.2)
-    assert torch.allclose(z.mean(0), torch.zeros(2), atol=0.2)
-
-
-def test_without_couplings_the_map_is_the_identity():
-    z = torch.randn(3, 2, 1, 1)
-    none = Couplings()
-    assert none(z) is z
-    same, log_det = none.inverse(z)
-    assert torch.equal(same, z)
-    assert torch.equal(log_det, torch.zeros(3))
 
 
 def test_a_diagonal_posterior_is_a_gaussian_on_the_priors_side(digits):
