@@ -10,7 +10,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # here and in processes that test
 
 import pytest
 import torch
-from helpers import FINISHED, NARROW, WIDE, begin_training, draw_nothing, paint_nothing, resize
+from helpers import (
+    FINISHED,
+    NARROW,
+    SMALL,
+    WIDE,
+    begin_training,
+    draw_nothing,
+    paint_nothing,
+    resize,
+)  # fmt: skip
 
 import vae
 from vae import data
@@ -85,28 +94,16 @@ def digits() -> torch.Tensor:
     return vae.scale_images(vae.load_digits("test").images[:64])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny():
     """A function that makes a TrainConfig which trains in seconds; keywords override."""
+    few = {"epochs": 1, "max_train_images": 256, "max_test_images": 40, "projected_images": 40,
+           "lpips_images": 4, "early_evaluations": 1, "frames": 4, "batch_size": 16,
+           "perceptual_share": 0.05, "mixed_precision": "no"}  # fmt: skip
 
     def make_config(model: dict | None = None, **options) -> vae.TrainConfig:
-        small = {"channels": (8, 16, 16), **(model or {})}
-        return vae.TrainConfig(
-            model=vae.VAEConfig(**small),
-            **{
-                "epochs": 1,
-                "max_train_images": 256,
-                "max_test_images": 40,
-                "projected_images": 40,
-                "lpips_images": 4,
-                "early_evaluations": 1,
-                "frames": 4,
-                "batch_size": 16,
-                "perceptual_share": 0.05,
-                "mixed_precision": "no",
-            }
-            | options,
-        )
+        shape = {"channels": SMALL} | (model or {})
+        return vae.TrainConfig(vae.VAEConfig(**shape), **few | options)
 
     return make_config
 
@@ -128,7 +125,7 @@ def run_dir(tmp_path_factory):
     """A folder of an untrained VAE with the metrics that `train_prior` reads."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("run")
-    model = vae.VAE(vae.VAEConfig(3, channels=(8, 16, 16)))
+    model = vae.VAE(vae.VAEConfig(3, channels=SMALL))
     model.encoder.conv_out.bias.data[3:] = -6  # narrow posteriors: not all is noise
     model.save_pretrained(folder)
     (folder / "metrics.json").write_text(json.dumps(FINISHED))
@@ -150,13 +147,9 @@ def begin(request, folder):
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory):
+def small(tiny, tmp_path_factory):
     """The settings of a short training, and that training, left alone, without its pictures."""
-    config = vae.TrainConfig(
-        model=vae.VAEConfig(channels=(8, 16, 16)), epochs=2, max_train_images=192,
-        max_test_images=40, projected_images=40, lpips_images=4, batch_size=16,
-        perceptual_share=0.05, early_evaluations=1, frames=3, mixed_precision="no",
-    )  # fmt: skip
+    config = tiny(epochs=2, max_train_images=192, frames=3)
     with pytest.MonkeyPatch.context() as patched:
         draw_nothing(patched)
         return config, vae.train(config, tmp_path_factory.mktemp("runs") / "alone")

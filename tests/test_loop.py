@@ -51,12 +51,8 @@ def test_ctrl_c_finishes_the_step_and_a_second_one_stops_at_once(begin, monkeypa
     training = begin()
     path = training.checkpoint
     assert not loop.train(training, resume=False)
-    assert (
-        training.metrics["interrupted"]
-        == training.steps_done
-        == load_checkpoint(path)[1]["step"]
-        == 3
-    )
+    assert load_checkpoint(path)[1]["step"] == training.steps_done == 3
+    assert training.metrics["interrupted"] == 3
     with pytest.raises(ValueError, match=f"{training.name} that was cut off"):
         loop.train(begin(), resume=False)
     training = begin()
@@ -238,10 +234,8 @@ def test_what_a_step_leaves_for_the_next_is_in_the_checkpoint(small, tmp_path):
     model = replace(config.model, latent_grid=1)
     config = replace(config, model=model, w_adversarial=0.1, w_perceptual=0.05)
     trainer, other = (Trainer(replace(config, adversarial_start=0.0), tmp_path) for _ in range(2))
-    addresses = [buffer.data_ptr() for buffer in trainer.memory.buffers()]
     for _ in range(2):
         trainer.take_step()
-    assert addresses == [buffer.data_ptr() for buffer in trainer.memory.buffers()]  # for graphs
     loop.save(trainer)
     loop.restore(other)
     left = dict(trainer.memory.named_buffers())

@@ -53,10 +53,6 @@ def test_the_decoder_moves_and_what_decides_the_latents_stays(sharpener, folder)
         assert not torch.equal(a, b)
     rows = sharpener.metrics["history"]["test"]
     assert [row["step"] for row in rows] == [0, 4]
-    labels = torch.arange(20) % 10
-    images = sharpener.recorder.test_set.images[:20].cpu()
-    kl = [vae.evaluate(m, images, labels, lpips_images=0)["kl"] for m in (before, after)]
-    assert kl[0] == kl[1]
 
 
 @pytest.mark.parametrize("number", [0, 1])  # LPIPS is measured at 0, and a constant at 1
