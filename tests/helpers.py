@@ -135,6 +135,13 @@ def begin_training(name, folder, machine=Machine, **options):
             **few), folder / "run")  # fmt: skip
 
 
+def advance(training, steps: int):
+    """The training, so many steps later."""
+    for _ in range(steps):
+        training.take_step()
+    return training
+
+
 def interrupt_at(monkeypatch, *steps):
     """Send Ctrl-C to this process in the middle of these steps; twice where one stands twice."""
     take_step, left = Training.take_step, list(steps)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from elsewhere import DEVICE, WAITS, Elsewhere, present
-from helpers import TRAININGS, begin_training
+from helpers import TRAININGS, advance, begin_training
 
 import vae
 from vae.machinery import loop
@@ -70,8 +70,7 @@ def test_nothing_waits_for_the_device_between_two_looks_at_the_losses(name, fold
         training.take_step()
         training.log.recent.clear()
         WAITS.clear()
-        for _ in range(2):  # the first of a pass, with LPIPS and the penalty, and one without
-            training.take_step()
+        advance(training, 2)  # the first of a pass, with LPIPS and the penalty, and one without
         assert not WAITS
         training.log.write_row(training)
         assert len(WAITS) == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import FINISHED, SMALL
+from helpers import FINISHED, SMALL, advance
 
 import vae
 from vae.machinery.latents import PriorTrainer, encode, fit_couplings
@@ -76,9 +76,8 @@ def losses(name: str, folder: Path) -> list[dict]:
         few |= {"max_test_images": 50, "lpips_images": 0, "projected_images": 50}
         config = vae.TrainConfig(vae.VAEConfig(channels=SMALL, **model), **(few | options))
         training = vae.Trainer(config, folder)
-    for _ in range(STEPS):
-        training.take_step()
-    return [{k: v.item() for k, v in terms.items()} for terms in training.log.recent]
+    recent = advance(training, STEPS).log.recent
+    return [{k: v.item() for k, v in terms.items()} for terms in recent]
 
 
 @pytest.mark.usefixtures("wide_networks")

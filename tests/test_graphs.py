@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-from helpers import TRAININGS, begin_training, interrupt_at, make
+from helpers import TRAININGS, advance, begin_training, interrupt_at, make
 from recorded import Graph, fuse, recorded
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -60,9 +60,7 @@ def test_steps_that_are_replayed_do_what_steps_do(name, folder, monkeypatch):
 @pytest.mark.parametrize("name", ["prior", "sharpen", "1x1, coupled", "plain", "bernoulli"])
 def test_replays_pass_their_own_check_in_silence(name, folder):
     with recorded():
-        training = begin_training(name, folder)
-        for _ in range(12):
-            training.take_step()
+        training = advance(begin_training(name, folder), 12)
     assert training.graphs.active
     assert 0 in training.graphs.unchecked.values()  # the next of this variant counts
 
@@ -107,11 +105,9 @@ def test_a_step_that_cannot_be_replayed_is_taken_as_ever_and_said_once(fault, fo
         warnings.simplefilter("always")
         alone, training = (begin_training("7x7, all four terms", folder) for _ in range(2))
         alone.graphs.active, start = False, weights(alone)
-        fault(alone)
-        fault(training)
-        for _ in range(12):
-            alone.take_step()
-            training.take_step()
+        for one in (alone, training):
+            fault(one)
+            advance(one, 12)
     assert len([one for one in said if "steps are not replayed as CUDA" in str(one.message)]) == 1
     assert not training.graphs.active
     there, here = weights(alone), weights(training)
@@ -142,8 +138,7 @@ def test_an_interrupt_and_a_resume_in_the_middle_of_replays(folder, monkeypatch,
     name = "1x1, conditional"
     alone = plain(name, folder)
     start = weights(alone)
-    for _ in range(12):
-        alone.take_step()
+    advance(alone, 12)
     interrupt_at(monkeypatch, 7)
     with recorded():
         assert not loop.train(begin_training(name, folder, epochs=3), resume=False)
@@ -197,9 +192,7 @@ class Counted(TorchDispatchMode):
 def test_a_step_has_few_kernels(options, most, tmp_path):
     few = {"epochs": 1, "adversarial_start": 0.0, "max_train_images": 32, "batch_size": 4}
     trainer = vae.Trainer(vae.TrainConfig(vae.VAEConfig(2), **few, **options), tmp_path)
-    for _ in range(4):
-        trainer.take_step()
+    advance(trainer, 4)
     with Counted() as found:  # four, since one in four has LPIPS and R1
-        for _ in range(4):
-            trainer.take_step()
+        advance(trainer, 4)
     assert found.count / 4 <= most

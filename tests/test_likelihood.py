@@ -18,7 +18,6 @@ from vae.data import binarise
 from vae.machinery import latents
 from vae.machinery.cli import main
 from vae.machinery.config import run_name, with_budget
-from vae.machinery.folder import read_metrics
 
 BERNOULLI = {"likelihood": "bernoulli", "latent_grid": 1}
 
@@ -144,29 +143,25 @@ def test_a_bernoulli_has_no_distortion_and_by_default_no_discriminator():
 
 
 def test_a_bernoulli_is_trained_measured_drawn_and_taken_up_again(
-    tmp_path, monkeypatch, capsys, unpainted
+    tiny, tmp_path, monkeypatch, capsys, unpainted
 ):
-    flags = ["train", "--likelihood", "bernoulli", "--latent-size", "3", "--latent-grid", "1",
-             "--channels", "8", "16", "16", "--epochs", "1", "--max-train-images", "64",
-             "--max-test-images", "40", "--batch-size", "8", "--lpips-images", "0", "--frames",
-             "2", "--projected-images", "20", "--early-evaluations", "1", "--run-dir"]  # fmt: skip
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert main([*flags, str(whole)]) == 0
+    few = {"max_train_images": 64, "batch_size": 8, "lpips_images": 0, "frames": 2}
+    config = tiny({"latent_size": 3, **BERNOULLI}, **few)
+    whole = vae.train(config, tmp_path / "whole")
     with monkeypatch.context() as patched:
         draw_nothing(patched)
         interrupt_at(patched, 5)
-        assert main([*flags, str(cut)]) == 130
-        assert main([*flags, str(cut), "--resume"]) == 0
-    once, again = (vae.VAE.from_pretrained(folder).state_dict() for folder in (whole, cut))
-    assert all(torch.equal(once[name], again[name]) for name in once)
-    assert read_metrics(whole)["test"] == read_metrics(cut)["test"]
+        assert vae.train(config, tmp_path / "cut").metrics["interrupted"] == 5
+        cut = vae.train(config, tmp_path / "cut")
+    torch.testing.assert_close(cut.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
+    assert cut.metrics["test"] == whole.metrics["test"]
     for picture in ("reconstruction.gif", "latent.gif", "samples.png", "test_metrics.png"):
-        assert (whole / picture).is_file()
-    assert main(["evaluate", str(whole)]) == 0
+        assert (whole.directory / picture).is_file()
+    assert main(["evaluate", str(whole.directory)]) == 0
     said = capsys.readouterr().out  # scikit-image's numbers, beside ours
     assert float(said.partition("in MSE, SSIM, PSNR, KL: ")[2]) < 1e-12
     with pytest.raises(ValueError, match="likelihood='bernoulli' has no distortion to sharpen"):
-        vae.sharpen(whole)
+        vae.sharpen(whole.directory)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import TIMED, interrupt_at, snapshot
+from helpers import TIMED, advance, interrupt_at, snapshot
 
 import vae
 from vae import Trainer, metrics
@@ -31,7 +31,7 @@ def measured_steps(training, monkeypatch) -> list[int]:
 
 
 def test_checkpoints_come_in_time(begin, monkeypatch):
-    assert loop.CHECKPOINT_SECONDS <= 120
+    assert loop.CHECKPOINT_SECONDS <= 60
     saved, evaluations = [], [1, 4, 6, 8]
     monkeypatch.setattr(loop, "save", lambda training: saved.append(training.steps_done))
     for seconds, expected in ((loop.CHECKPOINT_SECONDS, evaluations), (0, [*range(1, 9)])):
@@ -110,8 +110,7 @@ def test_each_step_is_taken_at_the_learning_rate_of_the_schedule(begin):
         groups = [g for one in training.optimizers.values() for g in one.param_groups]
         seen, step = [], training.step_on
         training.step_on = lambda *batch: seen.append([g["lr"] for g in groups]) or step(*batch)
-        for _ in range(3):
-            training.take_step()
+        advance(training, 3)
         return seen
 
     def expected(*steps):
@@ -149,14 +148,11 @@ def test_the_average_of_the_weights_is_what_is_saved(begin, undrawn):
     kind = vae.LatentPrior if isinstance(training, PriorTrainer) else vae.VAE
     saved = kind.from_pretrained(training.directory)
     saved = saved.decoder if isinstance(training, SharpenTrainer) else saved
-    for ours, e in zip(saved.parameters(), expected, strict=True):
-        torch.testing.assert_close(ours, e)
+    torch.testing.assert_close([*saved.parameters()], expected)
 
 
 def test_a_measurement_is_of_the_average_and_the_same_when_it_is_made_again(begin):
-    training = begin()
-    for _ in range(2):
-        training.take_step()
+    training = advance(begin(), 2)
 
     def measured():
         training.recorder.measure()
@@ -230,29 +226,23 @@ def test_a_row_of_the_history_is_the_average_of_the_steps_since_the_last(begin, 
 
 
 def test_what_a_step_leaves_for_the_next_is_in_the_checkpoint(small, tmp_path):
-    config, _ = small
-    model = replace(config.model, latent_grid=1)
-    config = replace(config, model=model, w_adversarial=0.1, w_perceptual=0.05)
-    trainer, other = (Trainer(replace(config, adversarial_start=0.0), tmp_path) for _ in range(2))
-    for _ in range(2):
-        trainer.take_step()
+    weights = {"w_adversarial": 0.1, "w_perceptual": 0.05, "adversarial_start": 0.0}
+    config = replace(small[0], model=replace(small[0].model, latent_grid=1), **weights)
+    trainer, other = advance(Trainer(config, tmp_path), 2), Trainer(config, tmp_path)
     loop.save(trainer)
     loop.restore(other)
     left = dict(trainer.memory.named_buffers())
     assert left["perceptual"] > 0
     assert left["penalty"] != pytest.approx(0.05, rel=1e-6)
     assert left["codes"].any()
-    for name, buffer in other.memory.named_buffers():
-        assert torch.equal(buffer, left[name]), name
+    torch.testing.assert_close(dict(other.memory.named_buffers()), left, rtol=0, atol=0)
     assert other.log.seconds > trainer.log.seconds == 0  # of which no row tells yet
     rows = [list(one.log.recent[0].items()) for one in (trainer, other)]
     assert rows[0] == rows[1]  # in order: the last bit of a mean depends on where a column stands
 
 
 def test_weights_that_are_not_finite_are_not_saved(small, tmp_path):
-    config, _ = small
-    trainer = Trainer(config, tmp_path)
-    trainer.take_step()
+    trainer = advance(Trainer(small[0], tmp_path), 1)
     loop.save(trainer)
     before = (tmp_path / CHECKPOINT_NAME).read_bytes()
     with torch.no_grad():
@@ -309,12 +299,9 @@ EXTREMES = {
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize("options", EXTREMES.values(), ids=EXTREMES)
 def test_extreme_settings_stay_finite(options, precision, small, tmp_path):
-    config, _ = small
     few = {"mixed_precision": precision, "adversarial_start": 0.0, "batch_size": 8}
-    config = replace(config, **few | options)
-    trainer = Trainer(config, tmp_path)
-    for _ in range(5 if precision == "no" else 3):  # bf16 is slow on most CPUs
-        trainer.take_step()
+    trainer = Trainer(replace(small[0], **few | options), tmp_path)
+    advance(trainer, 5 if precision == "no" else 3)  # bf16 is slow on most CPUs
     for terms in trainer.log.recent:
         assert all(value.isfinite() for value in terms.values()), terms
     loop.save(trainer)  # which raises unless weights and optimisers are finite

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import caught, make, snapshot
+from helpers import advance, caught, make, snapshot
 
 import vae
 from vae import step
@@ -118,18 +118,16 @@ def test_draws_of_the_prior_join_a_batch_as_often_as_asked(folder, tmp_path):
 def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(folder, undrawn):
     whole = vae.sharpen(folder, folder / "whole", few())
     cut = SharpenTrainer(vae.VAE.from_pretrained(folder), folder, folder / "sharp", few())
-    for _ in range(2):
-        cut.take_step()
     (folder / "sharp").mkdir()
-    loop.save(cut)
+    loop.save(advance(cut, 2))
     with pytest.raises(ValueError, match="holds a sharpening of a decoder that was cut off"):
         vae.sharpen(folder, config=few(), resume=False)
     with pytest.raises(ValueError, match="seed 0 there, 1 here"):
         vae.sharpen(folder, config=few(seed=1))
     run = vae.sharpen(folder, config=few())
     assert run.directory == folder / "sharp"
-    for name, tensor in whole.model.state_dict().items():
-        assert torch.equal(tensor, run.model.state_dict()[name]), name
+    once, again = whole.model.state_dict(), run.model.state_dict()
+    torch.testing.assert_close(again, once, rtol=0, atol=0)
     assert run.metrics["test"] == whole.metrics["test"]
     assert not (run.directory / "checkpoint.safetensors").exists()
 
@@ -183,7 +181,6 @@ def test_two_numbers_lose_their_grey(tmp_path):
             return (trainer.vae.decode(z).abs() < 0.8).double().mean().item()
 
     before = grey()
-    for _ in range(30):
-        trainer.take_step()
+    advance(trainer, 30)
     assert before > 0.22
     assert grey() < 0.2  # real digits: 0.086

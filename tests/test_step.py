@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import caught, snapshot
+from helpers import advance, caught, snapshot
 
 import vae
 from vae import step
@@ -131,8 +131,7 @@ def test_a_term_is_computed_if_its_weight_is_above_zero(weight, tiny, tmp_path):
         config = tiny({"latent_grid": 1}, adversarial_start=0.0, lpips_images=0, **weights)
         trainer = Trainer(config, tmp_path)
         assert (trainer.lpips is None) == (weight == "w_perceptual" and not value)
-        for _ in range(2):  # on the second LPIPS and R1 are not computed
-            trainer.take_step()
+        advance(trainer, 2)  # on the second LPIPS and R1 are not computed
         for terms in trainer.log.recent:
             assert all((term in terms) == (value > 0) for term in TERMS[weight])
             assert all(term.isfinite() for term in terms.values())
