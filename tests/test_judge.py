@@ -20,12 +20,9 @@ def test_set():
     return vae.scale_images(images), labels
 
 
-@torch.no_grad()
 def test_the_judge_reads_the_test_digits(test_set):
-    judge = Judge.from_pretrained()
     images, labels = (part[::4] for part in test_set)
-    read = torch.cat([judge(part).argmax(1) for part in images.split(500)])
-    assert (read == labels).double().mean() >= 0.995
+    assert judge_images(images, labels, reference=images[:2])["accuracy"] >= 0.995
     assert (FOLDER / "model.safetensors").stat().st_size <= 1e6
 
 
