@@ -40,6 +40,9 @@ def test_shapes_and_ranges(grid, size, classes, digits):
     images = model.decode(posterior.mode(), labels)
     assert images.shape == (6, 1, 28, 28)
     assert images.abs().max() <= 1
+    token = model.class_token(labels, 6)
+    u = model.encoder(digits[:6], token).chunk(2, dim=1)[0]  # which couplings turn into z and back
+    torch.testing.assert_close(images, model.decoder(u, token), rtol=0, atol=1e-4)
     noise = torch.randn(posterior.mean.shape)
     images = model.decode(posterior.sample(noise), labels)
     torch.testing.assert_close(model(digits[:6], labels, noise)[0], images, rtol=0, atol=1e-4)
