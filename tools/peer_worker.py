@@ -10,10 +10,11 @@ and `report.json`. `tools/peers.py` starts this and measures what it leaves.
 
 import argparse
 import contextlib
+import itertools
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -71,11 +72,6 @@ def script_loss(x: Tensor, y: Tensor, kl: Tensor) -> Tensor:
     return F.mse_loss(y, x, reduction="sum") / len(x) + KL_SCALE * kl.mean()
 
 
-def binary_loss(x: Tensor, y: Tensor, kl: Tensor) -> Tensor:
-    """Binary cross-entropy and KL, summed over the batch."""
-    return F.binary_cross_entropy(y, x, reduction="sum") + kl.sum()
-
-
 def autoencoder_kl(loss: Callable, learning_rate: float, batch_size: int) -> Peer:
     """diffusers' `AutoencoderKL`, 2 channels on 7x7, with its training script's AdamW and cosine.
 
@@ -109,8 +105,9 @@ def pytorch_example() -> Peer:
                             nn.Unflatten(1, (1, 28, 28)))  # fmt: skip
     model = nn.ModuleList([encoder, decoder])
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
-    return Peer(model, lambda x: encoder(x).chunk(2, dim=1), decoder, binary_loss, adam, 128, (20,),
-                black=0)  # fmt: skip
+    return Peer(model, lambda x: encoder(x).chunk(2, dim=1), decoder,
+                lambda x, y, kl: F.binary_cross_entropy(y, x, reduction="sum") + kl.sum(),
+                adam, 128, (20,), black=0)  # fmt: skip
 
 
 def pythae_vae() -> Peer:
@@ -147,12 +144,6 @@ def in_range_of(peer: Peer, images: Tensor) -> Tensor:
     return images.float() / 255 * (1 - peer.black) + peer.black
 
 
-def endless(images: Tensor, size: int) -> Iterator[Tensor]:
-    """Indices of batches for ever: pass after pass, each in an order of its own."""
-    while True:
-        yield from torch.randperm(len(images)).split(size)
-
-
 def train(peer: Peer, images: Tensor, seconds: float, most: float) -> tuple[int, float]:
     """Train on uint8 images (N, 1, 28, 28): returns how many it saw, and the seconds that it took.
 
@@ -160,7 +151,9 @@ def train(peer: Peer, images: Tensor, seconds: float, most: float) -> tuple[int,
     """
     peer.model.train()
     (group,) = peer.optimizer.param_groups
-    order, peak, seen, share, started = endless(images, peer.batch_size), group["lr"], 0, 0.0, now()
+    passes = (torch.randperm(len(images)).split(peer.batch_size) for _ in itertools.count())
+    order, peak = itertools.chain.from_iterable(passes), group["lr"]
+    seen, share, started = 0, 0.0, now()
     while share < 1:
         if peer.falls:
             group["lr"] = peak * (0.5 + 0.5 * math.cos(math.pi * share))
