@@ -19,6 +19,7 @@ import explorer_page
 import pytest
 import torch
 from common import ASSETS, ROOT
+from explorer_models import round_weights
 from explorer_page import BROWSERS, browser, look, places, serve, wait_until_ready
 
 import vae
@@ -117,7 +118,7 @@ def test_rounded_weights_change_no_digit(name):
 @torch.no_grad()
 def test_the_rounded_judge_reads_as_the_judge():
     before, after = (judge(given(2000)[0]).argmax(1) for judge in
-                     (Judge.from_pretrained(), explorer.judge()))  # fmt: skip
+                     (Judge.from_pretrained(), round_weights(Judge.from_pretrained())))  # fmt: skip
     assert (before == after).float().mean() > 0.999
 
 
@@ -311,7 +312,7 @@ GIVE = "([x, labels]) => window.explorer.given = { images: Float32Array.from(x),
 @torch.no_grad()
 def test_the_page_computes_what_pytorch_computes(visit):
     page, (x, labels) = visit(), given(FEW)
-    read = explorer.judge()(x).softmax(1)
+    read = round_weights(Judge.from_pretrained())(x).softmax(1)
     page.evaluate(GIVE, [x.flatten().tolist(), labels.tolist()])
     for name in MODELS:
         model = as_the_page_has_it(name)[0]
@@ -539,7 +540,8 @@ def first(digit):
 def test_what_is_shown_is_what_pytorch_says(visit):
     """Error, rate and reading of a column; the place where the walker stands, and its image."""
     page = visit("#x=5&at=16", "walk")  # of the ten digits, the one that is farthest out
-    model, x, read = as_the_page_has_it("sharp_16")[0], first(5), explorer.judge()
+    model, x = as_the_page_has_it("sharp_16")[0], first(5)
+    read = round_weights(Judge.from_pretrained())
     q = model.encode(x)
     y = model.decode(q.mean)
     shown = page.locator(".column[data-numbers='16'] dd").all_text_contents()

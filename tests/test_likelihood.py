@@ -1,6 +1,5 @@
 """The Bernoulli likelihood: its images, its loss, its training, and bounds of log p(x)."""
 
-import json
 import math
 from dataclasses import replace
 
@@ -227,22 +226,3 @@ def test_a_bound_needs_samples_and_a_variance_where_its_likelihood_has_one(digit
             vae.importance_weighted_bound(model, digits, variance)
     with pytest.raises(ValueError, match="samples=0"):
         vae.importance_weighted_bound(model, digits, 0.3, samples=0)
-
-
-def test_bounds_that_were_cut_off_go_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(tool, "ASSETS", tmp_path)
-    monkeypatch.setattr(tool, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(tool, "LIKELIHOOD_SAMPLES", 3)
-    monkeypatch.setattr(tool, "PART", 2)
-    model = make(latent_size=2, **BERNOULLI)
-    model.save_pretrained(tmp_path / "run")
-    x = model.observed(vae.scale_images(vae.load_digits("test").images[:5]), tool.seeded())
-    whole, _ = tool.bounds_of("run", model, x)
-    path = tmp_path / "runs" / "run_bounds.json"
-    kept = json.loads(path.read_text("utf-8"))
-    assert len(whole.unique()) == 5
-    path.write_text(json.dumps(kept | {"bounds": [7.0, *kept["bounds"][1:4]]}))
-    again, _ = tool.bounds_of("run", model, x)
-    assert again.tolist() == [7.0, *whole.tolist()[1:]]
-    path.write_text(json.dumps(kept | {"weights": "others"}))
-    assert tool.bounds_of("run", model, x)[0].tolist() == whole.tolist()

@@ -53,7 +53,7 @@ every = pytest.mark.parametrize("name", notebooks.NOTEBOOKS)
 
 @every
 def test_a_committed_notebook_is_what_the_source_gives(name):
-    made, there = notebooks.generate(name), nbformat.read(notebooks.notebook_path(name), 4)
+    made, there = notebooks.generate(name), nbformat.read(notebooks.FOLDER / f"{name}.ipynb", 4)
     nbformat.validate(there)
     assert notebooks.keep_outputs(made, there)
     assert made == there
@@ -61,7 +61,7 @@ def test_a_committed_notebook_is_what_the_source_gives(name):
 
 @every
 def test_a_committed_notebook_ran_from_top_to_bottom_with_the_recipe_of_the_results(name):
-    path, of = notebooks.notebook_path(name), notebooks.NOTEBOOKS[name]
+    path, of = notebooks.FOLDER / f"{name}.ipynb", notebooks.NOTEBOOKS[name]
     assert path.stat().st_size <= 3e6
     cells = code_cells(nbformat.read(path, 4))
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))

@@ -14,7 +14,7 @@ PAGES = readme.PAGES
 
 def test_the_tables_are_those_of_the_files_that_they_come_from():
     pages = {page: page.read_text("utf-8") for page in PAGES}
-    assert readme.filled(dict(pages)) == pages, "run `make notebooks`"
+    assert readme.filled() == pages, "run `make notebooks`"
 
 
 def headings(text):

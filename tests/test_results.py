@@ -219,7 +219,7 @@ def test_a_plain_autoencoder_generates_worse_and_reconstructs_better_but_from_tw
 
 def test_every_part_has_a_name_of_its_own_and_all_is_there(capsys):
     parts = results.all_parts()
-    assert len({part.name for part in parts}) == len(parts) == 182
+    assert len({part.name for part in parts}) == len(parts) == 183
     assert [part.name for part in parts if not part.done()] == []
     results.main(["--list", "--only", "latent_2", "bounds"])
     said = capsys.readouterr().out

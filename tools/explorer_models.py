@@ -28,7 +28,6 @@ from vae.couplings import Couplings
 from vae.machinery import onnx_export
 from vae.machinery.folder import METRICS_NAME
 from vae.machinery.onnx_export import Part as File
-from vae.machinery.onnx_export import Velocity, to_onnx
 from vae.pretrained import sha256, write_atomically, write_json
 from vae.settings import from_saved
 
@@ -76,18 +75,16 @@ class Read(File):
 def models() -> dict[str, dict]:
     """The models that the page shows, by their folder in `assets/`, the fewest numbers first.
 
-    They are those of MNIST with one vector for an image, and the smallest of those with a grid;
-    of the conditional ones, it is that which was trained with all terms.
+    They are those with one vector for a digit, of the conditional ones that which was trained with
+    all terms, and the smallest of those with a grid; none of black and white digits.
     """
     found = {}
     for folder in sorted(ASSETS.iterdir()):
         metrics = read_json(folder / METRICS_NAME)
         settings = metrics.get("config", {})
-        if settings.get("dataset") != "mnist":
+        if settings.get("dataset") != "mnist" or "bernoulli" in settings["model"].values():
             continue
         config = from_saved(VAEConfig, settings["model"])
-        if config.likelihood == "bernoulli":  # of black and white digits
-            continue
         sharp = settings["w_perceptual"] or settings["w_adversarial"] or "sharpen" in metrics
         terms = "all" if sharp else "kl"
         found[folder.name] = {
@@ -137,8 +134,7 @@ def pack(model: bytes) -> bytes:
         kept += [onnx.numpy_helper.from_array(part, f"{name}.{key}") for key, part in found.items()]
         scaling += restoring(name, found)
         kept += [] if found else [tensor]
-    content = {"initializer": kept, "node": [*scaling, *graph.node]}
-    for field, values in content.items():
+    for field, values in (("initializer", kept), ("node", [*scaling, *graph.node])):
         graph.ClearField(field)
         getattr(graph, field).extend(values)
     onnx.checker.check_model(whole, full_check=True)
@@ -183,21 +179,17 @@ def restoring(name: str, parts: dict[str, np.ndarray]) -> list:
 
 def model_files(model: VAE, prior: LatentPrior | None) -> dict[str, bytes]:
     """A model's files, by what they do."""
-    z, label = torch.zeros(2, *model.config.latent_shape), {}
-    if model.config.num_classes:
-        label = {"label": torch.zeros(2, dtype=torch.int64)}
-    image = {"image": torch.zeros(2, *model.config.image_shape)}
+    found = onnx_export.parts(model, prior)  # of which the prior is as it is there
+    image, label = found["encoder"][1], found["decoder"][1].copy()
+    z = label.pop("latent")
     bare = copy.deepcopy(model)
     bare.couplings = Couplings()
-    found = {"encoder": (Encode(bare), image | label, ["mean", "logvar"]),
-             "decoder": (Decode(model), {"code": z} | label, ["image"])}  # fmt: skip
+    found["encoder"] = Encode(bare), image, ["mean", "logvar"]
+    found["decoder"] = Decode(model), {"code": z} | label, ["image"]
     if len(model.couplings):
         both = {"code": z, "z": z.clone()} | label  # one tensor would be taken for one input
         found["couplings"] = Couple(model), both, ["latent", "log_det", "u"]
-    if prior is not None:
-        at = {"latent": z, "t": torch.zeros(2), "label": torch.zeros(2, dtype=torch.int64)}
-        found["prior"] = Velocity(prior), at, ["velocity", "mean", "std"]
-    return {name: pack(to_onnx(*part)) for name, part in found.items()}
+    return {name: pack(onnx_export.to_onnx(*part)) for name, part in found.items()}
 
 
 def load(folder: Path) -> tuple[VAE, LatentPrior | None]:
@@ -209,17 +201,11 @@ def load(folder: Path) -> tuple[VAE, LatentPrior | None]:
     return round_weights(model, steps), prior
 
 
-def judge() -> Judge:
-    """The judge, with weights as the page has them."""
-    return round_weights(Judge.from_pretrained())
-
-
-@torch.no_grad()
 def plane(model: VAE) -> tuple[bytes, dict]:
     """The plane of two numbers, decoded, as a PNG; its edges, and where test digits lie on it."""
     images, labels = load_digits("test")
-    codes = torch.cat([model.encode(part).mean for part in scale_images(images).split(1000)])
-    codes = codes.flatten(1)
+    parts = scale_images(images).split(1000)
+    codes = torch.cat([model.encode(part).mean.flatten(1) for part in parts])
     if model.config.variational:
         edges = torch.tensor([[-EXTENT, EXTENT]] * 2)
     else:  # nothing holds the codes near N(0, I)
@@ -235,19 +221,11 @@ def plane(model: VAE) -> tuple[bytes, dict]:
 
 
 @torch.no_grad()
-def spread(model: VAE) -> dict[str, list[float]]:
-    """Mean and standard deviation of each number of test digits' latents, which lie anywhere."""
-    z = model.encode(scale_images(load_digits("test").images[:DOTS])).mean.flatten(1)
-    return {"mean": z.mean(0).tolist(), "std": z.std(0).tolist()}
-
-
-@torch.no_grad()
 def rounding(folder: Path, images: int) -> dict[str, float]:
     """The effect of rounding on a model's reconstructions of the first test digits.
 
-    That is the mean absolute difference, of 2 from black to white; the largest change of an MSE but
-    for one in a hundred, as a share; and the number of digits that the judge was certain of, and
-    reads as others.
+    They are the mean absolute difference, of 2 from black to white; the largest change of an MSE
+    but for one in a hundred, as a share; and how many digits of which the judge was certain change.
     """
     digits, reader = load_digits("test"), Judge.from_pretrained()
     x, labels = scale_images(digits.images[:images]), digits.labels[:images]
@@ -270,8 +248,10 @@ def keep(content: bytes, ending: str = "onnx.gz") -> dict:
     return {"file": name, "bytes": len(content)}
 
 
+@torch.no_grad()
 def describe(name: str) -> dict:
     """Write a model's files. Returns what the index says of it, beside its row of the list."""
+    print(name, flush=True)
     model, prior = load(ASSETS / name)
     config = model.config
     files = {k: keep(v) for k, v in model_files(model, prior).items()}
@@ -282,26 +262,26 @@ def describe(name: str) -> dict:
         picture, about = plane(model)
         dots = json.dumps(about, separators=(",", ":")).encode()
         found["plane"] = keep(picture, "png") | {"about": keep(dots, "json")}
-    return found if config.variational else found | spread(model)
+    if not config.variational:  # latents lie anywhere: where those of test digits do
+        z = model.encode(scale_images(load_digits("test").images[:DOTS])).mean.flatten(1)
+        found |= {"mean": z.mean(0).tolist(), "std": z.std(0).tolist()}
+    return found
 
 
 def write(listed: dict[str, dict]) -> dict:
     """Write all files. Returns the index."""
-    rows = []
-    for name, row in listed.items():
-        rows.append({"name": name} | row | describe(name))
-        print(name, {k: file["bytes"] for k, file in rows[-1]["files"].items()}, flush=True)
+    rows = [{"name": name} | row | describe(name) for name, row in listed.items()]
     images, labels = load_digits("test")
     first = [images[(labels == digit).nonzero()[0, 0]] for digit in range(10)]
     digits = [base64.b64encode(image.numpy().tobytes()).decode() for image in first]
-    read = to_onnx(Read(judge()), {"image": torch.zeros(2, 1, 28, 28)}, ["logits"])
+    judge = Read(round_weights(Judge.from_pretrained()))
+    read = onnx_export.to_onnx(judge, {"image": torch.zeros(2, 1, 28, 28)}, ["logits"])
     return {"judge": keep(pack(read)), "digits": digits, "models": rows}
 
 
 def main() -> None:
     listed, code = read_json(LIST), [Path(__file__), Path(onnx_export.__file__)]
-    runs = [path for name in listed for path in sorted((ASSETS / name).iterdir())]
-    used = [path for path in runs if path.name in USED]
+    used = [path for name in listed for file in USED if (path := ASSETS / name / file).is_file()]
     made_of = fingerprint(*code, LIST, JUDGE, *used)
     if read_json(OUT / INDEX).get("made_of") == made_of:
         print(f"{OUT} is of these models already")

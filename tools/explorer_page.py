@@ -1,7 +1,7 @@
 """Open the built page of `explorer/` in a Chromium: draw its picture, measure it.
 
     make explorer-page
-    python tools/explorer_page.py    # writes assets/explorer.gif and prints sizes and times
+    python tools/explorer_page.py    # writes assets/explorer.gif and prints sizes
 
 Needs playwright, and a Chromium of the system's.
 """
@@ -144,11 +144,7 @@ def main() -> None:
         page = chromium.new_page(viewport=VIEW)
         page.goto(url)
         wait_until_ready(page)
-        seconds = page.evaluate("performance.now()") / 1000
-        print(f"all of the first part drawn after {seconds:.1f} s")
-        frames = record(page)
-        write_gif(frames, ASSETS / "explorer.gif")
-        print(f"assets/explorer.gif: {len(frames)} frames")
+        write_gif(record(page), ASSETS / "explorer.gif")
 
 
 if __name__ == "__main__":

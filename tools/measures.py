@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from common import ASSETS, JUDGE, RUNS, Part, fingerprint, measurement, read_json
+from common import ASSETS, JUDGE, Part, measurement
 from scoring import CHUNK, DEVICE, SAMPLES, SECOND, decode, encode, judged_twice, seeded
 from torch import Tensor
 from trainings import BERNOULLI, CONDITIONAL, SIZES, commands, origin, plain_folders
@@ -24,7 +24,6 @@ from vae.data import batches
 from vae.losses import bernoulli_nll
 from vae.machinery.folder import read_metrics
 from vae.machinery.shipped import SHARPENED
-from vae.pretrained import write_json
 
 BOTH = ("reconstructions", "N(0, I)")
 PAIRS = [pair[::-1] for pair in SHARPENED.items()]  # before and after sharpening
@@ -39,7 +38,7 @@ BALANCED = torch.arange(SAMPLES) % 10  # every digit as often
 NOISE = (0.1, 0.2, 0.5, 1.0, 2.0)  # standard deviations of the codes
 MOVED = 2000  # test digits whose codes are moved
 LIKELIHOOD_SAMPLES = 1000  # of q(z|x), for an image
-PART = 250  # images between two times that the bounds are kept: a job that is cut off goes on
+PART = 250  # images of a seed's samples
 REACH, STEP = 5.0, 0.02  # of the grid in the plane; q(z|x) is about two steps wide
 
 
@@ -174,37 +173,21 @@ def known(name: str) -> dict:
 
 
 def likelihood_bound(name: str) -> dict:
-    """The bound, in nats for an image."""
-    bounds, seconds = bounds_of(name, *binarised(name))
-    counts = {"samples": LIKELIHOOD_SAMPLES, "images": len(bounds), "seconds": seconds}
-    return negative_mean("neg_bound", bounds) | counts
+    """The bound, in nats for an image, and the seconds that it took."""
+    (model, images), started, found = binarised(name), time.perf_counter(), []
+    for number, (some,) in enumerate(batches(PART, images)):
+        samples, seed = LIKELIHOOD_SAMPLES, number * PART
+        found.append(vae.importance_weighted_bound(model, some, samples=samples, seed=seed))
+        print(f"{name}: {seed + len(some):,} of {len(images):,} images", flush=True)
+    counts = {"samples": LIKELIHOOD_SAMPLES, "images": len(images)}
+    took = {"seconds": time.perf_counter() - started}
+    return negative_mean("neg_bound", torch.cat(found)) | counts | took
 
 
 def negative_mean(key: str, values: Tensor) -> dict:
     """Minus the images' mean, and its standard error."""
     error = values.std().item() / math.sqrt(len(values))
     return {key: -values.mean().item(), f"{key}_std_error": error}
-
-
-def bounds_of(name: str, model: VAE, images: Tensor) -> tuple[Tensor, float]:
-    """Each image's bound, (N,), and the seconds that they took.
-
-    The bounds are kept in `runs/results`, so that a measurement that was cut off goes on.
-    """
-    path, mark = RUNS / f"{name}_bounds.json", fingerprint(ASSETS / name / VAE.weights_name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    about, kept = {"weights": mark, "samples": LIKELIHOOD_SAMPLES}, read_json(path)
-    if not about.items() <= kept.items():
-        kept = about | {"bounds": [], "seconds": 0.0}
-    while (done := len(kept["bounds"])) < len(images):
-        start, some = time.perf_counter(), images[done : done + PART]
-        found = vae.importance_weighted_bound(model, some, samples=LIKELIHOOD_SAMPLES, seed=done)
-        kept["bounds"] += found.tolist()
-        kept["seconds"] += time.perf_counter() - start
-        write_json(path, kept)
-        print(f"{name}: {len(kept['bounds']):,} of {len(images):,} images after "
-              f"{kept['seconds'] / 60:.0f} minutes", flush=True)  # fmt: skip
-    return torch.tensor(kept["bounds"], dtype=torch.float64), kept["seconds"]
 
 
 @torch.no_grad()

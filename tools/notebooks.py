@@ -62,10 +62,6 @@ METADATA = {
 }
 
 
-def notebook_path(name: str) -> Path:
-    return FOLDER / f"{name}.ipynb"
-
-
 def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
@@ -124,7 +120,7 @@ def main() -> None:
     full = os.environ.get("VAE_BUDGET", "full")  # what a reader with a GPU gets
     for name in options.only or NOTEBOOKS:
         os.environ["VAE_BUDGET"] = "quick" if name == "own_images" else full
-        path, notebook = notebook_path(name), generate(name)
+        path, notebook = FOLDER / f"{name}.ipynb", generate(name)
         kept = path.is_file() and keep_outputs(notebook, nbformat.read(path, 4))
         if options.execute:
             execute(notebook, FOLDER)

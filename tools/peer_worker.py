@@ -10,10 +10,11 @@ and `report.json`. `tools/peers.py` starts this and measures what it leaves.
 
 import argparse
 import contextlib
+import itertools
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -71,11 +72,6 @@ def script_loss(x: Tensor, y: Tensor, kl: Tensor) -> Tensor:
     return F.mse_loss(y, x, reduction="sum") / len(x) + KL_SCALE * kl.mean()
 
 
-def binary_loss(x: Tensor, y: Tensor, kl: Tensor) -> Tensor:
-    """Binary cross-entropy and KL, summed over the batch."""
-    return F.binary_cross_entropy(y, x, reduction="sum") + kl.sum()
-
-
 def autoencoder_kl(loss: Callable, learning_rate: float, batch_size: int) -> Peer:
     """diffusers' `AutoencoderKL`, 2 channels on 7x7, with its training script's AdamW and cosine.
 
@@ -84,48 +80,34 @@ def autoencoder_kl(loss: Callable, learning_rate: float, batch_size: int) -> Pee
     """
     from diffusers import AutoencoderKL
 
-    levels, widths = 3, (16, 32, 48)
     model = AutoencoderKL(
         in_channels=1, out_channels=1, latent_channels=2, sample_size=28, layers_per_block=2,
-        block_out_channels=widths, norm_num_groups=16,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=(16, 32, 48), norm_num_groups=16,
+        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
     )  # fmt: skip
-    rates = {"lr": learning_rate, "betas": (0.9, 0.999), "weight_decay": 1e-2, "eps": 1e-8}
+    adamw = torch.optim.AdamW(model.parameters(), learning_rate)  # other defaults: the script's
 
     def encode(x: Tensor) -> tuple[Tensor, Tensor]:
         posterior = model.encode(x).latent_dist
         return posterior.mean, posterior.logvar
 
-    return Peer(model, encode, lambda z: model.decode(z).sample, loss,
-                torch.optim.AdamW(model.parameters(), **rates), batch_size, (2, 7, 7), black=-1,
-                clip_norm=1.0, falls=True)  # fmt: skip
-
-
-class TwoLayers(nn.Module):
-    """The network of PyTorch's own VAE example: 784 - 400 - 20 numbers - 400 - 784."""
-
-    def __init__(self, pixels: int = 784, width: int = 400, latent_size: int = 20):
-        super().__init__()
-        self.encoder = nn.Sequential(
-            nn.Flatten(), nn.Linear(pixels, width), nn.ReLU(), nn.Linear(width, 2 * latent_size)
-        )
-        self.decoder = nn.Sequential(
-            nn.Linear(latent_size, width), nn.ReLU(), nn.Linear(width, pixels), nn.Sigmoid()
-        )
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.encoder(x).chunk(2, dim=1)
-
-    def decode(self, z: Tensor) -> Tensor:
-        return self.decoder(z).view(-1, 1, 28, 28)
+    return Peer(model, encode, lambda z: model.decode(z).sample, loss, adamw, batch_size, (2, 7, 7),
+                black=-1, clip_norm=1.0, falls=True)  # fmt: skip
 
 
 def pytorch_example() -> Peer:
-    """PyTorch's example (pytorch/examples, vae), written anew: binary cross-entropy, Adam, 128."""
-    model = TwoLayers()
+    """PyTorch's example (pytorch/examples, vae), written anew: binary cross-entropy, Adam, 128.
+
+    Its network is 784 - 400 - 20 numbers - 400 - 784.
+    """
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 2 * 20))
+    decoder = nn.Sequential(nn.Linear(20, 400), nn.ReLU(), nn.Linear(400, 784), nn.Sigmoid(),
+                            nn.Unflatten(1, (1, 28, 28)))  # fmt: skip
+    model = nn.ModuleList([encoder, decoder])
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
-    return Peer(model, model.encode, model.decode, binary_loss, adam, 128, (20,), black=0)
+    return Peer(model, lambda x: encoder(x).chunk(2, dim=1), decoder,
+                lambda x, y, kl: F.binary_cross_entropy(y, x, reduction="sum") + kl.sum(),
+                adam, 128, (20,), black=0)  # fmt: skip
 
 
 def pythae_vae() -> Peer:
@@ -162,12 +144,6 @@ def in_range_of(peer: Peer, images: Tensor) -> Tensor:
     return images.float() / 255 * (1 - peer.black) + peer.black
 
 
-def endless(images: Tensor, size: int) -> Iterator[Tensor]:
-    """Indices of batches for ever: pass after pass, each in an order of its own."""
-    while True:
-        yield from torch.randperm(len(images)).split(size)
-
-
 def train(peer: Peer, images: Tensor, seconds: float, most: float) -> tuple[int, float]:
     """Train on uint8 images (N, 1, 28, 28): returns how many it saw, and the seconds that it took.
 
@@ -175,7 +151,9 @@ def train(peer: Peer, images: Tensor, seconds: float, most: float) -> tuple[int,
     """
     peer.model.train()
     (group,) = peer.optimizer.param_groups
-    order, peak, seen, share, started = endless(images, peer.batch_size), group["lr"], 0, 0.0, now()
+    passes = (torch.randperm(len(images)).split(peer.batch_size) for _ in itertools.count())
+    order, peak = itertools.chain.from_iterable(passes), group["lr"]
+    seen, share, started = 0, 0.0, now()
     while share < 1:
         if peer.falls:
             group["lr"] = peak * (0.5 + 0.5 * math.cos(math.pi * share))
@@ -250,9 +228,8 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, help="default: the peer's own")
     options = parser.parse_args()
     folder, until = options.folder, (options.seconds, options.images)
-    train_set, test_set = (
-        torch.from_numpy(np.load(options.data / f"{split}.npy")) for split in ("train", "test")
-    )
+    train_set, test_set = (torch.from_numpy(np.load(options.data / f"{split}.npy"))
+                           for split in ("train", "test"))  # fmt: skip
     torch.manual_seed(0)
     peer = PEERS[options.name](options.learning_rate)
     if peer.optimizer:
@@ -263,18 +240,13 @@ def main() -> None:
     reconstructions, draws, found = test(peer, test_set)
     np.save(folder / "reconstructions.npy", reconstructions.numpy())
     np.save(folder / "draws.npy", draws.numpy())
+    versions = {name: version(name) for name in ("diffusers", "pythae") if name in sys.modules}
     report = {
         "parameters": sum(p.numel() for p in peer.model.parameters()),
-        "images": seen,
-        "seconds": seconds,
-        "batch_size": peer.batch_size,
-        "learning_rate": rate,
-        "black": peer.black,
-        **found,
-        "versions": {name: version(name) for name in ("diffusers", "pythae") if name in sys.modules}
-        | {"torch": torch.__version__},
+        "images": seen, "seconds": seconds, "batch_size": peer.batch_size, "learning_rate": rate,
+        "black": peer.black, **found, "versions": versions | {"torch": torch.__version__},
         "threads": torch.get_num_threads(),
-    }
+    }  # fmt: skip
     (folder / "report.json").write_text(json.dumps(report), "utf-8")
 
 

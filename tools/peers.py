@@ -1,7 +1,6 @@
 """Train other projects' VAEs for as long as ours, one after the other, and measure all alike.
 
-    python tools/peers.py [--only pythae ...] [--again]
-    python tools/peers.py --shipped  # pythae's, as long as assets/global_16: assets/pythae.json
+    python tools/peers.py [--only pythae ...]
 
 Of each latent ours goes first, with MSE and KL alone, and the others get the seconds that it took,
 with as many threads. diffusers, pythae and PyTorch's example (all that it needs is torch) are
@@ -68,9 +67,10 @@ ROWS = {
 
 
 def parts() -> list[Part]:
-    """Every row."""
-    return [Part(f"peers/{name}", partial(is_there, name), partial(make, name), command(name))
+    """Every row, and pythae's VAE beside the shipped model of its latent."""
+    rows = [Part(f"peers/{name}", partial(is_there, name), partial(make, name), command(name))
             for name in ROWS]  # fmt: skip
+    return [*rows, Part("pythae", (ASSETS / "pythae.json").is_file, beside_shipped)]
 
 
 def training_of(name: str) -> str:
@@ -180,7 +180,7 @@ def make(name: str) -> None:
         theirs = row(f"peers/{like}")
         if theirs["hardware"] != here:
             raise SystemExit(f"{like} was trained on {theirs['hardware']}, and this machine is "
-                             f"{here}: make it again here (--again)")  # fmt: skip
+                             f"{here}: delete its row of assets/peers.json")  # fmt: skip
     print(f"{name}: training", flush=True)
     *images, report = peer(name, theirs["seconds"]) if like else ours(name)
     made = {"command": command(name)} | report | measured(*images)
@@ -198,21 +198,15 @@ def beside_shipped() -> None:
     report["ours"] = {"seconds": took, "fid": drawn["fid"], "second_fid": drawn["second"]["fid"],
                       "commit": here["commit"]}  # fmt: skip
     write_json(ASSETS / "pythae.json", report)
-    print(f"pythae's digit-FID: {report['scores']['fid']:.1f}, ours: {drawn['fid']:.1f}")
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, metavar="NAME",
                         help=f"these rows: {', '.join(ROWS)}")  # fmt: skip
-    parser.add_argument("--shipped", action="store_true", help="pythae's beside assets/global_16")
-    parser.add_argument("--again", action="store_true", help="make rows that are there, too")
-    options = parser.parse_args(arguments)
-    if options.shipped:
-        beside_shipped()
-        return
+    only = parser.parse_args(arguments).only
     for name in ROWS:  # ours before those that are compared with it
-        if name in options.only and (options.again or not is_there(name)):
+        if name in only and not is_there(name):
             make(name)
 
 

@@ -75,9 +75,8 @@ def picture(name: str, shown: list[Path], draw: Callable[[], Figure]) -> Part:
 
 def curve_points() -> dict[str, dict]:
     """The rows of the rate-distortion curve, with the one that the ablation has."""
-    points = read_json(ASSETS / "rate_distortion.json")
-    shared = row(f"ablation/{BLURRED}")
-    return points | ({f"4, beta {trainings.COMMON_BETA}": shared} if shared else {})
+    shared = {f"4, beta {trainings.COMMON_BETA}": row(f"ablation/{BLURRED}")}
+    return read_json(ASSETS / "rate_distortion.json") | shared
 
 
 def draw_rate_distortion() -> Figure:
@@ -123,13 +122,10 @@ def draw_terms() -> Figure:
     for axis, size in zip(figure.subplots(len(SIZES), 1), SIZES, strict=True):
         frames = {variant: Frames.load(frames_path(size, variant)) for variant in ABLATION}
         rows = {"original": frames[ALL].originals}
-        rows |= {
-            trainings.TOLD[variant]: own.reconstructions[-1] for variant, own in frames.items()
-        }
+        rows |= {trainings.TOLD[k]: own.reconstructions[-1] for k, own in frames.items()}
         axis.set_title(f"{size} latent values")
         axis.set_anchor("E")  # the names need the room on the left
-        names = dict(enumerate(rows))
-        draw_grid(axis, np.concatenate(list(rows.values())), 10, {}, names, 11)
+        draw_grid(axis, np.concatenate(list(rows.values())), 10, {}, dict(enumerate(rows)), 11)
     return figure
 
 

@@ -7,12 +7,10 @@ Each stands on one page, between `<!-- name -->` and `<!-- /name -->`; nothing e
 files of `assets/`, or values of the rows below. A line with row values is repeated for each row.
 """
 
-import math
 import re
-import statistics
 from collections import ChainMap
 from pathlib import Path
-from typing import NamedTuple
+from statistics import NormalDist
 
 import trainings
 from common import ASSETS, ROOT, read_json, row, shipped, table
@@ -36,39 +34,19 @@ OTHERS = {"emoji": "emoji, 32×32, RGB", "emoji_64": "emoji, 64×64, RGB",
 QUALITY = ("mse", "psnr", "kl")  # over several seeds
 
 
-class Spread(NamedTuple):
+class Spread(NormalDist):
     """Mean ± standard deviation, which are printed in the same form."""
-
-    mean: float
-    stdev: float
-
-    @classmethod
-    def of(cls, values: list[float]) -> "Spread":
-        return cls(statistics.mean(values), statistics.stdev(values))
 
     def __format__(self, form: str) -> str:
         return f"{self.mean:{form}} ± {self.stdev:{form}}"
 
 
-class Difference(Spread):
+class Difference(NormalDist):
     """A difference, which is called none where its standard deviation is larger."""
 
     def __format__(self, form: str) -> str:
         shown = f"{self.mean:+{form}} ± {self.stdev:{form}}"
         return shown if abs(self.mean) > self.stdev else f"none ({shown})"
-
-
-class Assets(dict):
-    """The files of `assets/`, each by its name, read when a form first names it."""
-
-    def __missing__(self, name: str) -> dict:
-        if (ASSETS / f"{name}.json").is_file():
-            self[name] = read_json(ASSETS / f"{name}.json")
-        elif (ASSETS / name).is_dir():
-            self[name] = run(name)
-        else:
-            raise KeyError(name)
-        return self[name]
 
 
 def run(name: str) -> dict:
@@ -102,18 +80,10 @@ def over_seeds(variant: str) -> dict[str, Spread]:
     """The numbers of the ablation's variant over its seeds; shares in percent."""
     runs = [row(trainings.terms_row(trainings.ABLATED, variant, seed))
             for seed in trainings.TERMS_SEEDS]  # fmt: skip
-    found = {key: [one["sample"][key] for one in runs] for key in ("mse", "lpips")}
-    found["fid"] = [one["reconstructions"]["fid"] for one in runs]
-    for key in ("grey", "recognised"):
-        found[key] = [100 * one["reconstructions"][key] for one in runs]
-    return {key: Spread.of(values) for key, values in found.items()}
-
-
-def rates(size: int) -> dict:
-    """The tests of the curve of rate and distortion, from the largest beta to the smallest."""
-    points = curve_points()
-    tests = [points[f"{size}, beta {beta}"]["test"] for beta in trainings.BETAS]
-    return {"size": size, "at": tests}
+    runs = [one["sample"] | one["reconstructions"] for one in runs]
+    scales = {"mse": 1, "lpips": 1, "fid": 1, "grey": 100, "recognised": 100}
+    return {key: Spread.from_samples([scale * one[key] for one in runs])
+            for key, scale in scales.items()}  # fmt: skip
 
 
 def generation() -> list[dict]:
@@ -140,17 +110,16 @@ def seeds(name: str) -> dict:
     first = [trainings.measured(shipped("latent_2"))] if name == trainings.IN_FULL else []
     runs = first + list(row(f"seeds/{name}").values())
     found = {key: [run[key] for run in runs if key in run] for key in QUALITY}
-    spreads = {key: Spread.of(values) for key, values in found.items() if len(values) > 1}
+    spreads = {key: Spread.from_samples(v) for key, v in found.items() if len(v) > 1}
     return spreads | {"name": name.replace("x", "×"), "count": len(runs)}
 
 
 def difference(name: str, like: str) -> dict:
     """What a variant's numbers are more than the usual ones."""
     these, usual = seeds(name), seeds(like)
-    apart = {key: Difference(these[key].mean - usual[key].mean,
-                             math.hypot(these[key].stdev, usual[key].stdev))
-             for key in QUALITY if key in these}  # fmt: skip
-    return apart | {"name": these["name"]}
+    apart = {key: these[key] - usual[key] for key in QUALITY if key in these}
+    shown = {key: Difference(gap.mean, gap.stdev) for key, gap in apart.items()}
+    return shown | {"name": these["name"]}
 
 
 def peers() -> list[dict]:
@@ -179,6 +148,7 @@ def evidence() -> dict:
 
 def tables() -> dict[str, str]:
     """The text of every table, by its name."""
+    points = curve_points()
     rows = {
         "knobs": [{}], "likelihood": [{}], "evidence": [evidence()],
         "speedrun": speedrun(), "peers": peers(),
@@ -190,7 +160,8 @@ def tables() -> dict[str, str]:
         "latent_sizes": [on_grid(size, kind) for size in SIZES for kind in ("global", "latent")],
         "ablation": [over_seeds(variant) | {"loss": shown}
                      for variant, shown in trainings.TOLD.items()],
-        "rates": [rates(size) for size in REFERENCE],
+        "rates": [{"size": size, "at": [points[f"{size}, beta {beta}"]["test"]
+                                        for beta in trainings.BETAS]} for size in REFERENCE],
         "autoencoder": [scores | {"name": name.replace("x", "×"), "kind": kind}
                         for name, pair in read_json(ASSETS / "autoencoder.json").items()
                         for kind, scores in pair.items()],
@@ -198,25 +169,25 @@ def tables() -> dict[str, str]:
         "differences": [difference(name, like)
                         for name, (like, _) in trainings.compared().items()],
     }  # fmt: skip
-    assets = Assets()
+    assets = {path.stem: read_json(path) for path in ASSETS.glob("*.json")}
+    assets |= {name: run(name) for name in trainings.shipped_commands()}
     return {name: table(name, [ChainMap(values, assets) for values in some])
             for name, some in rows.items()}  # fmt: skip
 
 
-def filled(pages: dict[Path, str]) -> dict[Path, str]:
+def filled() -> dict[Path, str]:
     """The pages' texts with every table as its source has it now."""
-    made = tables()
+    made, block = tables(), re.compile(r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", re.S)
 
     def fill(found: re.Match) -> str:
         return f"{found[1]}{made.pop(found[2])}\n{found[3]}"
 
-    block = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", re.S)
-    pages = {page: block.sub(fill, text) for page, text in pages.items()}
+    pages = {page: block.sub(fill, page.read_text("utf-8")) for page in PAGES}
     if made:
         raise ValueError(f"no page has a place for the tables {list(made)}")
     return pages
 
 
 if __name__ == "__main__":
-    for page, text in filled({page: page.read_text("utf-8") for page in PAGES}).items():
+    for page, text in filled().items():
         page.write_text(text, "utf-8")

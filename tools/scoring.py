@@ -15,11 +15,11 @@ from vae import VAE, Judge, judge_images, load_digits, scale_images
 from vae.blocks import NORM_GROUPS, DownBlock, MidBlock
 from vae.data import batches
 from vae.machinery.judge import judge_features
+from vae.machinery.machine import choose_device
 from vae.pretrained import Pretrained
 from vae.settings import check_options, option
 
-GPU = torch.accelerator.is_available()
-DEVICE = torch.accelerator.current_accelerator() if GPU else torch.device("cpu")
+DEVICE = choose_device()
 SAMPLES = 10_000  # generated digits that are scored
 CHUNK = 500  # images at once
 SECOND = ASSETS / "second_judge"

@@ -21,10 +21,8 @@ from vae.machinery.folder import read_metrics
 from vae.machinery.shipped import REFERENCE
 
 IMAGES = {16: 30_000, 4: 30_000, 2: 32_000}
-FLAGS = (
-    "--epochs 1 --lazy 8 --adversarial-start 0.7 "
-    "--early-evaluations 0 --frames 1 --projected-images 10 --lpips-images 0"
-)
+FLAGS = ("--epochs 1 --lazy 8 --adversarial-start 0.7 "
+         "--early-evaluations 0 --frames 1 --projected-images 10 --lpips-images 0")  # fmt: skip
 SEEDS = 3
 ORIGIN = "hardware", "threads", "torch", "commit"
 
@@ -59,12 +57,10 @@ def measure_run() -> dict:
     """Train as `make run` does, from an installed environment: a row of `assets/speedrun.json`."""
     metrics, seconds = trained("run", flags := "--latent-size 2")
     training, test = metrics["seconds"]["training"], metrics["test"]
-    return {
-        "command": f"python -m vae train {flags}",
-        "seconds": seconds, "training": training, "share": training / seconds,
-        "mse": test["sample"]["mse"], "kl": test["kl"],
-        **{key: metrics["environment"][key] for key in ORIGIN},
-    }  # fmt: skip
+    return {"command": f"python -m vae train {flags}",
+            "seconds": seconds, "training": training, "share": training / seconds,
+            "mse": test["sample"]["mse"], "kl": test["kl"],
+            **{key: metrics["environment"][key] for key in ORIGIN}}  # fmt: skip
 
 
 def parts() -> list[Part]:
@@ -92,12 +88,10 @@ def main() -> None:
     """Make all rows, whether or not they are there, and print them."""
     for part in parts():
         part.make()
+    kept = row("speedrun/run")
     print(table("speedrun", summaries()))
-    for name in (*REFERENCE, "run"):
-        kept = row(f"speedrun/{name}")
-        print(f"{name}: {kept['hardware']}, {kept['threads']} threads, torch {kept['torch']}")
-    print(f"`make run`: {kept['seconds']:.0f} s, {kept['share']:.0%} of them training; "
-          f"MSE {kept['mse']:.4f}, KL {kept['kl']:.0f} nats")  # fmt: skip
+    print(f"`make run`: {kept['seconds']:.0f} s, {kept['share']:.0%} of them training, on "
+          f"{kept['hardware']}, {kept['threads']} threads")  # fmt: skip
     missed = [size for size in REFERENCE if not all(row(f"speedrun/{size}")["passed"])]
     if missed:
         raise SystemExit(f"size {missed}: not every training passed the reference's row")

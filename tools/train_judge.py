@@ -26,7 +26,7 @@ from vae.machinery.optimizer import Muon, one_cycle
 from vae.pretrained import write_json
 
 JUDGES = {"first": (Judge, FOLDER, 0), "second": (SecondJudge, SECOND, 1)}  # folder, seed
-BATCH = 64
+EPOCHS, BATCH = 8, 64
 LEARNING_RATE, WEIGHT_DECAY, WARMUP = 5e-3, 0.05, 0.15
 TURN, MOVE, SCALE, SLANT = math.radians(12), 2 / 14, 0.12, 0.15  # at most; 14 pixels are 1
 BLURRED, GHOSTS = BATCH // 4, BATCH // 6  # of a batch
@@ -74,13 +74,13 @@ def spoil_images(x: Tensor, labels: Tensor, generator: torch.Generator) -> tuple
     return x, F.one_hot(labels, 10).float().lerp(torch.tensor(0.1), UNSURE * lost[:, None])
 
 
-def train(judge: nn.Module, epochs: int, seed: int) -> nn.Module:
+def train(judge: nn.Module, seed: int) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     images, labels = load_digits("train")
     optimizer = Muon(judge, LEARNING_RATE, WEIGHT_DECAY)
     steps_per_epoch = len(images) // BATCH
-    schedule = LambdaLR(optimizer, one_cycle(WARMUP, steps_per_epoch * epochs))
-    for step in tqdm(range(steps_per_epoch * epochs), mininterval=10):
+    schedule = LambdaLR(optimizer, one_cycle(WARMUP, steps_per_epoch * EPOCHS))
+    for step in tqdm(range(steps_per_epoch * EPOCHS), mininterval=10):
         if (position := step % steps_per_epoch) == 0:
             order = torch.randperm(len(images), generator=generator)
         index = order[position * BATCH :][:BATCH]
@@ -108,13 +108,11 @@ def measure(judge: nn.Module) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("which", choices=JUDGES)
-    parser.add_argument("--epochs", type=int, default=8)
-    options = parser.parse_args()
-    kind, folder, seed = JUDGES[options.which]
+    kind, folder, seed = JUDGES[parser.parse_args().which]
     torch.manual_seed(seed)
     started = time.perf_counter()
-    judge = train(kind(), options.epochs, seed)
-    measured = {"epochs": options.epochs, "seed": seed, "seconds": time.perf_counter() - started}
+    judge = train(kind(), seed)
+    measured = {"epochs": EPOCHS, "seed": seed, "seconds": time.perf_counter() - started}
     measured |= measure(judge)
     judge.save_pretrained(folder)
     write_json(folder / "metrics.json", measured)
