@@ -14,8 +14,6 @@ TOKEN = "hf_of_the_tests"
 class Hub(ThreadingHTTPServer):
     """Repositories in memory: their files, and how often each was committed to."""
 
-    daemon_threads = True
-
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
@@ -24,8 +22,7 @@ class Hub(ThreadingHTTPServer):
         self.private: set[str] = set()
         self.gated: set[str] = set()
         self.asked: list[str] = []  # "GET /path", of every request
-        self.thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
-        self.thread.start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
         self.shutdown()
@@ -97,15 +94,11 @@ class Handler(BaseHTTPRequestHandler):
         if revision not in ("main", sha := hub.sha(name)):
             return self.answer(404, X_Error_Code="RevisionNotFound")
         if action == "resolve":
-            return self.resolve(hub.files[name].get(rest[0]), sha)
+            content = hub.files[name][rest[0]]
+            return self.answer(200, content, X_Repo_Commit=sha, ETag=f'"{oid(content)}"')
         return self.answer(200, self.about(name, action, body))
 
     do_POST = do_HEAD = do_GET
-
-    def resolve(self, content: bytes | None, sha: str) -> None:
-        if content is None:
-            return self.answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=sha)
-        return self.answer(200, content, X_Repo_Commit=sha, ETag=f'"{oid(content)}"')
 
     def about(self, name: str, action: str, body: bytes) -> object:
         """What the hub says of a repository, or does with it."""
