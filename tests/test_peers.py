@@ -42,16 +42,12 @@ def test_the_peers_kl_is_ours():
 
 
 def test_the_peer_that_has_our_loss_has_its_value_and_its_gradient(digits):
-    kl, values, gradients = torch.full((len(digits),), 300.0), [], []
-    for loss in (
-        peer_worker.calibrated_loss,
-        lambda x, y, kl: (losses.calibrated_nll((x - y).square().mean()) + 0.1 * kl.mean()) / 784,
-    ):
-        y = (0.9 * digits).requires_grad_()
-        values.append(loss(digits, y, kl))
-        gradients.append(torch.autograd.grad(values[-1], y)[0])
-    torch.testing.assert_close(*values)
-    torch.testing.assert_close(*gradients)
+    def ours(x, y, kl):
+        return (losses.calibrated_nll((x - y).square().mean()) + 0.1 * kl.mean()) / 784
+
+    given = digits, 0.9 * digits, torch.full((len(digits),), 300.0)
+    both = peer_worker.calibrated_loss, ours
+    torch.testing.assert_close(*(torch.func.grad_and_value(loss, 1)(*given) for loss in both))
     flags = parsed(peers.training_of("ours_2_on_7x7").partition(" train ")[2])
     assert (flags.beta, flags.w_perceptual, flags.w_adversarial) == (peer_worker.BETA, 0, 0)
 
@@ -112,9 +108,7 @@ def rows(tmp_path, monkeypatch):
     return tmp_path / "peers.json"
 
 
-def test_rows_are_made_in_order_kept_and_made_again_when_asked_or_when_ours_is_another(
-    rows, monkeypatch
-):
+def test_rows_are_made_in_order_and_again_if_asked_or_if_ours_is_another(rows, monkeypatch):
     trained, like, name = [], "ours_16_on_1x1", "pythae"
 
     def train(name, *given):
@@ -148,9 +142,7 @@ def test_what_cannot_be_compared_or_is_not_allowed_is_said(rows, capsys):
         assert "usage" in capsys.readouterr().err
 
 
-def test_the_lowest_loss_of_several_learning_rates_is_kept_and_none_is_an_error(
-    tmp_path, monkeypatch
-):
+def test_the_learning_rate_of_lowest_loss_is_kept_and_none_is_an_error(tmp_path, monkeypatch):
     found = {"0.0003": 2.0, "0.001": 1.0, "0.003": math.nan}
 
     def work(command, threads, python):

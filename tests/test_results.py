@@ -29,9 +29,8 @@ def settings(name):
     return replace(config, model=config.model.fitted(1, 28))
 
 
-@pytest.mark.parametrize(
-    "name", [f"{kind}_{k}" for kind in ("latent", "global") for k in REFERENCE]
-)
+@pytest.mark.parametrize("name", [f"{kind}_{k}" for kind in ("latent", "global")
+                                  for k in REFERENCE])  # fmt: skip
 def test_a_shipped_model_has_its_commands_settings_and_the_numbers_it_claims(name):
     metrics, size = shipped(name), int(name.partition("_")[2])
     claimed, sample = metrics["test"], metrics["test"]["sample"]
@@ -247,9 +246,7 @@ def test_a_part_that_is_there_is_not_made_again(monkeypatch):
         results.main(["--only", "four"])
 
 
-def test_a_row_is_out_of_date_with_other_weights_and_a_picture_with_another_row(
-    tmp_path, monkeypatch
-):
+def test_a_row_of_other_weights_and_a_picture_of_another_row_are_made_again(tmp_path, monkeypatch):
     for module in (common, pictures):
         monkeypatch.setattr(module, "ASSETS", tmp_path)
     weights, run = tmp_path / "model.safetensors", common.RUNS / "no such run" / "x.safetensors"
