@@ -84,9 +84,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(hub.create(name), {"url": f"{hub.url}/{name}"})
         if path == "/api/validate-yaml":
             return self.answer(200, {"errors": [], "warnings": []})
-        found = re.fullmatch(r"/api/models/([^/]+/[^/]+)/([a-z-]+)/([^/]+)", path)  # a revision
-        found = found or re.fullmatch(r"/([^/]+/[^/]+)/(resolve)/([^/]+)/(.+)", path)
-        name, action, revision, *rest = found.groups()
+        form = r"/(?:api/models/)?([^/]+/[^/]+)/([a-z-]+)/([^/]+)/?(.*)"
+        name, action, revision, file = re.fullmatch(form, path).groups()
         if name not in hub.files:
             return self.answer(404, X_Error_Code="RepoNotFound")
         if name in hub.gated:
@@ -94,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         if revision not in ("main", sha := hub.sha(name)):
             return self.answer(404, X_Error_Code="RevisionNotFound")
         if action == "resolve":
-            content = hub.files[name][rest[0]]
+            content = hub.files[name][file]
             return self.answer(200, content, X_Repo_Commit=sha, ETag=f'"{oid(content)}"')
         return self.answer(200, self.about(name, action, body))
 

@@ -419,21 +419,6 @@ def test_a_stroke_is_added_to_a_drawing_after_a_reload_and_each_can_be_undone(vi
     assert torch.equal(drawn(page), seven)
 
 
-def test_an_image_that_comes_in_the_middle_of_a_stroke_is_no_error(visit):
-    page = visit("#x=4")
-    first, *others = places(page, SEVEN)
-    page.mouse.move(*first)
-    page.mouse.down()
-    page.evaluate("location.hash = '#x=5'")
-    until(page, "explorer.current().x === '5'")
-    for place in others:
-        page.mouse.move(*place, steps=3)
-    page.mouse.up()
-    assert page.evaluate("explorer.current().x") == "5"
-    stroke(page, SEVEN)
-    drawn(page)
-
-
 def test_what_is_far_from_a_digit_and_what_is_not_there_is_said(visit):
     page = visit("#x=-", "walk")
     page.get_by_role("button", name="To my digit").click()
@@ -479,7 +464,7 @@ def test_a_link_to_a_part_stays_there_and_the_address_follows_only_the_visitor(v
         assert named == most
 
 
-def test_the_pad_bears_a_second_finger_its_edge_and_being_cleared(visit):
+def test_the_pad_bears_a_second_finger_its_edge_being_cleared_and_an_image_in_a_stroke(visit):
     page, corner = visit(), [(0.3, 0.3), (0.3, 0.7)]
     stroke(page, [*corner, (1.0, 0.7)])
     to_the_edge = drawn(page)
@@ -502,6 +487,17 @@ def test_the_pad_bears_a_second_finger_its_edge_and_being_cleared(visit):
         cdp.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
     cdp.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     assert (drawn(page) - by_one).abs().mean() < 0.02
+    first, *others = places(page, SEVEN)
+    page.mouse.move(*first)
+    page.mouse.down()
+    page.evaluate("location.hash = '#x=5'")
+    until(page, "explorer.current().x === '5'")
+    for place in others:
+        page.mouse.move(*place, steps=3)
+    page.mouse.up()
+    assert page.evaluate("explorer.current().x") == "5"
+    stroke(page, SEVEN)
+    drawn(page)
 
 
 def looks_like(page, selector, image, most=3):
@@ -640,8 +636,7 @@ def test_a_walk_on_the_plane(name, terms, visit):
     z = edges[:, 0] + torch.tensor([0.8, 0.7]) * (edges[:, 1] - edges[:, 0])
     looks_like(page, "#here", model.decode(z.view(1, 2, 1, 1))[0, 0], most=12)  # of a whole pixel
     units = place(page)
-    mean, std = (torch.tensor(row.get(key, default)) for key, default in
-                 (("mean", [0.0, 0.0]), ("std", [1.0, 1.0])))  # fmt: skip
+    mean, std = torch.tensor([row.get("mean", [0, 0]), row.get("std", [1, 1])])
     assert (units * std + mean - z).abs().max() < 0.01 * (edges[:, 1] - edges[:, 0]).max()
     page.mouse.click(box["x"] + 5, box["y"] + 5, button="right")
     page.locator("#plane").focus()
