@@ -51,8 +51,7 @@ class Hub(ThreadingHTTPServer):
                 assert line["key"] == "deletedFile"
                 del self.files[name][value["path"]]
         sha = self.sha(name)
-        url = f"{self.url}/{name}/commit/{sha}"
-        return {"success": True, "commitOid": sha, "commitUrl": url, "hookOutput": ""}
+        return {"commitOid": sha, "commitUrl": f"{self.url}/{name}/commit/{sha}"}
 
 
 class Handler(BaseHTTPRequestHandler):
