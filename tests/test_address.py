@@ -86,11 +86,10 @@ OTHERS += "https://A.github.io/other/ https://A.github.io/B.x https://github.com
 OTHERS += "https://me.github.io/other/ https://Axgithub.io/B/ https://github.com/X/me.github.io "
 
 
-@pytest.mark.parametrize(
-    ("address", "shown"),
-    [("Some-body/their.vae", "Some-body.github.io/their.vae"), ("me/me.github.io", "me.github.io"),
-     ("Me/me.github.io", "Me.github.io"), ("me/you.github.io", "me.github.io/you.github.io")],
-)  # fmt: skip
+@pytest.mark.parametrize(("address", "shown"), [
+    ("Some-body/their.vae", "Some-body.github.io/their.vae"), ("me/me.github.io", "me.github.io"),
+    ("Me/me.github.io", "Me.github.io"),
+    ("me/you.github.io", "me.github.io/you.github.io")])  # fmt: skip
 def test_links_to_the_published_page_follow_the_address_and_come_back(address, shown, copy):
     stamp("A/B", None, copy)
     pages = "README.md", "docs/how-to.md", "notebooks/vae_latent_4.ipynb"
@@ -192,11 +191,9 @@ def test_the_page_is_published_from_the_default_branch_alone_and_where_that_is_s
 
 
 @pytest.mark.unix
-@pytest.mark.parametrize(
-    ("gh", "source"),
-    [("echo workflow", "workflow"), ("echo legacy", "legacy"),
-     ("echo '{\"message\": \"Not Found\"}'; exit 1", "none")],
-)  # fmt: skip
+@pytest.mark.parametrize(("gh", "source"), [
+    ("echo workflow", "workflow"), ("echo legacy", "legacy"),
+    ("echo '{\"message\": \"Not Found\"}'; exit 1", "none")])  # fmt: skip
 def test_where_the_page_cannot_be_published_the_owner_is_told_what_to_choose(gh, source, tmp_path):
     (step,) = workflow_of("pages.yml")["jobs"]["ask"]["steps"]
     (tmp_path / "gh").write_text(f"#!/bin/sh\n[ $2 = repos/A/B/pages ] || exit 2\n{gh}\n")

@@ -87,9 +87,6 @@ def close(found, expected):
     torch.testing.assert_close(found.view(expected.shape), expected, rtol=1e-3, atol=1e-3)
 
 
-# Its sources and files -----------------------------------------------------------------------
-
-
 def test_the_sources_are_typed_and_formatted(packages):
     ran = subprocess.run([packages, "run", "check"], cwd=HERE, env=os.environ | {"PATH": PATH})
     assert ran.returncode == 0, "in explorer/: npm run format"
@@ -135,9 +132,6 @@ def test_a_model_that_is_trained_appears(tmp_path, monkeypatch):
     assert list(explorer.models()) == ["sharp_2", "latent_2"]
     (tmp_path / "sharp_2").rename(tmp_path / "another")
     assert explorer.models()["another"]["terms"] == "all"
-
-
-# In a browser ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")

@@ -80,14 +80,12 @@ def test_what_is_pushed_comes_back_the_same(hub):
         vae.VAE.from_pretrained(NAME, revision="v9")
 
 
-@pytest.mark.parametrize(
-    ("file", "change", "said"),
-    [("model.safetensors", lambda content: content[:-20] + b"!" + content[-19:], "not as it was"),
-     ("model.safetensors", lambda content: content[:-10], "cannot be read, is it whole"),
-     ("model.safetensors", lambda content: b"0" * 500_000, "at most 400,000 are expected"),
-     ("model.safetensors", None, "does not exist"), ("config.json", None, "does not exist"),
-     ("config.json", lambda content: b"{", "is not a VAE's config")],
-)  # fmt: skip
+@pytest.mark.parametrize(("file", "change", "said"), [
+    ("model.safetensors", lambda content: content[:-20] + b"!" + content[-19:], "not as it was"),
+    ("model.safetensors", lambda content: content[:-10], "cannot be read, is it whole"),
+    ("model.safetensors", lambda content: b"0" * 500_000, "at most 400,000 are expected"),
+    ("model.safetensors", None, "does not exist"), ("config.json", None, "does not exist"),
+    ("config.json", lambda content: b"{", "is not a VAE's config")])  # fmt: skip
 def test_a_damaged_repository_is_refused_by_name(file, change, said, hub, monkeypatch):
     monkeypatch.setattr(pretrained, "LARGEST", 400_000)
     make().push_to_hub(NAME)
@@ -98,13 +96,11 @@ def test_a_damaged_repository_is_refused_by_name(file, change, said, hub, monkey
         vae.VAE.from_pretrained(NAME)
 
 
-@pytest.mark.parametrize(
-    ("prepare", "reason"),
-    [(lambda hub: hub.files.clear(), "RepositoryNotFoundError: 404"),
-     (lambda hub: hub.commits[NAME].clear(), "RevisionNotFoundError: 404"),
-     (lambda hub: hub.gated.add(NAME), "GatedRepoError: 403"),
-     (lambda hub: setattr(constants, "HF_HUB_OFFLINE", True), "HF_HUB_OFFLINE")],
-)  # fmt: skip
+@pytest.mark.parametrize(("prepare", "reason"), [
+    (lambda hub: hub.files.clear(), "RepositoryNotFoundError: 404"),
+    (lambda hub: hub.commits[NAME].clear(), "RevisionNotFoundError: 404"),
+    (lambda hub: hub.gated.add(NAME), "GatedRepoError: 403"),
+    (lambda hub: setattr(constants, "HF_HUB_OFFLINE", True), "HF_HUB_OFFLINE")])  # fmt: skip
 def test_what_the_hub_does_not_give_is_a_file_error(prepare, reason, hub):
     make().push_to_hub(NAME)
     revision = hub.sha(NAME)

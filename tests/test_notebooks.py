@@ -501,10 +501,9 @@ def rows(table):
     return [tuple(cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]) for line in lines]
 
 
-@pytest.mark.parametrize(
-    ("name", "dataset", "known"),
-    [("latent_2", "mnist", True), ("latent_2", "kmnist", False), ("global_2", "mnist", False)],
-)
+@pytest.mark.parametrize(("name", "dataset", "known"), [
+    ("latent_2", "mnist", True), ("latent_2", "kmnist", False),
+    ("global_2", "mnist", False)])  # fmt: skip
 def test_the_reference_stands_below_what_it_can_be_compared_with(name, dataset, known):
     run = vae.Run.load(ASSETS / name)
     run.metrics["config"]["dataset"] = dataset
