@@ -102,19 +102,14 @@ def tensors_of(found):
 def compute(func, args, kwargs):
     tensors = tensors_of((args, kwargs))
     there = [isinstance(tensor, Elsewhere) for tensor in tensors]
-    left = [
-        tensor for tensor, is_there in zip(tensors, there, strict=True)
-        if not is_there and (tensor.ndim or func in JOINED)
-    ]  # fmt: skip
-    device = kwargs.get("device")
-    allowed = func is torch.ops.aten.copy_.default or (func in ACROSS and there[0])
-    if any(there) and left and not allowed:
-        shapes = [tuple(tensor.shape) for tensor in left]
+    shapes = [tuple(one.shape) for one in tensors if not isinstance(one, Elsewhere)
+              and (one.ndim or func in JOINED)]  # fmt: skip
+    allowed = func is COPY or (func in ACROSS and there[0])
+    if any(there) and shapes and not allowed:
         raise RuntimeError(f"{func}: tensors on {DEVICE}, and on the CPU of shape {shapes}")
-    onto = torch.device(device).type == DEVICE.type if device is not None else any(there)
-    if func in ACROSS:
-        onto = there[0]
-    if device is not None:
+    onto = there[0] if func in ACROSS else any(there)
+    if (device := kwargs.get("device")) is not None:
+        onto = torch.device(device).type == DEVICE.type
         kwargs = kwargs | {"device": torch.device("cpu")}
     note_wait(func, args, kwargs, there, onto)
     args, kwargs = each(lambda x: x.held if isinstance(x, Elsewhere) else x, (args, kwargs))

@@ -14,8 +14,6 @@ TOKEN = "hf_of_the_tests"
 class Hub(ThreadingHTTPServer):
     """Repositories in memory: their files, and how often each was committed to."""
 
-    daemon_threads = True
-
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
@@ -24,8 +22,7 @@ class Hub(ThreadingHTTPServer):
         self.private: set[str] = set()
         self.gated: set[str] = set()
         self.asked: list[str] = []  # "GET /path", of every request
-        self.thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
-        self.thread.start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
         self.shutdown()
@@ -54,8 +51,7 @@ class Hub(ThreadingHTTPServer):
                 assert line["key"] == "deletedFile"
                 del self.files[name][value["path"]]
         sha = self.sha(name)
-        url = f"{self.url}/{name}/commit/{sha}"
-        return {"success": True, "commitOid": sha, "commitUrl": url, "hookOutput": ""}
+        return {"commitOid": sha, "commitUrl": f"{self.url}/{name}/commit/{sha}"}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -87,9 +83,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(hub.create(name), {"url": f"{hub.url}/{name}"})
         if path == "/api/validate-yaml":
             return self.answer(200, {"errors": [], "warnings": []})
-        found = re.fullmatch(r"/api/models/([^/]+/[^/]+)/([a-z-]+)/([^/]+)", path)  # a revision
-        found = found or re.fullmatch(r"/([^/]+/[^/]+)/(resolve)/([^/]+)/(.+)", path)
-        name, action, revision, *rest = found.groups()
+        form = r"/(?:api/models/)?([^/]+/[^/]+)/([a-z-]+)/([^/]+)/?(.*)"
+        name, action, revision, file = re.fullmatch(form, path).groups()
         if name not in hub.files:
             return self.answer(404, X_Error_Code="RepoNotFound")
         if name in hub.gated:
@@ -97,15 +92,11 @@ class Handler(BaseHTTPRequestHandler):
         if revision not in ("main", sha := hub.sha(name)):
             return self.answer(404, X_Error_Code="RevisionNotFound")
         if action == "resolve":
-            return self.resolve(hub.files[name].get(rest[0]), sha)
+            content = hub.files[name][file]
+            return self.answer(200, content, X_Repo_Commit=sha, ETag=f'"{oid(content)}"')
         return self.answer(200, self.about(name, action, body))
 
     do_POST = do_HEAD = do_GET
-
-    def resolve(self, content: bytes | None, sha: str) -> None:
-        if content is None:
-            return self.answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=sha)
-        return self.answer(200, content, X_Repo_Commit=sha, ETag=f'"{oid(content)}"')
 
     def about(self, name: str, action: str, body: bytes) -> object:
         """What the hub says of a repository, or does with it."""

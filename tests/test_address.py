@@ -42,7 +42,6 @@ def texts(folder):
 
 def test_everything_that_names_the_old_address_names_the_new_one(copy):
     before, old = texts(copy), stamped(copy)
-    books = {path: nbformat.read(path, 4) for path in copy.glob("notebooks/*.ipynb")}
     changed = stamp("some-body/their.vae", "their-main", copy)
     after = texts(copy)
     assert (stamped(copy), branch(copy)) == ("some-body/their.vae", "their-main")
@@ -55,11 +54,9 @@ def test_everything_that_names_the_old_address_names_the_new_one(copy):
         places = rf"github(?:\.com)?/{re.escape(old)}"
         assert len(re.findall(places, before[name])) == text.count("/some-body/their.vae")
         assert set(re.findall(r"their\.vae/blob/([^/]+)/", text)) <= {"their-main"}, name
-    for path, book in books.items():
-        there = nbformat.read(path, 4)
-        assert [cell.get("outputs") for cell in there.cells] == [
-            cell.get("outputs") for cell in book.cells
-        ]
+        if name.endswith(".ipynb"):
+            now, then = (nbformat.reads(one, 4).cells for one in (text, before[name]))
+            assert [cell.get("outputs") for cell in now] == [cell.get("outputs") for cell in then]
     assert stamp("some-body/their.vae", "their-main", copy) == []
     assert texts(copy) == after
     stamp(old, "a/b@c+d", copy)  # and back from a branch with a slash
@@ -71,15 +68,11 @@ def test_everything_that_names_the_old_address_names_the_new_one(copy):
 
 def test_an_address_is_only_itself(copy):
     page = copy / "README.md"
-    page.write_bytes(
-        b"https://github.com/A/B\r\nhttps://github.com/A/B-more github.com/A/B.x, A/B "
-        b"github.com/A/B.git"
-    )
+    text = "https://github.com/{0}\r\ngithub.com/A/B-more github.com/A/B.x, A/B github.com/{0}.git"
+    page.write_bytes(text.format("A/B").encode())
     stamp("A/B", None, copy)
     stamp("C/D", None, copy)
-    kept = "https://github.com/C/D\r\nhttps://github.com/A/B-more github.com/A/B.x, A/B "
-    kept += "github.com/C/D.git"
-    assert page.read_bytes().decode() == kept
+    assert page.read_bytes().decode() == text.format("C/D")
     with pytest.raises(ValueError, match=r"^address=.* is not allowed"):
         stamp("https://github.com/A/B", None, copy)
     for odd in ("", "a b", "-x", "a/$(b)"):
@@ -93,25 +86,23 @@ OTHERS += "https://A.github.io/other/ https://A.github.io/B.x https://github.com
 OTHERS += "https://me.github.io/other/ https://Axgithub.io/B/ https://github.com/X/me.github.io "
 
 
-@pytest.mark.parametrize(
-    ("address", "shown"),
-    [("Some-body/their.vae", "Some-body.github.io/their.vae"), ("me/me.github.io", "me.github.io"),
-     ("Me/me.github.io", "Me.github.io"), ("me/you.github.io", "me.github.io/you.github.io")],
-)  # fmt: skip
+@pytest.mark.parametrize(("address", "shown"), [
+    ("Some-body/their.vae", "Some-body.github.io/their.vae"), ("me/me.github.io", "me.github.io"),
+    ("Me/me.github.io", "Me.github.io"),
+    ("me/you.github.io", "me.github.io/you.github.io")])  # fmt: skip
 def test_links_to_the_published_page_follow_the_address_and_come_back(address, shown, copy):
     stamp("A/B", None, copy)
-    for name in ("README.md", "docs/how-to.md", "notebooks/vae_latent_4.ipynb"):
+    pages = "README.md", "docs/how-to.md", "notebooks/vae_latent_4.ipynb"
+    for name in pages:
         (copy / name).write_bytes((OTHERS + LINKS.format("A.github.io/B")).encode())
     before = texts(copy)
     stamp(address, None, copy)
     after = texts(copy)
-    for name in ("README.md", "docs/how-to.md", "notebooks/vae_latent_4.ipynb"):
+    for name in pages:
         assert after[name] == OTHERS + LINKS.format(shown)
     assert f'Explorer = "https://{shown}/"' in after["pyproject.toml"]
     stamp(address, None, copy)
     assert texts(copy) == after
-    stamp("C/D", None, copy)
-    assert (copy / "README.md").read_bytes().decode() == OTHERS + LINKS.format("C.github.io/D")
     stamp("A/B", None, copy)
     assert texts(copy) == before
 
@@ -119,29 +110,20 @@ def test_links_to_the_published_page_follow_the_address_and_come_back(address, s
 def test_deeper_links_are_stamped_and_those_below_a_bare_host_are_other_repositories(copy):
     stamp("A/B", None, copy)
     (copy / "README.md").write_text("https://A.github.io/B/models/index.json")
-    stamp("C/C.github.io", None, copy)
-    assert (copy / "README.md").read_text() == "https://C.github.io/models/index.json"
-    stamp("A/B", None, copy)
-    assert (copy / "README.md").read_text() == "https://C.github.io/models/index.json"
+    for address in "C/C.github.io", "A/B":
+        stamp(address, None, copy)
+        assert (copy / "README.md").read_text() == "https://C.github.io/models/index.json"
 
 
-@pytest.mark.parametrize(
-    "url",
-    ["https://github.com/a-b/c.d.git", "https://github.com/a-b/c.d", "git@github.com:a-b/c.d.git",
-     "ssh://git@github.com/a-b/c.d", "ssh://git@ssh.github.com:443/a-b/c.d.git",
-     "https://user:token@github.com/a-b/c.d.git", "https://github.com/a-b/c.d/"],
-)  # fmt: skip
-def test_remotes_are_read_in_every_form(url):
-    assert read_remote(url) == "a-b/c.d"
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["", "/some/folder", "https://gitlab.com/a/b.git", "https://github.com.evil.org/a/b",
-     "https://github.com/a"],
-)  # fmt: skip
-def test_other_remotes_are_not_taken(url):
-    assert read_remote(url) is None
+def test_remotes_are_read_in_every_form_and_others_are_not_taken():
+    for url in ("https://github.com/a-b/c.d.git", "https://github.com/a-b/c.d",
+                "git@github.com:a-b/c.d.git", "ssh://git@github.com/a-b/c.d",
+                "ssh://git@ssh.github.com:443/a-b/c.d.git", "https://github.com/a-b/c.d/",
+                "https://user:token@github.com/a-b/c.d.git"):  # fmt: skip
+        assert read_remote(url) == "a-b/c.d", url
+    for url in ("", "/some/folder", "https://gitlab.com/a/b.git",
+                "https://github.com.evil.org/a/b", "https://github.com/a"):  # fmt: skip
+        assert read_remote(url) is None, url
 
 
 def test_without_an_address_that_of_origin_is_taken_and_said(copy):
@@ -171,9 +153,7 @@ def test_workflows_pin_their_actions_and_ask_for_little(path):
         assert job["timeout-minutes"] <= 60
         assert job["permissions"] == MAY.get((path.name, name), {"contents": "read"})
         for step in job["steps"]:
-            assert re.fullmatch(
-                r"actions/[\w-]+@[0-9a-f]{40}", step.get("uses", f"actions/x@{40 * 'a'}")
-            )
+            assert re.fullmatch(r"(actions/[\w-]+@[0-9a-f]{40})?", step.get("uses", ""))
             assert "${{" not in step.get("run", ""), "what a branch is named is not code"
     for script in re.findall(r"tools/[\w.]+|\.ci/run", text):
         assert (ROOT / script).is_file()
@@ -211,11 +191,9 @@ def test_the_page_is_published_from_the_default_branch_alone_and_where_that_is_s
 
 
 @pytest.mark.unix
-@pytest.mark.parametrize(
-    ("gh", "source"),
-    [("echo workflow", "workflow"), ("echo legacy", "legacy"),
-     ("echo '{\"message\": \"Not Found\"}'; exit 1", "none")],
-)  # fmt: skip
+@pytest.mark.parametrize(("gh", "source"), [
+    ("echo workflow", "workflow"), ("echo legacy", "legacy"),
+    ("echo '{\"message\": \"Not Found\"}'; exit 1", "none")])  # fmt: skip
 def test_where_the_page_cannot_be_published_the_owner_is_told_what_to_choose(gh, source, tmp_path):
     (step,) = workflow_of("pages.yml")["jobs"]["ask"]["steps"]
     (tmp_path / "gh").write_text(f"#!/bin/sh\n[ $2 = repos/A/B/pages ] || exit 2\n{gh}\n")

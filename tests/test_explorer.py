@@ -29,6 +29,10 @@ from vae.machinery.judge import Judge
 
 HERE = ROOT / "explorer"
 MODELS = list(explorer.read_json(explorer.LIST))
+INDEX = explorer.read_json(explorer.OUT / explorer.INDEX)
+ROWS = {row["name"]: row for row in INDEX["models"]}
+FIRST = [row for row in ROWS.values()  # whose reconstructions are seen first, the smallest first
+         if not row["classes"] and (row["terms"] == "all" or row["grid"] > 1)]  # fmt: skip
 DIGITS, FEW = 100, 4
 PATIENCE = 300_000  # milliseconds, after which a page that hangs is given up
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -44,18 +48,6 @@ def needed(names, what):
 
 
 @pytest.fixture(scope="session")
-def folder():
-    """The page's models, which are in the repository."""
-    explorer.main()  # makes them only where a model, or the code that writes them, has changed
-    return explorer.OUT
-
-
-@pytest.fixture(scope="session")
-def index(folder):
-    return json.loads((folder / "index.json").read_text("utf-8"))
-
-
-@pytest.fixture(scope="session")
 def packages():
     """npm, when what the page is built with is installed."""
     npm = needed(["npm"], "Node")
@@ -66,7 +58,7 @@ def packages():
 
 
 @pytest.fixture(scope="session")
-def site(folder, packages, tmp_path_factory):
+def site(packages, tmp_path_factory):
     """The built page on a server: its address, which is never the root of a forge's, its folder."""
     root = tmp_path_factory.mktemp("site")
     out = root / "some" / "fork"
@@ -84,10 +76,7 @@ def given(n=DIGITS):
     return vae.scale_images(images[:n]), labels[:n]
 
 
-@functools.lru_cache
-def as_the_page_has_it(name):
-    """A model with the rounded weights of the page, and its prior, or None."""
-    return explorer.load(ASSETS / name)
+as_the_page_has_it = functools.cache(explorer.load)  # a model with rounded weights, and its prior
 
 
 def noise(shape, n=DIGITS, seed=1):
@@ -97,9 +86,6 @@ def noise(shape, n=DIGITS, seed=1):
 def close(found, expected):
     """Within what the page promises, relative to values above 1."""
     torch.testing.assert_close(found.view(expected.shape), expected, rtol=1e-3, atol=1e-3)
-
-
-# Its sources and files -----------------------------------------------------------------------
 
 
 def test_the_sources_are_typed_and_formatted(packages):
@@ -127,23 +113,17 @@ def test_the_models_of_the_page_are_those_of_the_repository(monkeypatch):
     explorer.main()
 
 
-def test_files_are_few_and_small(folder, index, site):
+def test_files_are_few_and_small(site):
     """The page under 1.5 MB, runtime and models of its first part under 8 MB, all under 15 MB."""
-    assert {row["name"] for row in index["models"]} == set(MODELS)
+    assert ROWS.keys() == set(MODELS)
     size = {path: path.stat().st_size for path in site.folder.rglob("*") if path.is_file()}
     assert sum(size.values()) < 15e6
     heavy = ".onnx.gz", ".wasm.gz"
     assert sum(n for path, n in size.items() if not path.name.endswith(heavy)) < 1.5e6
-    needed = {file["file"]: file["bytes"] for row in first_of(index)
+    needed = {file["file"]: file["bytes"] for row in FIRST
               for kind, file in row["files"].items() if kind != "prior"}  # fmt: skip
     runtime = (site.folder / "runtime" / "ort.wasm.gz").stat().st_size
-    assert runtime + index["judge"]["bytes"] + sum(needed.values()) < 8e6
-
-
-def first_of(index):
-    """The models whose reconstructions are seen first, the smallest first."""
-    rows = [row for row in index["models"] if not row["classes"]]
-    return [row for row in rows if row["terms"] == "all" or row["grid"] > 1]
+    assert runtime + INDEX["judge"]["bytes"] + sum(needed.values()) < 8e6
 
 
 def test_a_model_that_is_trained_appears(tmp_path, monkeypatch):
@@ -153,9 +133,6 @@ def test_a_model_that_is_trained_appears(tmp_path, monkeypatch):
     assert list(explorer.models()) == ["sharp_2", "latent_2"]
     (tmp_path / "sharp_2").rename(tmp_path / "another")
     assert explorer.models()["another"]["terms"] == "all"
-
-
-# In a browser ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
@@ -173,7 +150,7 @@ def context(site):
 
 
 @pytest.fixture
-def visit(context, site, index):
+def visit(context, site):
     """A function that shows the page. In the end nothing may have gone wrong that none expected.
 
     `part`: where to look. With `sizes`, models of so many numbers alone, or `broken`, what a server
@@ -193,8 +170,8 @@ def visit(context, site, index):
             page.evaluate(START_AGAIN, hash_)
         else:
             opened.append(page)
-            rows = [row for row in index["models"] if not sizes or row["numbers"] in sizes]
-            listed = json.dumps(index | {"models": rows})
+            rows = [row for row in ROWS.values() if not sizes or row["numbers"] in sizes]
+            listed = json.dumps(INDEX | {"models": rows})
             page.route("**/index.json", lambda route: route.fulfill(body=listed))
             for pattern, answer in (broken or {}).items():
                 give = answer if callable(answer) else functools.partial(fulfill, answer)
@@ -315,7 +292,7 @@ def test_the_page_computes_what_pytorch_computes(visit):
     read = round_weights(Judge.from_pretrained())(x).softmax(1)
     page.evaluate(GIVE, [x.flatten().tolist(), labels.tolist()])
     for name in MODELS:
-        model = as_the_page_has_it(name)[0]
+        model = as_the_page_has_it(ASSETS / name)[0]
         told = labels if model.config.num_classes else None
         z = noise(model.config.latent_shape, FEW)
         found = page.evaluate(IN_BROWSER, [name, z.flatten().tolist()])
@@ -338,7 +315,7 @@ def test_the_page_computes_what_pytorch_computes(visit):
 @torch.no_grad()
 def test_the_page_follows_the_flow_as_pytorch_does(visit):
     name = next(name for name in MODELS if (ASSETS / name / "prior.json").is_file())
-    page, network = visit(), as_the_page_has_it(name)[1]
+    page, network = visit(), as_the_page_has_it(ASSETS / name)[1]
     z = noise(network.latent_shape, 10, seed=2)
     way = """async ([name, noise, digit, w]) => {
       const model = explorer.catalog.models.find((one) => one.name === name);
@@ -437,21 +414,6 @@ def test_a_stroke_is_added_to_a_drawing_after_a_reload_and_each_can_be_undone(vi
     assert torch.equal(drawn(page), seven)
 
 
-def test_an_image_that_comes_in_the_middle_of_a_stroke_is_no_error(visit):
-    page = visit("#x=4")
-    first, *others = places(page, SEVEN)
-    page.mouse.move(*first)
-    page.mouse.down()
-    page.evaluate("location.hash = '#x=5'")
-    until(page, "explorer.current().x === '5'")
-    for place in others:
-        page.mouse.move(*place, steps=3)
-    page.mouse.up()
-    assert page.evaluate("explorer.current().x") == "5"
-    stroke(page, SEVEN)
-    drawn(page)
-
-
 def test_what_is_far_from_a_digit_and_what_is_not_there_is_said(visit):
     page = visit("#x=-", "walk")
     page.get_by_role("button", name="To my digit").click()
@@ -497,12 +459,12 @@ def test_a_link_to_a_part_stays_there_and_the_address_follows_only_the_visitor(v
         assert named == most
 
 
-def test_the_pad_bears_a_second_finger_its_edge_and_being_cleared(visit):
+def test_the_pad_bears_a_second_finger_its_edge_being_cleared_and_an_image_in_a_stroke(visit):
     page, corner = visit(), [(0.3, 0.3), (0.3, 0.7)]
     stroke(page, [*corner, (1.0, 0.7)])
     to_the_edge = drawn(page)
     page.locator("#clear").click()
-    page.wait_for_function("!document.querySelector('.column dd').textContent.includes('%')")
+    until(page, "!$('.column dd').textContent.includes('%')")
     assert page.locator("#digits [aria-pressed=true]").count() == 0
     looks_like(page, COLUMNS, -torch.ones(28, 28), most=0)
     stroke(page, [*corner, (1.9, 0.7)])
@@ -520,6 +482,17 @@ def test_the_pad_bears_a_second_finger_its_edge_and_being_cleared(visit):
         cdp.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
     cdp.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     assert (drawn(page) - by_one).abs().mean() < 0.02
+    first, *others = places(page, SEVEN)
+    page.mouse.move(*first)
+    page.mouse.down()
+    page.evaluate("location.hash = '#x=5'")
+    until(page, "explorer.current().x === '5'")
+    for place in others:
+        page.mouse.move(*place, steps=3)
+    page.mouse.up()
+    assert page.evaluate("explorer.current().x") == "5"
+    stroke(page, SEVEN)
+    drawn(page)
 
 
 def looks_like(page, selector, image, most=3):
@@ -540,7 +513,7 @@ def first(digit):
 def test_what_is_shown_is_what_pytorch_says(visit):
     """Error, rate and reading of a column; the place where the walker stands, and its image."""
     page = visit("#x=5&at=16", "walk")  # of the ten digits, the one that is farthest out
-    model, x = as_the_page_has_it("sharp_16")[0], first(5)
+    model, x = as_the_page_has_it(ASSETS / "sharp_16")[0], first(5)
     read = round_weights(Judge.from_pretrained())
     q = model.encode(x)
     y = model.decode(q.mean)
@@ -634,12 +607,16 @@ def place(page):
     return torch.tensor(z)
 
 
+def about_plane(name):
+    """Edges of a model's plane, and the dots on it."""
+    return explorer.read_json(explorer.OUT / ROWS[name]["plane"]["about"]["file"])
+
+
 @pytest.mark.parametrize(("name", "terms"), [("sharp_2", "all"), ("plain_2", "plain")])
 @torch.no_grad()
-def test_a_walk_on_the_plane(name, terms, visit, index, folder):
-    page, model = visit(f"#terms={terms}", "walk", sizes=[2]), as_the_page_has_it(name)[0]
-    row = next(row for row in index["models"] if row["name"] == name)
-    edges = torch.tensor(json.loads((folder / row["plane"]["about"]["file"]).read_text())["edges"])
+def test_a_walk_on_the_plane(name, terms, visit):
+    page, model = visit(f"#terms={terms}", "walk", sizes=[2]), as_the_page_has_it(ASSETS / name)[0]
+    row, edges = ROWS[name], torch.tensor(about_plane(name)["edges"])
     page.locator("#plane").scroll_into_view_if_needed()
     box = page.locator("#plane").bounding_box()
 
@@ -655,8 +632,7 @@ def test_a_walk_on_the_plane(name, terms, visit, index, folder):
     z = edges[:, 0] + torch.tensor([0.8, 0.7]) * (edges[:, 1] - edges[:, 0])
     looks_like(page, "#here", model.decode(z.view(1, 2, 1, 1))[0, 0], most=12)  # of a whole pixel
     units = place(page)
-    mean, std = (torch.tensor(row.get(key, default)) for key, default in
-                 (("mean", [0.0, 0.0]), ("std", [1.0, 1.0])))  # fmt: skip
+    mean, std = torch.tensor([row.get("mean", [0, 0]), row.get("std", [1, 1])])
     assert (units * std + mean - z).abs().max() < 0.01 * (edges[:, 1] - edges[:, 0]).max()
     page.mouse.click(box["x"] + 5, box["y"] + 5, button="right")
     page.locator("#plane").focus()
@@ -689,11 +665,10 @@ def test_of_many_calls_the_last_is_always_made(visit):
 
 
 @torch.no_grad()
-def test_what_is_drawn_on_the_plane(visit, index, folder):
-    page, model = visit("#z=3,3", "walk"), as_the_page_has_it("sharp_2")[0]
+def test_what_is_drawn_on_the_plane(visit):
+    page, model = visit("#z=3,3", "walk"), as_the_page_has_it(ASSETS / "sharp_2")[0]
     says(page, "#plane-words", "Dots")
-    row = next(row for row in index["models"] if row["name"] == "sharp_2")
-    about = json.loads((folder / row["plane"]["about"]["file"]).read_text())
+    about = about_plane("sharp_2")
     (left, right), (low, high) = about["edges"]
     colour = """([x, y]) => [...document.querySelector("#plane").getContext("2d")
       .getImageData(Math.round(x), Math.round(y), 1, 1).data].slice(0, 3)"""
@@ -714,7 +689,7 @@ def test_what_is_drawn_on_the_plane(visit, index, folder):
 
 @torch.no_grad()
 def test_sliders_buttons_and_the_way_between_digits(visit):
-    page, model = visit("#at=16", "walk"), as_the_page_has_it("sharp_16")[0]
+    page, model = visit("#at=16", "walk"), as_the_page_has_it(ASSETS / "sharp_16")[0]
     start = model.encode(first(7)).mean.flatten()
     page.locator("#sliders input").nth(4).fill("-1.5")
     moved = place(page)
@@ -844,11 +819,8 @@ def test_it_goes_on_without_a_network(visit):
     until(page, "!$('.column .failure:not([hidden])')")
 
 
-def test_the_smallest_model_comes_first_and_what_is_not_looked_at_is_not_loaded(visit, index):
-    early = {
-        index["judge"]["file"],
-        *(file["file"] for file in first_of(index)[0]["files"].values()),
-    }
+def test_the_smallest_model_comes_first_and_what_is_not_looked_at_is_not_loaded(visit):
+    early = {INDEX["judge"]["file"]} | {file["file"] for file in FIRST[0]["files"].values()}
     held = []
 
     def hold(route):
@@ -865,15 +837,15 @@ def test_the_smallest_model_comes_first_and_what_is_not_looked_at_is_not_loaded(
     for route in held:
         route.continue_()
     until(page, "!$('.column.waiting') && !$('#progress').textContent")
-    late = [file["file"] for row in index["models"] for kind, file in row["files"].items()
+    late = [file["file"] for row in ROWS.values() for kind, file in row["files"].items()
             if row["classes"] or kind == "prior" or row["terms"] == "plain"]  # fmt: skip
     assert not [url for url in asked if url.endswith(tuple(late))]
     look(page, "flow")
     assert [url for url in asked if url.endswith(late[-1])]
 
 
-def test_a_broken_model_gives_a_sentence_and_leaves_the_rest_alive(visit, site, index):
-    files = {row["numbers"]: row["files"]["encoder"]["file"] for row in first_of(index)}
+def test_a_broken_model_gives_a_sentence_and_leaves_the_rest_alive(visit, site):
+    files = {row["numbers"]: row["files"]["encoder"]["file"] for row in FIRST}
     content = (site.folder / "models" / files[16]).read_bytes()
     answers = {4: {"status": 404}, 16: {"body": content[: len(content) // 2]},
                98: {"body": b"<!doctype html><p>Not found"}}  # fmt: skip
@@ -896,11 +868,11 @@ def test_a_broken_model_gives_a_sentence_and_leaves_the_rest_alive(visit, site, 
     until(page, "$$('.failure').every((one) => one.hidden)")
 
 
-def test_what_was_missing_is_asked_for_again(visit, index):
-    plane = next(row["plane"]["about"] for row in index["models"] if row["name"] == "sharp_2")
+def test_what_was_missing_is_asked_for_again(visit):
+    plane = ROWS["sharp_2"]["plane"]["about"]
     runtime = "The runtime that computes the models cannot be used"
     missing = {"**/worker-*.js": runtime, "**/ort.wasm.gz": runtime,
-               f"**/{index['judge']['file']}": "The judge cannot be used",
+               f"**/{INDEX['judge']['file']}": "The judge cannot be used",
                f"**/{plane['file']}": "The decoded plane cannot be shown"}  # fmt: skip
     page = visit("#part=walk", sizes=[2], broken={name: {"status": 404} for name in missing})
     for pattern, sentence in missing.items():

@@ -23,6 +23,7 @@ from vae.machinery import onnx_export
 from vae.machinery.cli import main
 
 RUNS = "latent_4", "coupled"  # shipped, with a small prior; coupled, with labels, and small
+COUPLED = {"latent_size": 3, "latent_grid": 1, "couplings": 2, "num_classes": 10}
 BARE = "coupled", "decoder"  # exported as `python -OO` does it
 
 
@@ -60,9 +61,8 @@ def exported(root):
 
     @functools.cache
     def export(name):
-        shape = {"latent_size": 3, "latent_grid": 1, "couplings": 2, "num_classes": 10}
         if name == RUNS[1]:
-            make(**shape, posterior="coupled").save_pretrained(root / name)
+            make(**COUPLED, posterior="coupled").save_pretrained(root / name)
             with pytest.MonkeyPatch.context() as patched:
                 patched.setattr(inspect, "getdoc", without_docstring)
                 paths = map(str, vae.export_onnx(root / name))
@@ -127,20 +127,18 @@ def test_a_file_gives_what_pytorch_gives(name, batch, exported, root, digits):
 
 
 def test_a_digit_is_drawn_with_numpy_and_the_files_of_a_learned_prior(exported, root):
-    exported("latent_4")
-    folder = root / "latent_4"
+    files, folder = exported("latent_4"), root / "latent_4"
     model, prior = vae.VAE.from_pretrained(folder), vae.LatentPrior.from_pretrained(folder)
     labels = torch.tensor([2, 7, 4])
     expected = model.sample(3, labels, torch.Generator().manual_seed(5), prior)
     noise = gaussian(3, 4, 7, 7, generator=torch.Generator().manual_seed(5))
-    file = exported("latent_4")["prior"]
-    run, about = file.session.run, file.config
+    run, about = files["prior"].session.run, files["prior"].config
     steps, any_class = about["steps"], np.full(3, about["num_classes"])
 
     def velocity(z, t):
-        t = np.full(3, t, np.float32)
-        free = run(["velocity"], {"latent": z, "t": t, "label": any_class})[0]
-        asked = run(["velocity"], {"latent": z, "t": t, "label": labels.numpy()})[0]
+        given = {"latent": z, "t": np.full(3, t, np.float32)}
+        free, asked = (run(["velocity"], given | {"label": label})[0]
+                       for label in (any_class, labels.numpy()))  # fmt: skip
         return free + about["guidance"] * (asked - free)
 
     z = noise.numpy()
@@ -149,8 +147,7 @@ def test_a_digit_is_drawn_with_numpy_and_the_files_of_a_learned_prior(exported, 
         z = z + (v + velocity(z + v / steps, (step + 1) / steps)) / (2 * steps)
     nothing = {"latent": z[:1], "t": np.zeros(1, np.float32), "label": any_class[:1]}
     mean, std = run(["mean", "std"], nothing)
-    found = exported("latent_4")["decoder"](latent=torch.from_numpy(z * std + mean))
-    close(found.image, expected)
+    close(files["decoder"](latent=torch.from_numpy(z * std + mean)).image, expected)
 
 
 def test_a_file_says_what_it_is_and_nothing_of_the_machine_that_wrote_it(exported, root):
@@ -194,27 +191,18 @@ def test_encode_and_decode_can_be_exported_with_a_free_batch(digits):
     class Both(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            shape = {"latent_size": 3, "latent_grid": 1, "couplings": 2}
-            self.model = make(**shape, num_classes=10).eval()
+            self.model = make(**COUPLED).eval()
 
         def forward(self, x, labels):
             return self.model.decode(self.model.encode(x, labels).mean, labels)
 
     both, labels = Both(), torch.arange(10)
-    free = {0: torch.export.Dim.DYNAMIC}
-    how = {"dynamic_shapes": (free, free), "strict": False}
+    how = {"dynamic_shapes": [{0: torch.export.Dim.DYNAMIC}] * 2, "strict": False}
     program = torch.export.export(both, (digits[:2], labels[:2]), **how).module()
     for n in (1, 5):
         close(program(digits[:n], labels[:n]), both(digits[:n], labels[:n]))
-    encode, decode = both.model.encode, both.model.decode  # which check values again
-    for use, given, message in (
-        (encode, (torch.full((2, 1, 28, 28), torch.nan), labels[:2]), "x has values from"),
-        (encode, (torch.full((2, 1, 28, 28), 2.0), labels[:2]), "x has values from"),
-        (decode, (torch.full((2, 3, 1, 1), torch.inf), labels[:2]), "z has values that are not"),
-        (decode, (torch.zeros(2, 3, 1, 1), labels[-2:] + 1), "labels from 0 to 9 are expected"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            use(*given)
+    with pytest.raises(ValueError, match="x has values from"):  # values are checked again
+        both(torch.full((2, 1, 28, 28), torch.nan), labels[:2])
 
 
 def test_what_cannot_be_exported_is_a_clear_error_and_leaves_no_file(folder, monkeypatch):

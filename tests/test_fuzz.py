@@ -69,8 +69,7 @@ def hostile_safetensors():
         ({"a": torch.zeros(3)}, {"state": "[]"}),
         ({"a": torch.zeros(3)}, {"state": "[" * 100_000}),
         ({"a": torch.zeros(3)}, {"state": '{"step": -1, "training_seconds": 0, "metrics": {}}'}),
-        ({"a": torch.full((3,), float("nan"))}, {"state": "{}"}),
-    ):
+        ({"a": torch.full((3,), float("nan"))}, {"state": "{}"})):  # fmt: skip
         digest = pretrained._digest(tensors, metadata)
         yield save(tensors, {"format": "pt", "sha256": digest} | metadata)
 

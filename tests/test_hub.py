@@ -21,19 +21,6 @@ NAME = "owner/name"
 VAE_FILES = {"config.json", "model.safetensors"}
 
 
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    """In place of that of all tests: connections to this machine are allowed."""
-    look_up = socket.getaddrinfo
-
-    def locally(host, *args, **kwargs):
-        if host != "127.0.0.1":
-            raise OSError("the tests have no network")
-        return look_up(host, *args, **kwargs)
-
-    monkeypatch.setattr(socket, "getaddrinfo", locally)
-
-
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """The stand-in, which the client takes for the hub, with a cache of the test's own."""
@@ -48,6 +35,8 @@ def hub(monkeypatch, tmp_path):
         monkeypatch.setattr(constants, name, value)
     for module in (constants, file_download):  # before version 1 the latter has its own
         monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+    kind = socket.AF_INET, socket.SOCK_STREAM, 0, ""  # no name is looked up
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, *_, **__: [(*kind, (host, port))])
     monkeypatch.setenv("HF_HOME", str(cache))
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -91,14 +80,12 @@ def test_what_is_pushed_comes_back_the_same(hub):
         vae.VAE.from_pretrained(NAME, revision="v9")
 
 
-@pytest.mark.parametrize(
-    ("file", "change", "said"),
-    [("model.safetensors", lambda content: content[:-20] + b"!" + content[-19:], "not as it was"),
-     ("model.safetensors", lambda content: content[:-10], "cannot be read, is it whole"),
-     ("model.safetensors", lambda content: b"0" * 500_000, "at most 400,000 are expected"),
-     ("model.safetensors", None, "does not exist"), ("config.json", None, "does not exist"),
-     ("config.json", lambda content: b"{", "is not a VAE's config")],
-)  # fmt: skip
+@pytest.mark.parametrize(("file", "change", "said"), [
+    ("model.safetensors", lambda content: content[:-20] + b"!" + content[-19:], "not as it was"),
+    ("model.safetensors", lambda content: content[:-10], "cannot be read, is it whole"),
+    ("model.safetensors", lambda content: b"0" * 500_000, "at most 400,000 are expected"),
+    ("model.safetensors", None, "does not exist"), ("config.json", None, "does not exist"),
+    ("config.json", lambda content: b"{", "is not a VAE's config")])  # fmt: skip
 def test_a_damaged_repository_is_refused_by_name(file, change, said, hub, monkeypatch):
     monkeypatch.setattr(pretrained, "LARGEST", 400_000)
     make().push_to_hub(NAME)
@@ -109,13 +96,11 @@ def test_a_damaged_repository_is_refused_by_name(file, change, said, hub, monkey
         vae.VAE.from_pretrained(NAME)
 
 
-@pytest.mark.parametrize(
-    ("prepare", "reason"),
-    [(lambda hub: hub.files.clear(), "RepositoryNotFoundError: 404"),
-     (lambda hub: hub.commits[NAME].clear(), "RevisionNotFoundError: 404"),
-     (lambda hub: hub.gated.add(NAME), "GatedRepoError: 403"),
-     (lambda hub: setattr(constants, "HF_HUB_OFFLINE", True), "HF_HUB_OFFLINE")],
-)  # fmt: skip
+@pytest.mark.parametrize(("prepare", "reason"), [
+    (lambda hub: hub.files.clear(), "RepositoryNotFoundError: 404"),
+    (lambda hub: hub.commits[NAME].clear(), "RevisionNotFoundError: 404"),
+    (lambda hub: hub.gated.add(NAME), "GatedRepoError: 403"),
+    (lambda hub: setattr(constants, "HF_HUB_OFFLINE", True), "HF_HUB_OFFLINE")])  # fmt: skip
 def test_what_the_hub_does_not_give_is_a_file_error(prepare, reason, hub):
     make().push_to_hub(NAME)
     revision = hub.sha(NAME)

