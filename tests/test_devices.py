@@ -57,6 +57,8 @@ def test_a_tensor_that_is_left_on_the_cpu_is_noticed(folder, monkeypatch):
             torch.stack([torch.ones(()).to(DEVICE), torch.ones(())])
         with pytest.raises(RuntimeError, match="on the CPU of shape"):
             torch.ones(2)[torch.zeros(2, dtype=torch.int64).to(DEVICE)]
+        with pytest.raises(TypeError, match="no float64"):
+            torch.ones(2).double().to(DEVICE)
         monkeypatch.setattr(Away, "shard", lambda self, batch: batch)
         with pytest.raises(RuntimeError, match="on the CPU of shape"):
             begin_training("prior", folder, Away).take_step()
