@@ -3,23 +3,16 @@
 import functools
 import json
 import os
+import shutil
 import signal
 import socket
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # here and in processes that tests start: two at once
 
+import helpers
 import pytest
 import torch
-from helpers import (
-    FINISHED,
-    NARROW,
-    WIDE,
-    draw_nothing,
-    make,
-    paint_nothing,
-    resize,
-    small_prior,
-)  # fmt: skip
+from helpers import SMALL, draw_nothing, make, paint_nothing, resize, small_prior
 
 import vae
 from vae import data
@@ -79,13 +72,13 @@ def unpacked_once():
         yield
 
 
-resize(pytest.MonkeyPatch(), *NARROW)  # of all tests, if they do not say otherwise
+resize(pytest.MonkeyPatch(), *helpers.NARROW)  # of all tests, if they do not say otherwise
 
 
 @pytest.fixture
 def wide_networks(monkeypatch):
     """VGG16, and discriminators as they are by default."""
-    resize(monkeypatch, *WIDE)
+    resize(monkeypatch, *helpers.WIDE)
 
 
 @pytest.fixture(scope="session")
@@ -94,30 +87,19 @@ def digits() -> torch.Tensor:
     return vae.scale_images(vae.load_digits("test").images[:64])
 
 
+def tiny_config(model: dict | None = None, **options) -> vae.TrainConfig:
+    few = {
+        "epochs": 1, "max_train_images": 256, "max_test_images": 40, "projected_images": 40,
+        "lpips_images": 4, "early_evaluations": 1, "frames": 4, "batch_size": 16,
+        "perceptual_share": 0.05, "mixed_precision": "no",
+    }  # fmt: skip
+    return vae.TrainConfig(vae.VAEConfig(**{"channels": SMALL} | (model or {})), **few | options)
+
+
 @pytest.fixture
 def tiny():
     """A function that makes a TrainConfig which trains in seconds; keywords override."""
-
-    def make_config(model: dict | None = None, **options) -> vae.TrainConfig:
-        small = {"channels": (8, 16, 16), **(model or {})}
-        return vae.TrainConfig(
-            model=vae.VAEConfig(**small),
-            **{
-                "epochs": 1,
-                "max_train_images": 256,
-                "max_test_images": 40,
-                "projected_images": 40,
-                "lpips_images": 4,
-                "early_evaluations": 1,
-                "frames": 4,
-                "batch_size": 16,
-                "perceptual_share": 0.05,
-                "mixed_precision": "no",
-            }
-            | options,
-        )
-
-    return make_config
+    return tiny_config
 
 
 @pytest.fixture
@@ -146,16 +128,14 @@ def run_dir(tmp_path_factory):
     model = vae.VAE(vae.VAEConfig(3, channels=(8, 16, 16)))
     model.encoder.conv_out.bias.data[3:] = -6  # narrow posteriors: not all is noise
     model.save_pretrained(folder)
-    (folder / "metrics.json").write_text(json.dumps(FINISHED))
+    (folder / "metrics.json").write_text(json.dumps(helpers.FINISHED))
     return folder
 
 
 @pytest.fixture
 def folder(run_dir, tmp_path):
     """A copy of that folder."""
-    for path in run_dir.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    return tmp_path
+    return shutil.copytree(run_dir, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.fixture(params=["vae", "prior", "sharpen"])
@@ -183,11 +163,7 @@ def begin(request, tiny, folder):
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
     """The settings of a short training, and that training, left alone, without its pictures."""
-    config = vae.TrainConfig(
-        model=vae.VAEConfig(channels=(8, 16, 16)), epochs=2, max_train_images=192,
-        max_test_images=40, projected_images=40, lpips_images=4, batch_size=16,
-        perceptual_share=0.05, early_evaluations=1, frames=3, mixed_precision="no",
-    )  # fmt: skip
+    config = tiny_config(epochs=2, max_train_images=192, frames=3)
     with pytest.MonkeyPatch.context() as patched:
         draw_nothing(patched)
         return config, vae.train(config, tmp_path_factory.mktemp("runs") / "alone")
