@@ -7,6 +7,7 @@ from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -28,6 +29,9 @@ FORKS = multiprocessing.get_context("forkserver")  # its processes have PyTorch 
 FORKS.set_forkserver_preload(
     ["pytest", "skimage.metrics", "torch._dynamo", "vae.machinery.cli", "vae.machinery.run"]
 )
+SHORT_RUN = ["train", "--epochs", "1", "--max-train-images", "64", "--max-test-images", "20",
+             "--channels", "8", "16", "16", "--lpips-images", "0", "--w-perceptual", "0",
+             "--early-evaluations", "0", "--frames", "2", "--projected-images", "20"]  # fmt: skip
 TIMED = ("training_seconds", "images_per_second")  # of a history's rows: never the same twice
 
 
@@ -89,6 +93,17 @@ def small_prior(**options) -> vae.PriorTrainConfig:
     config = {"epochs": 2, "max_train_images": 320, "batch_size": 32} | options
     model = vae.PriorConfig(3, channels=16, blocks=1, steps=2)
     return vae.PriorTrainConfig(model=model, **config)
+
+
+def write_idx(raw: Path, images: torch.Tensor, labels: list[int], prefix: str = "") -> None:
+    """IDX files of both splits, named as torchvision's are, "test" as EMNIST has it."""
+    raw.mkdir(parents=True)
+    arrays = {"images-idx3": images.reshape(-1, 28, 28).numpy(), "labels-idx1": np.uint8(labels)}
+    for split in ("train", "t10k", "test"):
+        for kind, array in arrays.items():
+            header = np.array([0x800 + array.ndim, *array.shape], ">u4")
+            content = header.tobytes() + array.tobytes()
+            (raw / f"{prefix}{split}-{kind}-ubyte").write_bytes(content)
 
 
 def interrupt_at(monkeypatch, *steps):

@@ -1,12 +1,11 @@
 import gzip
 import re
 import shutil
-import struct
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import a_gigabyte_more
+from helpers import a_gigabyte_more, write_idx
 
 import vae
 from vae import data
@@ -68,14 +67,7 @@ def test_files_put_there_by_hand_are_read_and_upright(name, folder, prefix, tmp_
     image = torch.zeros(28, 28, dtype=torch.uint8)
     image[2, 20] = 200
     stored = image.T if name == "emnist_digits" else image  # EMNIST is published transposed
-    raw = tmp_path / folder / "raw"
-    raw.mkdir(parents=True)
-    for split in ("train", "t10k", "test"):
-        pixels = stored.contiguous().numpy().tobytes()
-        header = struct.pack(">4I", 0x803, 1, 28, 28)
-        (raw / f"{prefix}{split}-images-idx3-ubyte").write_bytes(header + pixels)
-        labels = struct.pack(">2I", 0x801, 1) + b"\x07"
-        (raw / f"{prefix}{split}-labels-idx1-ubyte").write_bytes(labels)
+    write_idx(tmp_path / folder / "raw", stored[None], [7], prefix)
     digits = vae.load_digits("train", name, tmp_path)
     assert torch.equal(digits.images, image.view(1, 1, 28, 28))
     assert digits.labels.tolist() == [7]

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import threading
@@ -23,7 +22,15 @@ import numpy as np
 import pytest
 import torch
 from common import ROOT
-from helpers import interrupt_at, make, paint_nothing, small_prior, without_clocks
+from helpers import (
+    SHORT_RUN,
+    interrupt_at,
+    make,
+    paint_nothing,
+    small_prior,
+    without_clocks,
+    write_idx,
+)
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -45,16 +52,9 @@ SHORT = {"epochs": 1, "max_train_images": 32, "max_test_images": 60, "projected_
 
 
 def data_set(root: Path, labels: list[int], count: int = 128) -> None:
-    """IDX files of real digits with other labels, named as torchvision's FashionMNIST."""
-    raw = root / "FashionMNIST" / "raw"
-    raw.mkdir(parents=True)
+    """FashionMNIST's files, of real digits with other labels."""
     images = vae.load_digits("test").images[:count]
-    repeated = bytes((labels * count)[:count])
-    for split in ("train", "t10k"):
-        header = struct.pack(">4I", 0x803, count, 28, 28)
-        (raw / f"{split}-images-idx3-ubyte").write_bytes(header + images.numpy().tobytes())
-        header = struct.pack(">2I", 0x801, count)
-        (raw / f"{split}-labels-idx1-ubyte").write_bytes(header + repeated)
+    write_idx(root / "FashionMNIST" / "raw", images, (labels * count)[:count])
 
 
 def config_of(classes: int = 0, grid: int | None = 1, **options) -> vae.TrainConfig:
@@ -119,9 +119,7 @@ def test_a_loaded_thing_does_not_change_with_its_file(small, tmp_path):
 
 def test_where_the_data_lies_is_no_setting_of_the_result(tmp_path, monkeypatch, capsys, undrawn):
     data_set(tmp_path / "here", list(range(10)))
-    run = "train --budget tiny --channels 8 16 16 --lpips-images 0 --w-perceptual 0 --frames 3 "
-    run += "--early-evaluations 0 --max-train-images 64 --max-test-images 20 --projected-images 20"
-    run = [*run.split(), "--dataset", "fashion_mnist", "--run-dir", str(tmp_path / "run")]
+    run = [*SHORT_RUN, "--dataset", "fashion_mnist", "--run-dir", str(tmp_path / "run")]
     monkeypatch.chdir(tmp_path)
     interrupt_at(monkeypatch, 1)
     assert main([*run, "--data-root", "here"]) == 130
@@ -250,11 +248,6 @@ def test_weights_of_another_program_are_said_to_have_no_checksum(tmp_path):
         vae.FileError, match=r"its SHA-256 is missing, which save_pretrained writes"
     ):
         vae.VAE.from_pretrained(tmp_path)
-
-
-SHORT_RUN = ["train", "--epochs", "1", "--max-train-images", "64", "--max-test-images", "20",
-             "--channels", "8", "16", "16", "--lpips-images", "0", "--w-perceptual", "0",
-             "--early-evaluations", "0", "--frames", "2", "--projected-images", "20"]  # fmt: skip
 
 
 @pytest.mark.parametrize("error", [
