@@ -410,7 +410,7 @@ def test_figures_take_images_as_they_come_and_refuse_what_does_not_fit():
     refused("digits.images has", lambda: figures.plot_examples(none, "x"))
 
 
-@pytest.mark.parametrize("wrong", ["", 3, None, b"bytes", ["a"]])
+@pytest.mark.parametrize("wrong", ["", 3, None, b"bytes", ["a"], "~no such user/x", "a\0b"])
 def test_what_is_no_path_is_refused(wrong, tiny):
     said = "=.* is not allowed: a path"
     refused(f"^root{said}", lambda: vae.load_digits("test", "kmnist", wrong))

@@ -117,7 +117,7 @@ def test_equal_values_are_equal_settings_and_give_equal_models():
 
 
 def test_saved_settings_are_compared_with_those_of_today_by_what_they_decide():
-    config, later = vae.TrainConfig(**MEASURED), MEASURED | {"a setting of later": 3, "threads": 2}
+    config, later = vae.TrainConfig(**MEASURED), MEASURED | {"later": 3, "data_root": "x"}
     check_same_settings(later | {"beta": 1, "model": {"channels": [16, 32, 64]}}, config, "it")
     other = later | {"beta": 0.5, "model": {"latent_size": 4}}
     with pytest.raises(ValueError, match=r"\(beta 0\.5 there, 1\.0 here; latent_size 4 there, 2 "):
