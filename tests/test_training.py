@@ -1,4 +1,6 @@
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -57,29 +59,24 @@ def test_gifs_have_frames_on_a_clock_of_their_own_and_render_draws_them_again(fi
     place = finished.metrics["history"]["train"][-1]
     steps = frame_steps(place["step"], 4)
     assert np.allclose(finished.frames.epochs, np.array(steps) * place["epoch"] / place["step"])
-    names = ("reconstruction.gif", "latent.gif")
-    drawn = {name: (finished.directory / name).read_bytes() for name in names}
-    for name in names:
-        path = finished.directory / name
+    paths = [finished.directory / f"{name}.gif" for name in ("reconstruction", "latent")]
+    drawn = [path.read_bytes() for path in paths]
+    for path in paths:
         with Image.open(path) as gif:
-            assert gif.n_frames == len(steps)
-            assert gif.size == (480, 640)
-            assert gif.info["loop"] == 0
+            assert (gif.n_frames, gif.size) == (len(steps), (480, 640))
             first = np.asarray(gif.convert("L"), float)
             gif.seek(len(steps) - 1)
             assert np.abs(np.asarray(gif.convert("L"), float) - first).max() > 50
-        assert path.stat().st_size < 2.5e6
         path.unlink()
     assert main(["render", str(finished.directory)]) == 0
-    assert drawn == {name: (finished.directory / name).read_bytes() for name in names}
+    assert drawn == [path.read_bytes() for path in paths]
 
 
 def test_evaluate_repeats_the_numbers(finished, capsys):
     assert main(["evaluate", str(finished.directory), "--lpips-images", "0"]) == 0
     printed = capsys.readouterr().out
     assert "100 test images, 147 latent values" in printed
-    difference = float(printed.split("KL: ")[1])
-    assert difference < 1e-6
+    assert float(printed.split("KL: ")[1]) < 1e-6
 
 
 def test_a_finished_run_is_loaded_or_refused_and_never_overwritten(finished, capsys):
@@ -110,26 +107,19 @@ def test_settings_that_do_not_fit_are_refused_before_any_work(tiny, tmp_path, mo
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"run_dir=.*is a file"):
         vae.train(tiny(), tmp_path / "file")
-    monkeypatch.setattr(
-        "shutil.disk_usage", lambda path: type("", (), {"free": 2**20, "total": 2**40})
-    )
+    full = SimpleNamespace(free=2**20, total=2**40)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: full)
     with pytest.raises(OSError, match="1 MiB free"):
         vae.train(tiny(), tmp_path / "run")
 
 
-def test_damaged_runs_are_refused_by_name(finished, tmp_path):
-    for name, content in (
-        ("metrics.json", "{"),
-        ("metrics.json", "{}"),
-        ("metrics.json", '{"config": {}, "history": {"train": [3]}}'),
-        (
-            "metrics.json",
-            '{"config": {}, "history": {"train": [], "test": [{"epoch": 1, "mse": "low"}]}}',
-        ),
-        ("frames.npz", "x"),
-    ):
-        for path in finished.directory.iterdir():
-            (tmp_path / path.name).write_bytes(path.read_bytes())
-        (tmp_path / name).write_text(content)
-        with pytest.raises(vae.FileError, match=name):
-            vae.Run.load(tmp_path)
+@pytest.mark.parametrize(("name", "content"), [
+    ("metrics.json", "{"), ("metrics.json", "{}"), ("frames.npz", "x"),
+    ("metrics.json", '{"config": {}, "history": {"train": [3]}}'),
+    ("metrics.json", '{"config": {}, "history": {"train": [], "test": [{"epoch": 1, "mse": ""}]}}'),
+])  # fmt: skip
+def test_damaged_runs_are_refused_by_name(name, content, finished, tmp_path):
+    shutil.copytree(finished.directory, tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(vae.FileError, match=name):
+        vae.Run.load(tmp_path)
