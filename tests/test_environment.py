@@ -112,7 +112,8 @@ def test_a_loaded_thing_does_not_change_with_its_file(small, tmp_path):
 
 def test_where_the_data_lies_is_no_setting_of_the_result(tmp_path, monkeypatch, capsys, undrawn):
     data_set(tmp_path / "here", list(range(10)))
-    run = [*SHORT_RUN, "--dataset", "fashion_mnist", "--run-dir", str(tmp_path / "run")]
+    run = [*SHORT_RUN, "--dataset", "fashion_mnist", "--run-dir", "~/run"]
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     interrupt_at(monkeypatch, 1)
     assert main([*run, "--data-root", "here"]) == 130
@@ -134,18 +135,15 @@ def test_where_the_data_lies_is_no_setting_of_the_result(tmp_path, monkeypatch, 
     assert main([*prior, "--data-root", "others"]) == 2
     assert "saw other data than there is now (data_root)" in capsys.readouterr().err
     assert main([*prior, "--data-root", "there"]) == 0
-    for finished in (prior, run):  # held to the data, too
-        assert main([*finished, "--data-root", "there"]) == 0
+    for finished, said in ((prior, "prior"), (run, "holds a finished run")):  # to the data, too
+        assert main([*finished, "--data-root", "~/there"]) == 0
+        assert said in capsys.readouterr().out
         assert main([*finished, "--data-root", "others"]) == 2
         assert "saw other data than there is now (data_root)" in capsys.readouterr().err
     assert main(["evaluate", "run", "--data-root", "others"]) == 0
     said = capsys.readouterr()
     assert "run: the data are others than it was trained on" in said.err
     assert "Largest difference" not in said.out
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert main([*run[:-1], "~/run", "--data-root", "~/there"]) == 0
-    assert "holds a finished run" in capsys.readouterr().out
-    assert len(vae.load_digits("test", "fashion_mnist", "~/there").images) == 128
 
 
 @pytest.mark.parametrize("form", ["folder", "file"])

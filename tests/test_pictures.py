@@ -93,18 +93,6 @@ def test_classes_are_the_folders_names_in_any_script_and_unicode_form(tmp_path):
     assert all(0 <= value - grey < 12 for value, grey in zip(shown, greys, strict=True))
 
 
-def test_train_and_test_folders_are_taken_as_they_are(tmp_path):
-    fill(tmp_path / "train" / "a", 3)
-    fill(tmp_path / "train" / "b", 2)
-    fill(tmp_path / "test" / "b", 4)
-    fill(tmp_path / "train" / "c", 1)
-    (tmp_path / "train" / "1.json").write_text("{}")
-    assert sorted(load(tmp_path).labels.tolist()) == [0, 0, 0, 1, 1, 2]
-    assert load(tmp_path, "test").labels.tolist() == [1, 1, 1, 1]
-    (tmp_path / "test").rename(tmp_path / "Val")
-    assert load(tmp_path, "test").labels.tolist() == [1, 1, 1, 1]
-
-
 PAIRS = [
     ("train", "test"), ("Training", "Testing"), ("TRAIN", "VAL"), ("train_set", "test_set"),
     ("training_set", "validation_set"), ("seg_train", "seg_test"), ("train", "test1"),
@@ -119,6 +107,7 @@ def test_the_parts_of_a_set_are_no_classes_whatever_they_are_called(train, test,
     fill(tmp_path / "pets" / train / "cat", 3)
     fill(tmp_path / "pets" / train / "dog", 2, 10)
     fill(tmp_path / "pets" / test / "dog", 4, 20)
+    (tmp_path / "pets" / train / "1.json").write_text("{}")
     folder = tmp_path / "pets"
     assert vae.class_names(f"folder:{folder}") == ["cat", "dog"]
     assert sorted(load(folder).images[:, 0, 0, 0].tolist()) == [0, 1, 2, 10, 11]
@@ -188,9 +177,8 @@ def test_classes_of_the_test_alone_are_measured_but_never_asked_for(tmp_path, un
     prior = vae.train_prior(run.directory, small_prior(epochs=1, batch_size=15))
     assert prior.config.num_classes == 1
     conditional = replace(config, model=replace(config.model, num_classes=1))
-    with pytest.raises(
-        ValueError, match=r"num_classes=1 is not allowed: the 15 test images .*3 cl"
-    ):
+    said = r"num_classes=1 is not allowed: the 15 test images .*3 cl"
+    with pytest.raises(ValueError, match=said):
         vae.train(conditional, tmp_path / "conditional")
     (tmp_path / "pets").mkdir()
     fill(tmp_path / "pets" / "train" / "cat", 9)
@@ -223,14 +211,6 @@ def test_links_are_followed_once_and_a_folder_around_the_classes_is_passed_by(tm
     assert vae.class_names(f"folder:{tmp_path / 'data'}") == ["cats", "dogs"]
     found = layouts.pictures_in(tmp_path / "data")
     assert sum(map(len, found.values())) == 12
-
-
-def test_pictures_that_were_replaced_are_read_again(tmp_path):
-    fill(tmp_path, 9)
-    load(tmp_path).images.zero_()
-    paint(tmp_path / "1.png", (250,) * 3)
-    both = torch.cat([load(tmp_path, split).images for split in ("train", "test")])
-    assert sorted(both[:, 0, 0, 0].tolist()) == [0, 2, 3, 4, 5, 6, 7, 8, 250]
 
 
 @pytest.mark.parametrize(
@@ -588,9 +568,7 @@ def test_few_pictures_are_seen_more_often(tmp_path):
     assert vae.with_budget(vae.PriorTrainConfig(batch_size=16), images=9).batch_size == 16
 
 
-def test_images_stay_where_they_are_if_a_gpus_memory_is_too_small_for_them(
-    pets, tmp_path, monkeypatch
-):
+def test_images_stay_where_they_are_if_a_gpu_is_too_small(pets, tmp_path, monkeypatch):
     store, taken, config = machine.Machine.store, [], short(pets, epochs=1, batch_size=16)
 
     def store_on_gpu(self, images):
@@ -624,7 +602,7 @@ def test_sizes_that_no_model_can_have_are_refused_by_name(options, told):
         vae.VAEConfig(**options)
 
 
-def test_what_a_config_leaves_open_follows_the_images(tmp_path):
+def test_what_a_config_leaves_open_follows_the_images():
     assert vae.VAEConfig().image_shape == (1, 28, 28)
     fitted = vae.VAEConfig().fitted(3, 64)
     assert fitted == vae.VAEConfig(image_size=64, image_channels=3).fitted()
@@ -633,14 +611,8 @@ def test_what_a_config_leaves_open_follows_the_images(tmp_path):
     assert vae.VAEConfig(latent_grid=16).fitted(1, 32).image_size == 64  # four times it
     assert vae.VAEConfig(image_size=28, image_channels=1).fitted(3, 64) == vae.VAEConfig().fitted()
     model = vae.VAE(vae.VAEConfig(channels=SMALL, image_size=64, image_channels=3))
-    model.save_pretrained(tmp_path)
-    assert vae.VAE.from_pretrained(tmp_path).config == model.config
-    x = torch.rand(2, 3, 64, 64) * 2 - 1
-    y, posterior = model(x)
-    assert y.shape == x.shape
-    assert posterior.mean.shape == (2, 2, 16, 16)
-    with pytest.raises(ValueError, match=r"x has shape \(2, 3, 32, 32\); \(N >= 1, 3, 64, 64\)"):
-        model.encode(x[..., :32, :32])
+    y, posterior = model(torch.zeros(2, 3, 64, 64))
+    assert (y.shape, posterior.mean.shape) == ((2, 3, 64, 64), (2, 2, 16, 16))
 
 
 def test_cifar10_is_read_from_its_own_files(tmp_path, monkeypatch):
