@@ -63,15 +63,19 @@ def resize(patched, stages, read_weights, widths):
         patched.setattr(kind.__init__, "__defaults__", defaults)
 
 
-def make(**options) -> vae.VAE:
-    """A small model, its zero-initialised layers made random so that every path carries."""
-    torch.manual_seed(0)
-    model = vae.VAE(vae.VAEConfig(channels=SMALL, **options))
+def filled(module):
+    """The module, its zero-initialised layers made random so that every path carries."""
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in module.parameters():
             if not parameter.any():
                 parameter.normal_(std=0.1)
-    return model
+    return module
+
+
+def make(**options) -> vae.VAE:
+    """A small model of random weights."""
+    torch.manual_seed(0)
+    return filled(vae.VAE(vae.VAEConfig(channels=SMALL, **options)))
 
 
 def shrink(monkeypatch):
@@ -138,6 +142,13 @@ def without_clocks(history):
         for rows in history.values()
         for row in rows
     ]
+
+
+def failing(error: BaseException):
+    def fail(*args, **kwargs):
+        raise error
+
+    return fail
 
 
 def a_gigabyte_more(request):

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import failing
 
 import vae
 from vae.machinery import cli
@@ -34,11 +35,8 @@ def test_a_users_mistake_is_one_line_and_a_code(monkeypatch, capsys):
 
 
 def test_an_interrupt_is_one_line_that_says_what_goes_on(monkeypatch, capsys):
-    def interrupted(flags):
-        raise KeyboardInterrupt
-
     for name in ("run_train", "run_evaluate"):
-        monkeypatch.setattr(cli, name, interrupted)
+        monkeypatch.setattr(cli, name, failing(KeyboardInterrupt()))
     assert main(["evaluate", "x"]) == 130
     assert capsys.readouterr().err == "vae: interrupted\n"
     assert main(["train"]) == 130

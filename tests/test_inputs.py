@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from helpers import make
+from helpers import filled, make
 
 import vae
 from vae.machinery import figures
@@ -22,18 +22,11 @@ Z = torch.randn(8, 3, 7, 7, generator=torch.Generator().manual_seed(0))
 T = torch.linspace(0, 1, 8)
 
 
-def random_prior() -> LatentPrior:
-    torch.manual_seed(0)
-    prior = LatentPrior(PriorConfig(3, channels=16, blocks=1, steps=2))
-    for parameter in prior.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
-    return prior.eval()
-
-
 M, C = make(latent_size=3).eval(), make(latent_size=3, num_classes=10).eval()
 G = make(latent_size=3, latent_grid=1, num_classes=10).eval()  # with couplings
-PRIOR, JUDGE = random_prior(), vae.Judge.from_pretrained()
+torch.manual_seed(0)
+PRIOR = filled(LatentPrior(PriorConfig(3, channels=16, blocks=1, steps=2))).eval()
+JUDGE = vae.Judge.from_pretrained()
 torch.manual_seed(0)
 DISCRIMINATOR, LPIPS = vae.PatchDiscriminator().eval(), vae.LPIPS(pretrained=False)
 OF_IMAGES = vae.ImageDiscriminator().eval()

@@ -47,11 +47,12 @@ def test_a_runs_name_says_what_differs_from_the_defaults():
     "wrong",
     [{"dataset": "cifar"}, {"epochs": 0}, {"batch_size": 0}, {"max_train_images": 0}, {"seed": -1},
      {"learning_rate": 0.0}, {"beta": -1.0}, {"w_perceptual": math.nan}, {"perceptual_share": 0.0},
-     {"adversarial_start": 1.5}, {"ema_decay": 1.0}, {"mixed_precision": "int8"}, {"threads": 0},
+     {"adversarial_start": 1.5}, {"ema_decay": 1.0}, {"mixed_precision": "fp16"}, {"threads": 0},
      {"lpips_variant": "v9"}, {"threads": 1.5}, {"threads": "two"}, {"data_root": b"data"},
      {"beta": math.inf}, {"learning_rate": 10**400}, {"model": 3}, {"model": vae.PriorConfig()},
      {"model": {"nope": 1}}, {"model": {"variational": 1}}, {"epochs": True}, {"epochs": 2.0},
-     {"beta": "1"}, {"beta": True}, {"dataset": 3}],
+     {"beta": "1"}, {"beta": True}, {"dataset": 3},
+     {"mixed_precision": "auto"}],
 )  # fmt: skip
 def test_impossible_settings_are_refused_by_name(wrong):
     name = next(iter(wrong))

@@ -37,10 +37,8 @@ def test_a_runs_folder_holds_what_it_should(finished):
     assert set(metrics["test"]["sample"]) == {"mse", "ssim", "psnr", "lpips"}
     assert metrics["test"]["latent_values"] == 147
     assert metrics["test"]["kl"] > 0
-    epochs = [row["epoch"] for row in metrics["history"]["test"]]
-    assert len(epochs) == 5 + 2
-    assert epochs == sorted(epochs)
-    assert epochs[-2:] == [1, 2]
+    steps = [3, 5, 8, 11, 13, 16, 32]  # five in the first epoch, and one at the end of each
+    assert [16 * row["epoch"] for row in metrics["history"]["test"]] == steps
     names = {"mse", "ssim", "psnr", "lpips", "kl", "neg_elbo"}
     assert all(names <= set(row) for row in metrics["history"]["test"])
     train = metrics["history"]["train"]
@@ -84,10 +82,9 @@ def test_a_finished_run_is_loaded_or_refused_and_never_overwritten(finished, cap
     config = vae.TrainConfig(**finished.metrics["config"])
     assert vae.train(config, finished.directory).metrics == finished.metrics
     other = replace(config, beta=0.5, model=replace(config.model, latent_size=4))
-    with pytest.raises(ValueError, match=r"run_dir=.*latent_size 3 there, 4 here.*") as error:
+    said = r"run_dir=.* \(beta 1\.0 there, 0\.5 here; latent_size 3 there, 4 here\)"
+    with pytest.raises(ValueError, match=said):
         vae.train(other, finished.directory)
-    assert "beta 1.0 there, 0.5 here" in str(error.value)
-    assert "channels" not in str(error.value)
     assert main(["train", "--run-dir", str(finished.directory)]) == 2
     assert "other settings" in capsys.readouterr().err
     assert (finished.directory / "metrics.json").read_bytes() == before
@@ -96,17 +93,9 @@ def test_a_finished_run_is_loaded_or_refused_and_never_overwritten(finished, cap
 def test_settings_that_do_not_fit_are_refused_before_any_work(tiny, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="w_mse=0 and w_perceptual=0"):
         vae.TrainConfig(w_mse=0, w_perceptual=0)
-    for precision in ("fp16", "auto"):
-        with pytest.raises(ValueError, match=rf"mixed_precision='{precision}' .* one of .*'bf16'"):
-            tiny(mixed_precision=precision)
-    with pytest.raises(ValueError, match=r"num_classes=5.*10 classes"):
-        vae.train(tiny({"num_classes": 5}), tmp_path / "run")
     with pytest.raises(ValueError, match=r"batch_size=64.*50 training images"):
         vae.train(tiny(batch_size=64, max_train_images=50), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"run_dir=.*is a file"):
-        vae.train(tiny(), tmp_path / "file")
     full = SimpleNamespace(free=2**20, total=2**40)
     monkeypatch.setattr("shutil.disk_usage", lambda path: full)
     with pytest.raises(OSError, match="1 MiB free"):
