@@ -239,8 +239,7 @@ def test_too_little_memory_is_one_line(error, tmp_path, monkeypatch, capsys, und
     assert (tmp_path / "run" / folders.CHECKPOINT_NAME).is_file()  # of step 0
     assert main([*run, "--batch-size", "32"]) == 0
     assert folders.is_finished(tmp_path / "run")
-    broken = RuntimeError("a bug")
-    monkeypatch.setattr(loop.Training, "take_step", failing(broken))
+    monkeypatch.setattr(loop.Training, "take_step", failing(RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):  # which is no lack of memory
         main([*SHORT_RUN, "--run-dir", str(tmp_path / "other")])
 
@@ -465,19 +464,17 @@ def test_in_half_precision_every_step_sees_its_own_weights(begin, tmp_path):
 
 def test_trainings_in_threads_are_those_of_a_lone_one(small, tmp_path, undrawn):
     config, alone = small
-    start, precisions = threading.Barrier(2), ("no", "bf16")
+    few = {"mixed_precision": "bf16", "epochs": 1, "max_train_images": 64}
+    start, configs = threading.Barrier(2), (config, replace(config, **few))
 
-    def train(precision: str, directory: str) -> vae.Run:
+    def train(config: vae.TrainConfig) -> vae.Run:
         start.wait()
-        few = {"mixed_precision": "bf16", "epochs": 1, "max_train_images": 64}
-        here = config if precision == "no" else replace(config, **few)
-        return vae.train(here, tmp_path / directory)
+        return vae.train(config, tmp_path / config.mixed_precision)
 
     with ThreadPoolExecutor(2) as pool:
-        runs = list(pool.map(train, precisions, "ab"))
+        runs = list(pool.map(train, configs))
     assert [same(run.model, alone.model) for run in runs] == [True, False]
     assert runs[0].metrics["test"] == alone.metrics["test"]
-    assert [run.metrics["config"]["mixed_precision"] for run in runs] == list(precisions)
 
 
 def test_before_the_first_evaluation_commands_say_so(tiny, tmp_path, monkeypatch, capsys, folder):

@@ -187,9 +187,7 @@ def test_classes_of_the_test_alone_are_measured_but_never_asked_for(tmp_path, un
     assert vae.class_names(f"folder:{tmp_path / 'pets'}") == ["cat", "no class"]
 
 
-def test_two_pictures_one_class_and_a_thousand_classes_are_enough(tmp_path):
-    fill(tmp_path / "two", 2)
-    assert [len(load(tmp_path / "two", split).images) for split in ("train", "test")] == [1, 1]
+def test_one_class_and_a_thousand_classes_are_enough(tmp_path):
     fill(tmp_path / "one" / "class", 30)
     assert vae.class_names(f"folder:{tmp_path / 'one'}") == ["class"]
     assert load(tmp_path / "one").labels.unique().tolist() == [0]
