@@ -123,7 +123,9 @@ def test_where_the_data_lies_is_no_setting_of_the_result(tmp_path, monkeypatch, 
     assert "--data-root" in capsys.readouterr().err
     assert folders.read_metrics(tmp_path / "run")["config"]["data_root"] == "../there"
     assert main(["evaluate", "run", "--data-root", "there"]) == 0
-    assert float(capsys.readouterr().out.rpartition("in MSE, SSIM, PSNR, KL: ")[2]) < 1e-12
+    printed = capsys.readouterr().out
+    assert "20 test images, 98 latent values each" in printed
+    assert float(printed.rpartition("in MSE, SSIM, PSNR, KL: ")[2]) < 1e-12
     prior = ["train-prior", "run", "--budget", "tiny", "--channels", "16", "--batch-size", "32"]
     assert main(prior) == 2
     assert main([*prior, "--data-root", "others"]) == 2

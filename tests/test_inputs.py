@@ -408,5 +408,9 @@ def test_settings_of_the_wrong_kind_are_refused(tmp_path):
         lambda: vae.train_prior(tmp_path, vae.TrainConfig()), lambda: vae.with_budget(None, "tiny"),
         lambda: vae.train({"beta": 1}, tmp_path),
     )  # fmt: skip
+    wrong = {"latent_size": 2}, 4, vae.TrainConfig()
+    pairs = [(of, one) for of in (vae.VAE, vae.LatentPrior, vae.Judge) for one in wrong]
+    refused(r"^config=.* is not allowed: a .*Config", *(partial(*pair) for pair in pairs))
+    refused(r"^model=.*a PriorConfig", partial(vae.PriorTrainConfig, vae.VAEConfig()))
     refused(r"^split=", *(partial(vae.load_digits, split) for split in (None, 0, ["test"])))
     refused(r"^dataset=", lambda: vae.load_digits("test", ["mnist"]))

@@ -121,12 +121,3 @@ def test_saved_settings_are_compared_with_those_of_today_by_what_they_decide():
     other = later | {"beta": 0.5, "model": {"latent_size": 4}}
     with pytest.raises(ValueError, match=r"\(beta 0\.5 there, 1\.0 here; latent_size 4 there, 2 "):
         check_same_settings(other, config, "it")
-
-
-def test_a_config_of_another_class_is_refused():
-    for of in (vae.VAE, vae.LatentPrior, vae.Judge):
-        for wrong in ({"latent_size": 2}, 4, vae.TrainConfig()):
-            with pytest.raises(ValueError, match=r"config=.* is not allowed: a .*Config"):
-                of(wrong)
-    with pytest.raises(ValueError, match=r"model=.*a PriorConfig"):
-        vae.PriorTrainConfig(model=vae.VAEConfig())

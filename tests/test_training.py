@@ -70,13 +70,6 @@ def test_gifs_have_frames_on_a_clock_of_their_own_and_render_draws_them_again(fi
     assert drawn == [path.read_bytes() for path in paths]
 
 
-def test_evaluate_repeats_the_numbers(finished, capsys):
-    assert main(["evaluate", str(finished.directory), "--lpips-images", "0"]) == 0
-    printed = capsys.readouterr().out
-    assert "100 test images, 147 latent values" in printed
-    assert float(printed.split("KL: ")[1]) < 1e-6
-
-
 def test_a_finished_run_is_loaded_or_refused_and_never_overwritten(finished, capsys):
     before = (finished.directory / "metrics.json").read_bytes()
     config = vae.TrainConfig(**finished.metrics["config"])
