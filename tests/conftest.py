@@ -3,23 +3,16 @@
 import functools
 import json
 import os
+import shutil
 import signal
 import socket
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # here and in processes that tests start: two at once
 
+import helpers
 import pytest
 import torch
-from helpers import (
-    FINISHED,
-    NARROW,
-    SMALL,
-    WIDE,
-    begin_training,
-    draw_nothing,
-    paint_nothing,
-    resize,
-)  # fmt: skip
+from helpers import SMALL, begin_training, draw_nothing, paint_nothing, resize
 
 import vae
 from vae import data
@@ -79,13 +72,13 @@ def unpacked_once():
         yield
 
 
-resize(pytest.MonkeyPatch(), *NARROW)  # of all tests, if they do not say otherwise
+resize(pytest.MonkeyPatch(), *helpers.NARROW)  # of all tests, if they do not say otherwise
 
 
 @pytest.fixture
 def wide_networks(monkeypatch):
     """VGG16, and discriminators as they are by default."""
-    resize(monkeypatch, *WIDE)
+    resize(monkeypatch, *helpers.WIDE)
 
 
 @pytest.fixture(scope="session")
@@ -128,16 +121,14 @@ def run_dir(tmp_path_factory):
     model = vae.VAE(vae.VAEConfig(3, channels=SMALL))
     model.encoder.conv_out.bias.data[3:] = -6  # narrow posteriors: not all is noise
     model.save_pretrained(folder)
-    (folder / "metrics.json").write_text(json.dumps(FINISHED))
+    (folder / "metrics.json").write_text(json.dumps(helpers.FINISHED))
     return folder
 
 
 @pytest.fixture
 def folder(run_dir, tmp_path):
     """A copy of that folder."""
-    for path in run_dir.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    return tmp_path
+    return shutil.copytree(run_dir, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.fixture(params=["1x1", "prior", "sharpen"])

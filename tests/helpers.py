@@ -7,6 +7,7 @@ from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -33,6 +34,9 @@ FORKS = multiprocessing.get_context("forkserver")  # its processes have PyTorch 
 FORKS.set_forkserver_preload(
     ["pytest", "skimage.metrics", "torch._dynamo", "vae.machinery.cli", "vae.machinery.run"]
 )
+SHORT_RUN = ["train", "--epochs", "1", "--max-train-images", "64", "--max-test-images", "20",
+             "--channels", "8", "16", "16", "--lpips-images", "0", "--w-perceptual", "0",
+             "--early-evaluations", "0", "--frames", "2", "--projected-images", "20"]  # fmt: skip
 TIMED = ("training_seconds", "images_per_second")  # of a history's rows: never the same twice
 
 
@@ -67,22 +71,22 @@ def resize(patched, stages, read_weights, widths):
 def make(**options) -> vae.VAE:
     """A small model whose every path carries."""
     torch.manual_seed(0)
-    return fill(vae.VAE(vae.VAEConfig(channels=SMALL, **options)))
+    return filled(vae.VAE(vae.VAEConfig(channels=SMALL, **options)))
 
 
 def make_prior(**options) -> vae.LatentPrior:
     """A small prior whose every path carries."""
     torch.manual_seed(0)
-    return fill(vae.LatentPrior(vae.PriorConfig(channels=16, blocks=1, **options)))
+    return filled(vae.LatentPrior(vae.PriorConfig(channels=16, blocks=1, **options)))
 
 
-def fill(model):
-    """The model, its zero-initialised layers made random."""
+def filled(module):
+    """The module, its zero-initialised layers made random."""
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in module.parameters():
             if not parameter.any():
                 parameter.normal_(std=0.1)
-    return model
+    return module
 
 
 def shrink(monkeypatch):
@@ -142,6 +146,17 @@ def advance(training, steps: int):
     return training
 
 
+def write_idx(raw: Path, images: torch.Tensor, labels: list[int], prefix: str = "") -> None:
+    """IDX files of both splits, named as torchvision's are, "test" as EMNIST has it."""
+    raw.mkdir(parents=True)
+    arrays = {"images-idx3": images.reshape(-1, 28, 28).numpy(), "labels-idx1": np.uint8(labels)}
+    for split in ("train", "t10k", "test"):
+        for kind, array in arrays.items():
+            header = np.array([0x800 + array.ndim, *array.shape], ">u4")
+            content = header.tobytes() + array.tobytes()
+            (raw / f"{prefix}{split}-{kind}-ubyte").write_bytes(content)
+
+
 def interrupt_at(monkeypatch, *steps):
     """Send Ctrl-C to this process in the middle of these steps; twice where one stands twice."""
     take_step, left = Training.take_step, list(steps)
@@ -174,6 +189,13 @@ def without_clocks(history):
         for rows in history.values()
         for row in rows
     ]
+
+
+def failing(error: BaseException):
+    def fail(*args, **kwargs):
+        raise error
+
+    return fail
 
 
 def a_gigabyte_more(request):

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import failing
 
 import vae
 from vae.machinery import cli
@@ -20,31 +21,22 @@ def test_every_setting_is_a_flag_with_its_help(capsys):
         assert flag in shown
 
 
-def test_a_users_mistake_is_one_line(capsys):
+def test_a_users_mistake_is_one_line_and_a_code(monkeypatch, capsys):
     assert main(["train", "--latent-grid", "5"]) == 2
     told = capsys.readouterr().err
     assert told.startswith("vae: latent_grid=5 is not allowed: one of (1, 7, 8,")
     assert told.count("\n") == 1
     assert main(["sharpen", "/no/such/folder", "--threads", "0"]) == 2
     assert "threads=0 is not allowed: int, at least 1" in capsys.readouterr().err
-    assert main(["evaluate", "/no/such/folder"]) == 2
+    monkeypatch.setattr(sys, "argv", ["vae", "evaluate", "/no/such/folder"])
+    with pytest.raises(SystemExit, match=r"^2$"):
+        runpy.run_module("vae", run_name="__main__")
     assert f"{Path('/no/such/folder/config.json')} does not exist" in capsys.readouterr().err
 
 
-def test_the_module_ends_with_the_commands_code(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["vae", "evaluate", "/no/such/folder"])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_module("vae", run_name="__main__")
-    assert ended.value.code == 2
-    assert "does not exist" in capsys.readouterr().err
-
-
 def test_an_interrupt_is_one_line_that_says_what_goes_on(monkeypatch, capsys):
-    def interrupted(flags):
-        raise KeyboardInterrupt
-
     for name in ("run_train", "run_evaluate"):
-        monkeypatch.setattr(cli, name, interrupted)
+        monkeypatch.setattr(cli, name, failing(KeyboardInterrupt()))
     assert main(["evaluate", "x"]) == 130
     assert capsys.readouterr().err == "vae: interrupted\n"
     assert main(["train"]) == 130

@@ -1,12 +1,11 @@
 import gzip
 import re
 import shutil
-import struct
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import a_gigabyte_more
+from helpers import a_gigabyte_more, write_idx
 
 import vae
 from vae import data
@@ -23,19 +22,26 @@ def test_mnist_is_complete_and_is_the_published_one():
     assert sum(path.stat().st_size for path in data.MNIST_FOLDER.iterdir()) <= 12e6
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "altered"])
-def test_damaged_archive_is_refused_by_name(damage, tmp_path, monkeypatch):
+def endless(content):
+    return gzip.compress(bytes(2**20)) * 1100
+
+
+DAMAGES = [  # of an archive; None: it is missing
+    None, lambda content: gzip.compress(content)[:-100],
+    lambda content: gzip.compress(content[:1000] + b"\x0b" + content[1001:]),
+    pytest.param(endless, marks=pytest.mark.unix),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=["missing", "truncated", "altered", "endless"])
+def test_a_damaged_archive_is_refused_by_name(damage, tmp_path, monkeypatch, request):
     shutil.copytree(data.MNIST_FOLDER, tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr(data, "MNIST_FOLDER", tmp_path)
     path = tmp_path / "t10k-labels-idx1-ubyte.gz"
-    if damage == "missing":
-        path.unlink()
-    elif damage == "truncated":
-        path.write_bytes(path.read_bytes()[:-100])
-    else:
-        raw = bytearray(gzip.decompress(path.read_bytes()))
-        raw[1000] ^= 1
-        path.write_bytes(gzip.compress(raw))
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(damage(content)) if damage else path.unlink()
+    if damage is endless:
+        a_gigabyte_more(request)
     with pytest.raises(vae.FileError, match="t10k-labels"):
         vae.load_digits("test")
 
@@ -68,29 +74,7 @@ def test_files_put_there_by_hand_are_read_and_upright(name, folder, prefix, tmp_
     image = torch.zeros(28, 28, dtype=torch.uint8)
     image[2, 20] = 200
     stored = image.T if name == "emnist_digits" else image  # EMNIST is published transposed
-    raw = tmp_path / folder / "raw"
-    raw.mkdir(parents=True)
-    for split in ("train", "t10k", "test"):
-        pixels = stored.contiguous().numpy().tobytes()
-        header = struct.pack(">4I", 0x803, 1, 28, 28)
-        (raw / f"{prefix}{split}-images-idx3-ubyte").write_bytes(header + pixels)
-        labels = struct.pack(">2I", 0x801, 1) + b"\x07"
-        (raw / f"{prefix}{split}-labels-idx1-ubyte").write_bytes(labels)
+    write_idx(tmp_path / folder / "raw", stored[None], [7], prefix)
     digits = vae.load_digits("train", name, tmp_path)
     assert torch.equal(digits.images, image.view(1, 1, 28, 28))
     assert digits.labels.tolist() == [7]
-
-
-def test_scale_images_spans_minus_one_to_one():
-    assert vae.scale_images(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1, 1]
-
-
-@pytest.mark.unix
-def test_an_archive_that_would_expand_without_end_is_refused(tmp_path, monkeypatch, request):
-    name = "t10k-labels-idx1-ubyte.gz"
-    (tmp_path / name).write_bytes(gzip.compress(bytes(2**20)) * 1100)
-    monkeypatch.setattr(data, "MNIST_FOLDER", tmp_path)
-    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes((tmp_path / name).read_bytes())
-    a_gigabyte_more(request)
-    with pytest.raises(vae.FileError, match="not the published file"):
-        vae.load_digits("test")

@@ -8,11 +8,9 @@ import json
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import threading
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +21,18 @@ import numpy as np
 import pytest
 import torch
 from common import ROOT
-from helpers import interrupt_at, make, paint_nothing, small_prior, without_clocks
+from helpers import (
+    SHORT_RUN,
+    failing,
+    interrupt_at,
+    make,
+    paint_nothing,
+    small_prior,
+    without_clocks,
+    write_idx,
+)
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 
 import vae
 from vae import pretrained
@@ -45,29 +52,15 @@ SHORT = {"epochs": 1, "max_train_images": 32, "max_test_images": 60, "projected_
 
 
 def data_set(root: Path, labels: list[int], count: int = 128) -> None:
-    """IDX files of real digits with other labels, named as torchvision's FashionMNIST."""
-    raw = root / "FashionMNIST" / "raw"
-    raw.mkdir(parents=True)
+    """FashionMNIST's files, of real digits with other labels."""
     images = vae.load_digits("test").images[:count]
-    repeated = bytes((labels * count)[:count])
-    for split in ("train", "t10k"):
-        header = struct.pack(">4I", 0x803, count, 28, 28)
-        (raw / f"{split}-images-idx3-ubyte").write_bytes(header + images.numpy().tobytes())
-        header = struct.pack(">2I", 0x801, count)
-        (raw / f"{split}-labels-idx1-ubyte").write_bytes(header + repeated)
+    write_idx(root / "FashionMNIST" / "raw", images, (labels * count)[:count])
 
 
 def config_of(classes: int = 0, grid: int | None = 1, **options) -> vae.TrainConfig:
     """The settings of a short training of a model with two latent values, or a map of them."""
     model = vae.VAEConfig(2, grid, channels=(8, 16, 16), num_classes=classes)
     return vae.TrainConfig(model, **(SHORT | options))
-
-
-def failing(error: BaseException):
-    def fail(*args, **kwargs):
-        raise error
-
-    return fail
 
 
 def unsupported(number: int):
@@ -94,34 +87,27 @@ def in_folder(directory: Path) -> set[str]:
 
 def test_a_loaded_thing_does_not_change_with_its_file(small, tmp_path):
     config, alone = small
-    shutil.copytree(alone.directory, tmp_path / "run")
-    (tmp_path / "cut").mkdir()
-    loop.save(Trainer(config, tmp_path / "cut"))
-    run = Run.load(tmp_path / "run")
+    shutil.copytree(alone.directory, tmp_path, dirs_exist_ok=True)
+    loop.save(Trainer(config, tmp_path))
+    run = Run.load(tmp_path)
     loaded = [
         run.model.state_dict(),
-        folders.load_checkpoint(tmp_path / "cut" / folders.CHECKPOINT_NAME)[0],
-        {name: torch.from_numpy(array) for name, array in run.frames.arrays().items()},
+        folders.load_checkpoint(tmp_path / folders.CHECKPOINT_NAME)[0],
+        run.frames.arrays(),
     ]
     before = copy.deepcopy(loaded)
-    files = [path for path in tmp_path.rglob("*") if path.suffix in (".safetensors", ".npz")]
+    files = [path for path in tmp_path.iterdir() if path.suffix in (".safetensors", ".npz")]
     assert len(files) == 3
     for path in files:
         with open(path, "r+b") as file:  # in place, as a copy over it does
             file.write(bytes(path.stat().st_size))
-    for ours, theirs in zip(loaded, before, strict=True):
-        for name, tensor in ours.items():
-            assert torch.equal(tensor, theirs[name]), name
-    for path in files:
-        path.write_bytes(b"")  # reading a window on it would end the process
-    run.model.sample(1)
+    torch.testing.assert_close(loaded, before, rtol=0, atol=0)
 
 
 def test_where_the_data_lies_is_no_setting_of_the_result(tmp_path, monkeypatch, capsys, undrawn):
     data_set(tmp_path / "here", list(range(10)))
-    run = "train --budget tiny --channels 8 16 16 --lpips-images 0 --w-perceptual 0 --frames 3 "
-    run += "--early-evaluations 0 --max-train-images 64 --max-test-images 20 --projected-images 20"
-    run = [*run.split(), "--dataset", "fashion_mnist", "--run-dir", str(tmp_path / "run")]
+    run = [*SHORT_RUN, "--dataset", "fashion_mnist", "--run-dir", "~/run"]
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     interrupt_at(monkeypatch, 1)
     assert main([*run, "--data-root", "here"]) == 130
@@ -137,30 +123,27 @@ def test_where_the_data_lies_is_no_setting_of_the_result(tmp_path, monkeypatch, 
     assert "--data-root" in capsys.readouterr().err
     assert folders.read_metrics(tmp_path / "run")["config"]["data_root"] == "../there"
     assert main(["evaluate", "run", "--data-root", "there"]) == 0
-    assert float(capsys.readouterr().out.rpartition("in MSE, SSIM, PSNR, KL: ")[2]) < 1e-12
+    printed = capsys.readouterr().out
+    assert "20 test images, 98 latent values each" in printed
+    assert float(printed.rpartition("in MSE, SSIM, PSNR, KL: ")[2]) < 1e-12
     prior = ["train-prior", "run", "--budget", "tiny", "--channels", "16", "--batch-size", "32"]
     assert main(prior) == 2
     assert main([*prior, "--data-root", "others"]) == 2
     assert "saw other data than there is now (data_root)" in capsys.readouterr().err
     assert main([*prior, "--data-root", "there"]) == 0
-    for finished in (prior, run):  # held to the data, too
-        assert main([*finished, "--data-root", "there"]) == 0
+    for finished, said in ((prior, "prior"), (run, "holds a finished run")):  # to the data, too
+        assert main([*finished, "--data-root", "~/there"]) == 0
+        assert said in capsys.readouterr().out
         assert main([*finished, "--data-root", "others"]) == 2
         assert "saw other data than there is now (data_root)" in capsys.readouterr().err
     assert main(["evaluate", "run", "--data-root", "others"]) == 0
     said = capsys.readouterr()
     assert "run: the data are others than it was trained on" in said.err
     assert "Largest difference" not in said.out
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert main([*run[:-1], "~/run", "--data-root", "~/there"]) == 0
-    assert "holds a finished run" in capsys.readouterr().out
-    assert len(vae.load_digits("test", "fashion_mnist", "~/there").images) == 128
 
 
 @pytest.mark.parametrize("form", ["folder", "file"])
-def test_a_finished_run_of_other_pictures_is_not_given_back_as_that_of_these(
-    form, tmp_path, capsys, undrawn
-):
+def test_a_finished_run_of_other_pictures_is_refused(form, tmp_path, capsys, undrawn):
     images = vae.load_digits("test").images[:60, 0].numpy()
 
     def write(place: str, images: np.ndarray) -> str:
@@ -179,7 +162,6 @@ def test_a_finished_run_of_other_pictures_is_not_given_back_as_that_of_these(
     config = config_of(dataset=a, batch_size=16)
     run = vae.train(config, tmp_path / "run")
     assert vae.train(config, tmp_path / "run").metrics["history"] == run.metrics["history"]
-    assert vae.run_name(replace(config, dataset=b)) == vae.run_name(config)
     few = vae.SharpenConfig(epochs=1, batch_size=16, w_perceptual=0, lpips_images=0, frames=2)
     vae.sharpen(run.directory, config=few)
     with pytest.raises(ValueError, match=r"run, finished, saw other data .*name another folder"):
@@ -194,11 +176,10 @@ def test_a_finished_run_of_other_pictures_is_not_given_back_as_that_of_these(
     ):
         with pytest.raises(ValueError, match="saw other data than there is now"):
             again()
-    for directory in (run.directory, run.directory / "sharp"):
-        assert main(["evaluate", str(directory)]) == 0
-        said = capsys.readouterr()
-        assert f"{directory}: the data are others than it was trained on" in said.err
-        assert "Largest difference" not in said.out
+    assert main(["evaluate", str(run.directory / "sharp")]) == 0
+    said = capsys.readouterr()
+    assert "sharp: the data are others than it was trained on" in said.err
+    assert "Largest difference" not in said.out
 
 
 def spoil_weights(model):
@@ -215,12 +196,8 @@ def widen(model):
     model.config = replace(model.config, channels=wider)
 
 
-def add_counter(model):
-    model.register_buffer("counter", torch.zeros(3, dtype=torch.int64))
-
-
 @pytest.mark.parametrize("make_one", [make, lambda: vae.LatentPrior(small_prior().model)])
-@pytest.mark.parametrize("spoil", [spoil_weights, reparametrise, widen, add_counter])
+@pytest.mark.parametrize("spoil", [spoil_weights, reparametrise, widen])
 def test_what_could_not_be_read_back_replaces_nothing(make_one, spoil, tmp_path):
     good, bad = make_one(), make_one()
     good.save_pretrained(tmp_path)
@@ -242,28 +219,18 @@ def test_files_that_are_too_large_to_be_read_are_not_written(tmp_path, monkeypat
 
 
 def test_weights_of_another_program_are_said_to_have_no_checksum(tmp_path):
-    model = make()
-    model.save_pretrained(tmp_path)
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(
-        vae.FileError, match=r"its SHA-256 is missing, which save_pretrained writes"
-    ):
+    make().save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    save_file(load(path.read_bytes()), path)
+    with pytest.raises(vae.FileError, match="its SHA-256 is missing, which save_pretrained writes"):
         vae.VAE.from_pretrained(tmp_path)
-
-
-SHORT_RUN = ["train", "--epochs", "1", "--max-train-images", "64", "--max-test-images", "20",
-             "--channels", "8", "16", "16", "--lpips-images", "0", "--w-perceptual", "0",
-             "--early-evaluations", "0", "--frames", "2", "--projected-images", "20"]  # fmt: skip
 
 
 @pytest.mark.parametrize("error", [
     MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB\nmore"),
     RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...\nmore"),
 ], ids=["Python", "GPU", "CPU"])  # fmt: skip
-def test_too_little_memory_is_one_line_and_what_it_leaves_stands_in_nobodys_way(
-    error, tmp_path, monkeypatch, capsys, undrawn
-):
+def test_too_little_memory_is_one_line(error, tmp_path, monkeypatch, capsys, undrawn):
     run = [*SHORT_RUN, "--run-dir", str(tmp_path / "run")]
     with monkeypatch.context() as patched:
         patched.setattr(loop.Training, "take_step", failing(error))
@@ -274,16 +241,13 @@ def test_too_little_memory_is_one_line_and_what_it_leaves_stands_in_nobodys_way(
     assert (tmp_path / "run" / folders.CHECKPOINT_NAME).is_file()  # of step 0
     assert main([*run, "--batch-size", "32"]) == 0
     assert folders.is_finished(tmp_path / "run")
-    broken = RuntimeError("a bug")
-    monkeypatch.setattr(loop.Training, "take_step", failing(broken))
+    monkeypatch.setattr(loop.Training, "take_step", failing(RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):  # which is no lack of memory
         main([*SHORT_RUN, "--run-dir", str(tmp_path / "other")])
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
-def test_a_training_in_a_folder_of_any_name_ends_well_on_any_terminal(
-    encoding, tmp_path, monkeypatch, undrawn
-):
+def test_a_training_in_a_folder_of_any_name_ends_well(encoding, tmp_path, monkeypatch, undrawn):
     monkeypatch.chdir(tmp_path)
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding))
@@ -309,15 +273,14 @@ def test_a_users_own_vae_py_is_not_in_the_way_of_the_command(tmp_path):
     assert vae.__version__ == importlib.metadata.version("vae-mnist")
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("labels", [[7], list(range(1, 11)), list(range(0, 250, 5))])
 def test_any_number_of_classes_is_drawn_right(labels, tmp_path, monkeypatch):
     data_set(tmp_path, labels)
     if labels[0]:  # with most classes, it is painted, too
         paint_nothing(monkeypatch)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        config = config_of(dataset="fashion_mnist", data_root=tmp_path)
-        run = vae.train(config, tmp_path / "run")
+    config = config_of(dataset="fashion_mnist", data_root=tmp_path)
+    run = vae.train(config, tmp_path / "run")
     assert "test" in run.metrics
     pictures = {"latent.gif", "reconstruction.gif", "interpolation.gif", "samples.png"}
     assert pictures <= in_folder(run.directory) <= set(folders.FILES)
@@ -348,27 +311,24 @@ def test_a_class_that_is_not_seen_is_refused_before_training(labels, images, cla
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("classes", [2, 26])
 def test_a_conditional_run_of_other_classes_is_drawn_and_has_a_prior(classes, tmp_path, unpainted):
     data_set(tmp_path, list(range(classes)), 10 * classes + 60)
     options = {"max_train_images": 64, "max_test_images": 52, "data_root": tmp_path}
     config = config_of(classes, None, dataset="fashion_mnist", **options)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        run = vae.train(config, tmp_path / "run")
-        options, wrong = {"epochs": 1, "max_train_images": 64, "batch_size": 32}, classes + 1
-        of = vae.PriorConfig(channels=16, blocks=1, steps=1, num_classes=wrong)
-        with pytest.raises(ValueError, match=rf"num_classes={wrong} .*{classes} classes"):
-            vae.train_prior(run.directory, vae.PriorTrainConfig(of, **options))
-        of = replace(of, num_classes=10)  # the default, which is those of the data
-        prior = vae.train_prior(run.directory, vae.PriorTrainConfig(of, **options))
-        assert run.model.sample(3, [classes - 1, 0, 1], None, prior).shape == (3, 1, 28, 28)
-        assert len(figures.plot_digits(run.model, "").axes[0].images[0].get_array()) == 30 * classes
-        assert figures.plot_samples(run.model, "", prior=prior).axes
-        assert {path.name for path in render(run)} == {
-            "digits.png", "samples.png", "latent.gif", "reconstruction.gif", "interpolation.gif",
-            "train_metrics.png", "test_metrics.png", "prior_samples.png",
-        }  # fmt: skip
+    run = vae.train(config, tmp_path / "run")
+    options, wrong = {"epochs": 1, "max_train_images": 64, "batch_size": 32}, classes + 1
+    of = vae.PriorConfig(channels=16, blocks=1, steps=1, num_classes=wrong)
+    with pytest.raises(ValueError, match=rf"num_classes={wrong} .*{classes} classes"):
+        vae.train_prior(run.directory, vae.PriorTrainConfig(of, **options))
+    of = replace(of, num_classes=10)  # the default, which is those of the data
+    prior = vae.train_prior(run.directory, vae.PriorTrainConfig(of, **options))
+    assert run.model.sample(3, [classes - 1, 0, 1], None, prior).shape == (3, 1, 28, 28)
+    assert len(figures.plot_digits(run.model, "").axes[0].images[0].get_array()) == 30 * classes
+    assert figures.plot_samples(run.model, "", prior=prior).axes
+    unfit = {"manifold.png"}  # for two values, without classes
+    assert {path.name for path in render(run)} == {*folders.PICTURES, "prior_samples.png"} - unfit
     assert in_folder(run.directory) <= set(folders.FILES)
 
 
@@ -380,16 +340,13 @@ def test_only_what_this_package_writes_is_removed_or_replaced(tiny, tmp_path):
         (tmp_path / name).write_text("mine")
     with folders.lock(tmp_path):
         assert in_folder(tmp_path) == set(mine)
-    shutil.rmtree(tmp_path)
     for name in ("config.json", "model.safetensors", "samples.png", "frames.npz", "metrics.json"):
-        tmp_path.mkdir()
+        (theirs := tmp_path / f"of {name}").mkdir()
         for mine in (name, folders.LOCK_NAME):  # many programs have such a lock
-            (tmp_path / mine).write_text("mine")
+            (theirs / mine).write_text("mine")
         with pytest.raises(ValueError, match=name):
-            vae.train(tiny(), tmp_path)
-        assert [path.read_text("utf-8") for path in tmp_path.iterdir()] == ["mine", "mine"]
-        shutil.rmtree(tmp_path)
-    tmp_path.mkdir()
+            vae.train(tiny(), theirs)
+        assert [path.read_text("utf-8") for path in theirs.iterdir()] == ["mine", "mine"]
 
 
 def test_somebodys_prior_in_a_runs_folder_is_not_replaced(folder):
@@ -421,13 +378,12 @@ def test_what_a_file_system_cannot_do_is_done_without(small, tmp_path, monkeypat
 def test_an_error_names_the_users_file_and_never_a_temporary_one(tmp_path, monkeypatch):
     path = tmp_path / "metrics.json"
     path.write_text("old")
-    for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOENT):
-        there = tmp_path / "no" / path.name if number == errno.ENOENT else path
-        with monkeypatch.context() as patched:
-            if there == path:
-                patched.setattr(os, "fsync", unsupported(number))
-            with pytest.raises(OSError, match=r"metrics\.json could not be written") as error:
-                write_atomically(there, b"new")
+    nowhere, said = tmp_path / "no" / path.name, r"metrics\.json could not be written"
+    full = errno.ENOSPC, errno.EDQUOT, errno.EIO
+    for there, number in (*((path, number) for number in full), (nowhere, errno.ENOENT)):
+        monkeypatch.setattr(os, "fsync", unsupported(number))
+        with pytest.raises(OSError, match=said) as error:
+            write_atomically(there, b"new")
         assert os.strerror(number) in str(error.value)
         assert TEMPORARY not in str(error.value)
     assert in_folder(tmp_path) == {"metrics.json"}
@@ -463,9 +419,7 @@ def test_a_finished_run_on_a_read_only_disk_is_only_read(small, tmp_path):
     assert done.stderr.count("cannot be written to") == 2, done.stderr
 
 
-def test_a_folder_that_takes_no_checkpoint_is_found_before_the_first_step(
-    small, tmp_path, monkeypatch
-):
+def test_a_folder_that_takes_no_checkpoint_is_found_before_a_step(small, tmp_path, monkeypatch):
     config, _ = small
     monkeypatch.setattr(loop, "take_steps", refuse)
     monkeypatch.setattr(os, "replace", unsupported(errno.EACCES))
@@ -473,9 +427,7 @@ def test_a_folder_that_takes_no_checkpoint_is_found_before_the_first_step(
         vae.train(config, tmp_path)
 
 
-def test_a_training_depends_on_its_arguments_alone_and_changes_nothing_else(
-    small, tmp_path, unpainted
-):
+def test_a_training_depends_on_its_arguments_alone(small, tmp_path, request, unpainted):
     config, alone = small
     torch.manual_seed(5)
 
@@ -484,19 +436,16 @@ def test_a_training_depends_on_its_arguments_alone_and_changes_nothing_else(
         found = *modes, torch.get_default_dtype(), torch.get_default_device()
         return *found, dict(matplotlib.rcParams), torch.get_rng_state().tolist()
 
-    try:
-        torch.set_default_dtype(torch.float64)
-        half, there = torch.autocast("cpu", torch.bfloat16), torch.device("meta")
-        with torch.no_grad(), half, torch.inference_mode(), there:
-            before = state()
-            run = vae.train(config, tmp_path)
-            assert state() == before
-    finally:
-        torch.set_default_dtype(torch.float32)
+    request.addfinalizer(lambda: torch.set_default_dtype(torch.float32))
+    torch.set_default_dtype(torch.float64)
+    half, there = torch.autocast("cpu", torch.bfloat16), torch.device("meta")
+    with torch.no_grad(), half, torch.inference_mode(), there:
+        before = state()
+        run = vae.train(config, tmp_path)
+        assert state() == before
     assert same(run.model, alone.model)
     assert run.metrics["test"] == alone.metrics["test"]
-    histories = (without_clocks(one.metrics["history"]) for one in (run, alone))
-    assert next(histories) == next(histories)
+    assert without_clocks(run.metrics["history"]) == without_clocks(alone.metrics["history"])
 
 
 def test_in_half_precision_every_step_sees_its_own_weights(begin, tmp_path):
@@ -517,24 +466,20 @@ def test_in_half_precision_every_step_sees_its_own_weights(begin, tmp_path):
 
 def test_trainings_in_threads_are_those_of_a_lone_one(small, tmp_path, undrawn):
     config, alone = small
-    start, precisions = threading.Barrier(2), ("no", "bf16")
+    few = {"mixed_precision": "bf16", "epochs": 1, "max_train_images": 64}
+    start, configs = threading.Barrier(2), (config, replace(config, **few))
 
-    def train(precision: str, directory: str) -> vae.Run:
+    def train(config: vae.TrainConfig) -> vae.Run:
         start.wait()
-        few = {"mixed_precision": "bf16", "epochs": 1, "max_train_images": 64}
-        here = config if precision == "no" else replace(config, **few)
-        return vae.train(here, tmp_path / directory)
+        return vae.train(config, tmp_path / config.mixed_precision)
 
     with ThreadPoolExecutor(2) as pool:
-        runs = list(pool.map(train, precisions, "ab"))
+        runs = list(pool.map(train, configs))
     assert [same(run.model, alone.model) for run in runs] == [True, False]
     assert runs[0].metrics["test"] == alone.metrics["test"]
-    assert [run.metrics["config"]["mixed_precision"] for run in runs] == list(precisions)
 
 
-def test_before_the_first_evaluation_every_command_says_what_goes_on(
-    tiny, tmp_path, monkeypatch, capsys, folder
-):
+def test_before_the_first_evaluation_commands_say_so(tiny, tmp_path, monkeypatch, capsys, folder):
     interrupt_at(monkeypatch, 1)
     run = vae.train(tiny({"latent_size": 3}), tmp_path / "run")
     assert run.metrics["interrupted"] == 1
@@ -565,9 +510,6 @@ def test_a_home_folder_is_found(tiny, tmp_path, monkeypatch):
     assert same(vae.VAE.from_pretrained("~/saved"), model)
     monkeypatch.setattr(loop, "take_steps", lambda training: False)
     assert vae.train(tiny(), "~/run").directory == tmp_path / "run"
-    for nobody in ("~no such user/x", "a\0b"):
-        with pytest.raises(ValueError, match="is not allowed: a path"):
-            vae.train(tiny(), nobody)
     assert in_folder(tmp_path) == {"saved", "run"}
 
 
@@ -587,9 +529,7 @@ def test_a_command_of_which_nobody_reads_does_its_work(one_by_one, tmp_path):
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ValueError("closed"), None])
-def test_work_goes_on_when_nobody_reads_its_progress(
-    error, one_by_one, tmp_path, monkeypatch, undrawn
-):
+def test_work_goes_on_when_nobody_reads_it(error, one_by_one, tmp_path, monkeypatch, undrawn):
     config, alone = one_by_one["manifold"]
     with monkeypatch.context() as patched:
         gone = error and SimpleNamespace(write=failing(error), flush=lambda: None)
@@ -603,6 +543,7 @@ def test_work_goes_on_when_nobody_reads_its_progress(
     assert same(run.model, alone.model)
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_pictures_do_not_depend_on_the_users_matplotlibrc(small, tmp_path):
     _, alone = small
     few = {kind: of_mse(rows) for kind, rows in alone.metrics["history"].items()}
@@ -610,8 +551,7 @@ def test_pictures_do_not_depend_on_the_users_matplotlibrc(small, tmp_path):
     plain = {path.name: path.read_bytes() for path in render(run)}
     theirs = {"text.usetex": True, "font.family": "no such font", "axes.facecolor": "red",
               "savefig.dpi": 20, "savefig.bbox": "tight", "font.size": 30}  # fmt: skip
-    with matplotlib.rc_context(theirs), warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+    with matplotlib.rc_context(theirs):
         again = {path.name: path.read_bytes() for path in render(run)}
         assert (matplotlib.rcParams["font.size"], matplotlib.rcParams["text.usetex"]) == (30, True)
     assert again.keys() == plain.keys()
@@ -665,20 +605,7 @@ def test_a_prior_whose_picture_fails_is_finished(folder, monkeypatch, unpainted)
     vae.LatentPrior.from_pretrained(folder)
 
 
-def test_a_finished_run_of_equal_settings_is_the_same_run(one_by_one, monkeypatch):
-    config, alone = one_by_one["manifold"]
-    monkeypatch.setattr(loop, "take_steps", refuse)
-    model = replace(config.model, latent_size=np.int64(2), channels=[8, 16, 16])
-    for equal in ({"beta": 1}, {"beta": np.float64(1)}, {"data_root": Path("x")}, {"model": model}):
-        run = vae.train(replace(config, **equal), alone.directory)
-        assert run.metrics["test"] == alone.metrics["test"]
-    with pytest.raises(ValueError, match=r"other settings \(beta 1\.0 there, 2\.0 here\)"):
-        vae.train(replace(config, beta=2), alone.directory)
-
-
-def test_a_run_that_was_killed_while_it_was_drawn_is_whole_and_goes_on(
-    one_by_one, tmp_path, monkeypatch, unpainted
-):
+def test_a_run_that_was_killed_while_drawn_goes_on(one_by_one, tmp_path, monkeypatch, unpainted):
     config, alone = one_by_one["manifold"]
     with monkeypatch.context() as patched:
         patched.setattr(animations, "save_gif", failing(KeyboardInterrupt()))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import make
+from helpers import make, make_prior
 
 import vae
 from vae.machinery import animations, figures, run
@@ -58,9 +58,7 @@ def test_an_interpolation_gif_goes_to_the_next_digit_and_back(n, columns, digits
     assert torch.allclose(ends[1], expected.roll(-1, 0), atol=1e-5)
 
 
-def test_a_conditional_interpolation_of_a_test_set_that_lacks_a_class_is_given_its_own_labels(
-    tmp_path, monkeypatch
-):
+def test_the_interpolation_of_a_test_set_that_lacks_a_class_has_its_labels(tmp_path, monkeypatch):
     images, labels = (part[:100] for part in vae.load_digits("test"))
     test_set = vae.Digits(images[labels != 3], labels[labels != 3])
     model, frames, pictures = make(num_classes=10), Frames(test_set, 50), {}
@@ -94,10 +92,7 @@ def test_the_manifold_is_the_plane_of_two_values_with_the_second_upwards():
 @pytest.mark.parametrize("learned", [False, True])
 def test_a_row_is_a_digit_and_a_column_a_draw(learned):
     model = make(latent_size=4, num_classes=0 if learned else 10)
-    prior = vae.LatentPrior(vae.PriorConfig(channels=16, blocks=1, steps=1)) if learned else None
-    for parameter in prior.parameters() if learned else ():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
+    prior = make_prior(steps=1) if learned else None
     images = drawn(figures.plot_digits(model, "name", prior, seed=5, columns=3), 3)
     assert len(images) == 30
     noise = torch.randn(3, 4, 7, 7, generator=torch.Generator().manual_seed(5))

@@ -93,18 +93,6 @@ def test_classes_are_the_folders_names_in_any_script_and_unicode_form(tmp_path):
     assert all(0 <= value - grey < 12 for value, grey in zip(shown, greys, strict=True))
 
 
-def test_train_and_test_folders_are_taken_as_they_are(tmp_path):
-    fill(tmp_path / "train" / "a", 3)
-    fill(tmp_path / "train" / "b", 2)
-    fill(tmp_path / "test" / "b", 4)
-    fill(tmp_path / "train" / "c", 1)
-    (tmp_path / "train" / "1.json").write_text("{}")
-    assert sorted(load(tmp_path).labels.tolist()) == [0, 0, 0, 1, 1, 2]
-    assert load(tmp_path, "test").labels.tolist() == [1, 1, 1, 1]
-    (tmp_path / "test").rename(tmp_path / "Val")
-    assert load(tmp_path, "test").labels.tolist() == [1, 1, 1, 1]
-
-
 PAIRS = [
     ("train", "test"), ("Training", "Testing"), ("TRAIN", "VAL"), ("train_set", "test_set"),
     ("training_set", "validation_set"), ("seg_train", "seg_test"), ("train", "test1"),
@@ -119,6 +107,7 @@ def test_the_parts_of_a_set_are_no_classes_whatever_they_are_called(train, test,
     fill(tmp_path / "pets" / train / "cat", 3)
     fill(tmp_path / "pets" / train / "dog", 2, 10)
     fill(tmp_path / "pets" / test / "dog", 4, 20)
+    (tmp_path / "pets" / train / "1.json").write_text("{}")
     folder = tmp_path / "pets"
     assert vae.class_names(f"folder:{folder}") == ["cat", "dog"]
     assert sorted(load(folder).images[:, 0, 0, 0].tolist()) == [0, 1, 2, 10, 11]
@@ -188,9 +177,8 @@ def test_classes_of_the_test_alone_are_measured_but_never_asked_for(tmp_path, un
     prior = vae.train_prior(run.directory, small_prior(epochs=1, batch_size=15))
     assert prior.config.num_classes == 1
     conditional = replace(config, model=replace(config.model, num_classes=1))
-    with pytest.raises(
-        ValueError, match=r"num_classes=1 is not allowed: the 15 test images .*3 cl"
-    ):
+    said = r"num_classes=1 is not allowed: the 15 test images .*3 cl"
+    with pytest.raises(ValueError, match=said):
         vae.train(conditional, tmp_path / "conditional")
     (tmp_path / "pets").mkdir()
     fill(tmp_path / "pets" / "train" / "cat", 9)
@@ -199,9 +187,7 @@ def test_classes_of_the_test_alone_are_measured_but_never_asked_for(tmp_path, un
     assert vae.class_names(f"folder:{tmp_path / 'pets'}") == ["cat", "no class"]
 
 
-def test_two_pictures_one_class_and_a_thousand_classes_are_enough(tmp_path):
-    fill(tmp_path / "two", 2)
-    assert [len(load(tmp_path / "two", split).images) for split in ("train", "test")] == [1, 1]
+def test_one_class_and_a_thousand_classes_are_enough(tmp_path):
     fill(tmp_path / "one" / "class", 30)
     assert vae.class_names(f"folder:{tmp_path / 'one'}") == ["class"]
     assert load(tmp_path / "one").labels.unique().tolist() == [0]
@@ -223,14 +209,6 @@ def test_links_are_followed_once_and_a_folder_around_the_classes_is_passed_by(tm
     assert vae.class_names(f"folder:{tmp_path / 'data'}") == ["cats", "dogs"]
     found = layouts.pictures_in(tmp_path / "data")
     assert sum(map(len, found.values())) == 12
-
-
-def test_pictures_that_were_replaced_are_read_again(tmp_path):
-    fill(tmp_path, 9)
-    load(tmp_path).images.zero_()
-    paint(tmp_path / "1.png", (250,) * 3)
-    both = torch.cat([load(tmp_path, split).images for split in ("train", "test")])
-    assert sorted(both[:, 0, 0, 0].tolist()) == [0, 2, 3, 4, 5, 6, 7, 8, 250]
 
 
 @pytest.mark.parametrize(
@@ -380,30 +358,28 @@ def test_colours_are_drawn_as_they_are(tmp_path):
     assert both[5, 5].tolist() == [255, 127, 0]
 
 
-def test_a_folders_name_can_have_any_letters_and_stands_without_its_path(tmp_path):
+def test_a_folders_name_stands_without_its_path():
     config = vae.TrainConfig(dataset="folder:/content/drive/My Drive/pets/", epochs=2)
     assert vae.run_name(config) == "pets_latent_2_epochs_2"
     assert vae.run_name(vae.TrainConfig(dataset="file:a/b/c.npz")) == "c_latent_2"
-    name = figures.describe(vae.VAEConfig(), f"folder:{tmp_path}/my $x^$ pics")
-    classes = ["price $a_{$", "\\x", "a\nb", "c"]
-    labels = torch.arange(4)
-    digits = vae.Digits(torch.zeros(4, 1, 28, 28, dtype=torch.uint8), labels)
-    figures.to_png(figures.plot_examples(digits, name, names=classes))
 
 
-@pytest.mark.parametrize("name", ["数字", "пример 例", "a" * 74, "a word " * 20])
-def test_names_that_do_not_fit_into_a_picture_are_numbered_or_cut(name, tmp_path, recwarn):
-    classes = [name, "犬", "鳥", "cat", "ligature ﬁ"]
-    digits = vae.Digits(torch.zeros(5, 1, 28, 28, dtype=torch.uint8), torch.arange(5))
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("数字", "0"), ("пример 例", "0"), ("a" * 74, "aaaaaaaaaaaaaaa…"),
+     ("a word " * 20, "a word a word a…"), ("my $x^$ pics", r"my \$x^\$ pics")],
+)  # fmt: skip
+def test_names_that_do_not_fit_into_a_picture_are_numbered_or_cut(name, shown, tmp_path, recwarn):
+    classes = [name, "犬", "鳥", "cat", "ligature ﬁ", "price $a_{$", "\\x", "a\nb"]
+    digits = vae.Digits(torch.zeros(8, 1, 28, 28, dtype=torch.uint8), torch.arange(8))
     title = figures.describe(vae.VAEConfig(16), f"folder:{tmp_path}/{name}")
     title = f"A class a row, a style a column\nthe learned prior, {title}"
-    drawn = figures.plot_grid(digits.images, 5, title, down={0: "x"})
+    drawn = figures.plot_grid(digits.images, 4, title, down={0: "x"})
     figures.to_png(figures.plot_examples(digits, title, names=classes))
     figures.to_png(drawn)
     assert not recwarn  # of letters that the font lacks, matplotlib warns each time
-    found = [figures.class_name(label, classes) for label in range(5)]
-    assert found[1:4] == ["1", "2", "cat"]
-    assert found[0] == "0" if len(name) < 10 else len(found[0]) == figures.LONGEST_NAME
+    found = [figures.class_name(label, classes) for label in (0, 1, 2, 3, 7)]
+    assert found == [shown, "1", "2", "cat", "ab"]
     recorded = frames.Frames(digits, 5)
     recorded.epochs, recorded.kl = np.ones(1), np.ones(1)
     recorded.reconstructions = recorded.originals[None]
@@ -588,9 +564,7 @@ def test_few_pictures_are_seen_more_often(tmp_path):
     assert vae.with_budget(vae.PriorTrainConfig(batch_size=16), images=9).batch_size == 16
 
 
-def test_images_stay_where_they_are_if_a_gpus_memory_is_too_small_for_them(
-    pets, tmp_path, monkeypatch
-):
+def test_images_stay_where_they_are_if_a_gpu_is_too_small(pets, tmp_path, monkeypatch):
     store, taken, config = machine.Machine.store, [], short(pets, epochs=1, batch_size=16)
 
     def store_on_gpu(self, images):
@@ -624,7 +598,7 @@ def test_sizes_that_no_model_can_have_are_refused_by_name(options, told):
         vae.VAEConfig(**options)
 
 
-def test_what_a_config_leaves_open_follows_the_images(tmp_path):
+def test_what_a_config_leaves_open_follows_the_images():
     assert vae.VAEConfig().image_shape == (1, 28, 28)
     fitted = vae.VAEConfig().fitted(3, 64)
     assert fitted == vae.VAEConfig(image_size=64, image_channels=3).fitted()
@@ -633,14 +607,8 @@ def test_what_a_config_leaves_open_follows_the_images(tmp_path):
     assert vae.VAEConfig(latent_grid=16).fitted(1, 32).image_size == 64  # four times it
     assert vae.VAEConfig(image_size=28, image_channels=1).fitted(3, 64) == vae.VAEConfig().fitted()
     model = vae.VAE(vae.VAEConfig(channels=SMALL, image_size=64, image_channels=3))
-    model.save_pretrained(tmp_path)
-    assert vae.VAE.from_pretrained(tmp_path).config == model.config
-    x = torch.rand(2, 3, 64, 64) * 2 - 1
-    y, posterior = model(x)
-    assert y.shape == x.shape
-    assert posterior.mean.shape == (2, 2, 16, 16)
-    with pytest.raises(ValueError, match=r"x has shape \(2, 3, 32, 32\); \(N >= 1, 3, 64, 64\)"):
-        model.encode(x[..., :32, :32])
+    y, posterior = model(torch.zeros(2, 3, 64, 64))
+    assert (y.shape, posterior.mean.shape) == ((2, 3, 64, 64), (2, 2, 16, 16))
 
 
 def test_cifar10_is_read_from_its_own_files(tmp_path, monkeypatch):

@@ -47,11 +47,12 @@ def test_a_runs_name_says_what_differs_from_the_defaults():
     "wrong",
     [{"dataset": "cifar"}, {"epochs": 0}, {"batch_size": 0}, {"max_train_images": 0}, {"seed": -1},
      {"learning_rate": 0.0}, {"beta": -1.0}, {"w_perceptual": math.nan}, {"perceptual_share": 0.0},
-     {"adversarial_start": 1.5}, {"ema_decay": 1.0}, {"mixed_precision": "int8"}, {"threads": 0},
+     {"adversarial_start": 1.5}, {"ema_decay": 1.0}, {"mixed_precision": "fp16"}, {"threads": 0},
      {"lpips_variant": "v9"}, {"threads": 1.5}, {"threads": "two"}, {"data_root": b"data"},
      {"beta": math.inf}, {"learning_rate": 10**400}, {"model": 3}, {"model": vae.PriorConfig()},
      {"model": {"nope": 1}}, {"model": {"variational": 1}}, {"epochs": True}, {"epochs": 2.0},
-     {"beta": "1"}, {"beta": True}, {"dataset": 3}],
+     {"beta": "1"}, {"beta": True}, {"dataset": 3},
+     {"mixed_precision": "auto"}],
 )  # fmt: skip
 def test_impossible_settings_are_refused_by_name(wrong):
     name = next(iter(wrong))
@@ -90,10 +91,8 @@ def test_equal_settings_behave_equally(seed):
     assert expected.image_shape == (changes.get("image_channels") or 3, size, size)
     assert None not in asdict(expected).values()
     other = replace(vae.VAEConfig(), latent_size=4)
-    assert (other.fitted().image_shape, other.fitted(3, 32).image_shape) == (
-        (1, 28, 28),
-        (3, 32, 32),
-    )
+    assert other.fitted().image_shape == (1, 28, 28)
+    assert other.fitted(3, 32).image_shape == (3, 32, 32)
     assert replace(vae.VAEConfig(latent_grid=1), latent_size=4).fitted().posterior == "coupled"
 
 
@@ -117,17 +116,8 @@ def test_equal_values_are_equal_settings_and_give_equal_models():
 
 
 def test_saved_settings_are_compared_with_those_of_today_by_what_they_decide():
-    config, later = vae.TrainConfig(**MEASURED), MEASURED | {"a setting of later": 3, "threads": 2}
+    config, later = vae.TrainConfig(**MEASURED), MEASURED | {"later": 3, "data_root": "x"}
     check_same_settings(later | {"beta": 1, "model": {"channels": [16, 32, 64]}}, config, "it")
     other = later | {"beta": 0.5, "model": {"latent_size": 4}}
     with pytest.raises(ValueError, match=r"\(beta 0\.5 there, 1\.0 here; latent_size 4 there, 2 "):
         check_same_settings(other, config, "it")
-
-
-def test_a_config_of_another_class_is_refused():
-    for of in (vae.VAE, vae.LatentPrior, vae.Judge):
-        for wrong in ({"latent_size": 2}, 4, vae.TrainConfig()):
-            with pytest.raises(ValueError, match=r"config=.* is not allowed: a .*Config"):
-                of(wrong)
-    with pytest.raises(ValueError, match=r"model=.*a PriorConfig"):
-        vae.PriorTrainConfig(model=vae.VAEConfig())
