@@ -196,8 +196,13 @@ def widen(model):
     model.config = replace(model.config, channels=wider)
 
 
+def cut_to_integers(model):
+    for parameter in model.requires_grad_(False).parameters():
+        parameter.data = parameter.data.long()
+
+
 @pytest.mark.parametrize("make_one", [make, lambda: vae.LatentPrior(small_prior().model)])
-@pytest.mark.parametrize("spoil", [spoil_weights, reparametrise, widen])
+@pytest.mark.parametrize("spoil", [spoil_weights, reparametrise, widen, cut_to_integers])
 def test_what_could_not_be_read_back_replaces_nothing(make_one, spoil, tmp_path):
     good, bad = make_one(), make_one()
     good.save_pretrained(tmp_path)
