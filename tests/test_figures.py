@@ -89,6 +89,12 @@ def test_the_manifold_is_the_plane_of_two_values_with_the_second_upwards():
         figures.plot_manifold(make(latent_size=3, latent_grid=1), "name")
 
 
+def test_the_name_of_a_row_stands_beside_its_middle():
+    axes = figures.plot_examples(vae.load_digits("test"), "title").axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == [*"0123456789"]
+    assert np.array_equal(axes.get_yticks(), 30 * np.arange(10) + 14.5)
+
+
 @pytest.mark.parametrize("learned", [False, True])
 def test_a_row_is_a_digit_and_a_column_a_draw(learned):
     model = make(latent_size=4, num_classes=0 if learned else 10)
