@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vae.machinery.loop import Training
+from vae.machinery.graphs import StepGraphs
 
 MODULES = "loop", "latents"  # which replay steps
 
@@ -63,17 +63,22 @@ def record(graph: Graph, pool: object, stream: object, capture_error_mode: str):
                 place.copy_(value)
 
 
-def fuse(training):
-    """Let PyTorch's Adam take the form that is a kernel on a CPU, too. Returns the training."""
-    for optimizer in training.optimizers.values():
+def fuse(optimizers):
+    """Let PyTorch's Adam take the form that is a kernel on a CPU, too."""
+    for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["fused"] = True
-    return training
 
 
-def prepare(training, of=Training._prepare_graphs):
+def prepare(modules, optimizers, device):
     """As on a GPU."""
-    return of(fuse(training))
+    fuse(optimizers)
+    return StepGraphs(modules, optimizers, device)
+
+
+def wanted(wanted, *machine) -> bool:
+    """As on a GPU."""
+    return wanted is not False
 
 
 @contextlib.contextmanager
@@ -84,8 +89,8 @@ def recorded():
         return
     names = ("Stream", "stream", "current_stream", "graph_pool_handle")
     fakes = dict.fromkeys(names, mock.MagicMock()) | {"CUDAGraph": Graph, "graph": record}
-    prepared = mock.patch.object(Training, "_prepare_graphs", prepare)
+    prepared = mock.patch("vae.machinery.loop.StepGraphs", prepare)
     checks = mock.patch.object(torch.Tensor, "is_cpu", False)  # a GPU's values are not looked at
-    able = [mock.patch(f"vae.machinery.{name}.can_replay", return_value=True) for name in MODULES]
+    able = [mock.patch(f"vae.machinery.{name}.can_replay", wanted) for name in MODULES]
     with mock.patch.multiple(torch.cuda, **fakes), prepared, checks, able[0], able[1]:
         yield

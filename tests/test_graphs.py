@@ -24,7 +24,9 @@ def weights(training):
 
 def plain(name, folder):
     """A training whose steps are not replayed, with the same form of Adam."""
-    return fuse(begin_training(name, folder, cuda_graphs=False))
+    training = begin_training(name, folder, cuda_graphs=False)
+    fuse(training.optimizers.values())
+    return training
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,6 @@ CHECKED = 2  # replays of each variant that are compared with the step itself
 TOLERANCE = 0.1  # of the step's own change: sums in another order turned it by 2 % at most
 
 
-def can_replay(device: torch.device, processes: int = 1) -> bool:
-    """Whether steps can be replayed: by one process, on a CUDA GPU."""
-    return device.type == "cuda" and processes == 1
-
-
 class StepGraphs:
     """Records each variant of a training's step once, and replays it from then on.
 

@@ -20,8 +20,8 @@ from ..settings import check_instance
 from . import figures, folder, loop
 from .config import PriorTrainConfig, TrainConfig, check_same_settings, with_budget
 from .datasets import load_digits
-from .graphs import StepGraphs, can_replay
-from .machine import Machine, isolated, seeded, seeded_generator, to_device
+from .graphs import StepGraphs
+from .machine import Machine, can_replay, isolated, seeded, seeded_generator, to_device
 from .optimizer import Muon, one_cycle
 from .run import draw
 
@@ -108,9 +108,8 @@ def fit_couplings(vae: VAE, digits: Digits, config: TrainConfig, steps: int) -> 
     started, couplings = time.perf_counter(), vae.couplings.requires_grad_(True)
     mean, std, labels = encode(vae, *digits)
     optimizer = Muon(couplings, config.learning_rate, WEIGHT_DECAY)
-    terms, graphs = {"marginal": torch.zeros(())}, None
-    if config.cuda_graphs is not False and can_replay(vae.device):
-        graphs = StepGraphs([couplings], [optimizer], vae.device)
+    terms, replay = {"marginal": torch.zeros(())}, can_replay(config.cuda_graphs, vae.device)
+    graphs = StepGraphs([couplings], [optimizer], vae.device) if replay else None
     schedule = LambdaLR(optimizer, one_cycle(WARMUP, steps))
 
     def fit(u: Tensor, token: Tensor | None) -> dict[str, Tensor]:
