@@ -70,11 +70,11 @@ def test_nothing_waits_for_the_device_between_two_looks_at_the_losses(name, fold
         training = begin_training(name, folder, Away)
         training.steps_done = 3  # the first step with all terms
         training.take_step()
-        training.log.recent.clear()
+        training.recent.clear()
         WAITS.clear()
         advance(training, 2)  # the first of a pass, with LPIPS and the penalty, and one without
         assert not WAITS
-        training.log.write_row(training)
+        training.write_row()
         assert len(WAITS) == 1
 
 

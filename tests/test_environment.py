@@ -460,7 +460,7 @@ def test_in_half_precision_every_step_sees_its_own_weights(begin, tmp_path):
         training = begin(mixed_precision="bf16")
         for _ in range(4):
             training.take_step()
-        return [{k: float(v) for k, v in terms.items()} for terms in training.log.recent]
+        return [{k: float(v) for k, v in terms.items()} for terms in training.recent]
 
     alone = losses()
     with isolated(1, tmp_path):

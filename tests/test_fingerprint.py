@@ -76,7 +76,7 @@ def losses(name: str, folder: Path) -> list[dict]:
         few |= {"max_test_images": 50, "lpips_images": 0, "projected_images": 50}
         config = vae.TrainConfig(vae.VAEConfig(channels=SMALL, **model), **(few | options))
         training = vae.Trainer(config, folder)
-    recent = advance(training, STEPS).log.recent
+    recent = advance(training, STEPS).recent
     return [{k: v.item() for k, v in terms.items()} for terms in recent]
 
 

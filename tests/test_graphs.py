@@ -45,14 +45,14 @@ def test_steps_that_are_replayed_do_what_steps_do(name, folder, monkeypatch):
         for number in range(12):  # the third of each variant is the first that is replayed
             alone.take_step()
             replayed.take_step()
-            ours, theirs = replayed.log.recent[-1], alone.log.recent[-1]
+            ours, theirs = replayed.recent[-1], alone.recent[-1]
             assert ours.keys() == theirs.keys()
             seen.append({term: value.item() for term, value in ours.items()})
             for term, value in theirs.items():
                 message = f"{term} of step {number}"
                 assert ours[term].item() == pytest.approx(value.item(), rel=0.02, abs=5e-3), message
     assert len(replayed.graphs.recorded) == {"prior": 1, "sharpen": 2}.get(name, 3)
-    recent = [{term: v.item() for term, v in row.items()} for row in replayed.log.recent]
+    recent = [{term: v.item() for term, v in row.items()} for row in replayed.recent]
     assert recent == seen[-len(recent) :]
     there, here = weights(alone), weights(replayed)
     assert (there - here).norm() < 0.05 * (there - start).norm()

@@ -222,7 +222,7 @@ def test_a_row_of_the_history_is_the_average_of_the_steps_since_the_last(begin, 
         for name in terms[start]:
             mean = sum(row[name].item() for row in terms[start:end]) / (end - start)
             assert row[name] == pytest.approx(mean, rel=1e-5), name
-    assert training.log.seconds > 0
+    assert training.seconds > 0
 
 
 def test_what_a_step_leaves_for_the_next_is_in_the_checkpoint(small, tmp_path):
@@ -236,8 +236,8 @@ def test_what_a_step_leaves_for_the_next_is_in_the_checkpoint(small, tmp_path):
     assert left["penalty"] != pytest.approx(0.05, rel=1e-6)
     assert left["codes"].any()
     torch.testing.assert_close(dict(other.memory.named_buffers()), left, rtol=0, atol=0)
-    assert other.log.seconds > trainer.log.seconds == 0  # of which no row tells yet
-    rows = [list(one.log.recent[0].items()) for one in (trainer, other)]
+    assert other.seconds > trainer.seconds == 0  # of which no row tells yet
+    rows = [list(one.recent[0].items()) for one in (trainer, other)]
     assert rows[0] == rows[1]  # in order: the last bit of a mean depends on where a column stands
 
 
@@ -302,7 +302,7 @@ def test_extreme_settings_stay_finite(options, precision, small, tmp_path):
     few = {"mixed_precision": precision, "adversarial_start": 0.0, "batch_size": 8}
     trainer = Trainer(replace(small[0], **few | options), tmp_path)
     advance(trainer, 5 if precision == "no" else 3)  # bf16 is slow on most CPUs
-    for terms in trainer.log.recent:
+    for terms in trainer.recent:
         assert all(value.isfinite() for value in terms.values()), terms
     loop.save(trainer)  # which raises unless weights and optimisers are finite
     measured = trainer.recorder.evaluate(10, lpips_images=0)

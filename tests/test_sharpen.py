@@ -100,7 +100,7 @@ def test_a_term_is_computed_if_its_weight_is_above_zero(folder, tmp_path):
             model = vae.VAE.from_pretrained(folder)
             training = SharpenTrainer(model, folder, tmp_path, few(**{weight: value}))
             training.take_step()
-            assert {n in training.log.recent[0] for n in names} == {value > 0}
+            assert {n in training.recent[0] for n in names} == {value > 0}
     with pytest.raises(ValueError, match="w_mse=0 and w_perceptual=0"):
         few(w_mse=0, w_perceptual=0)
     with pytest.raises(ValueError, match=r"drawn_share=1\.5 is not allowed"):

@@ -132,7 +132,7 @@ def test_a_term_is_computed_if_its_weight_is_above_zero(weight, tiny, tmp_path):
         trainer = Trainer(config, tmp_path)
         assert (trainer.lpips is None) == (weight == "w_perceptual" and not value)
         advance(trainer, 2)  # on the second LPIPS and R1 are not computed
-        for terms in trainer.log.recent:
+        for terms in trainer.recent:
             assert all((term in terms) == (value > 0) for term in TERMS[weight])
             assert all(term.isfinite() for term in terms.values())
 
@@ -147,7 +147,7 @@ def test_the_penalty_rises_while_the_discriminator_is_right_too_often_and_falls_
         for _ in range(8):
             before = trainer.memory.penalty.item()
             trainer.take_step()
-            terms = trainer.log.recent[-1]
+            terms = trainer.recent[-1]
             right = (terms["accuracy_real"] + terms["accuracy_fake"]).item() / 2
             expected = before * math.exp(0.1 * (right - accuracy))
             assert trainer.memory.penalty.item() == pytest.approx(expected, rel=1e-4)

@@ -36,7 +36,7 @@ ROUNDS = 5
 def take_steps(trainer: Trainer) -> None:
     for _ in range(STEPS):
         trainer.take_step()
-    trainer.log.recent.clear()
+    trainer.recent.clear()
 
 
 def optimiser_steps(trainer: Trainer) -> None:

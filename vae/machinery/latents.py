@@ -236,7 +236,7 @@ class PriorTrainer(loop.Training):
 
     def finish(self, started: float) -> None:
         """Write the averaged weights, the metrics, with which it is finished, and a picture."""
-        self.metrics["seconds"] = self.log.seconds
+        self.metrics["seconds"] = self.seconds
         self.ema.save_pretrained(self.directory)
         write_json(self.directory / folder.PRIOR_METRICS_NAME, self.metrics)
         name = figures.describe(self.vae.config, self.dataset)
