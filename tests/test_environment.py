@@ -588,7 +588,7 @@ def test_a_training_whose_pictures_fail_is_finished_and_the_rest_is_drawn(
     everything = in_folder(alone.directory) & set(folders.PICTURES)
     with monkeypatch.context() as patched:
         for name in functions.split():
-            module = animations if name.endswith(("_frames", "_gif")) else figures
+            module = animations if hasattr(animations, name) else figures
             patched.setattr(module, name, refuse)
         said = r"was not drawn \(RuntimeError: a picture fails\); python -m vae render"
         with pytest.warns(UserWarning, match=said):

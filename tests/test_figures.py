@@ -6,7 +6,7 @@ import torch
 from helpers import make, make_prior
 
 import vae
-from vae.machinery import animations, figures, run
+from vae.machinery import figures, run
 from vae.machinery.frames import Frames
 
 
@@ -49,9 +49,9 @@ def test_between_two_images_the_way_is_an_arc_or_a_line_and_the_label_the_nearer
 @pytest.mark.parametrize(("n", "columns"), [(10, 5), (9, 9)])
 def test_an_interpolation_gif_goes_to_the_next_digit_and_back(n, columns, digits):
     model, some = make(latent_size=3), vae.Digits(digits[:n], torch.arange(n))
-    frames = animations.interpolation_frames(model, some, "name")
-    assert len(frames) == 2 * animations.INTERPOLATION_FRAMES - 2
-    ends = [drawn(frames[k], columns) for k in (0, animations.INTERPOLATION_FRAMES - 1)]
+    frames = figures.interpolation_frames(model, some, "name")
+    assert len(frames) == 2 * figures.INTERPOLATION_FRAMES - 2
+    ends = [drawn(frames[k], columns) for k in (0, figures.INTERPOLATION_FRAMES - 1)]
     with torch.no_grad():
         expected = model.decode(model.encode(digits[:n]).mean)[:, 0]
     assert torch.allclose(ends[0], expected, atol=1e-5)

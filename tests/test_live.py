@@ -8,8 +8,7 @@ import torch
 from helpers import make
 
 import vae
-from vae.machinery import live
-from vae.machinery.animations import COLOURS
+from vae.machinery.animations import COLOURS, PLANE, WIDTH, draw_live, plane
 from vae.machinery.frames import Frames
 from vae.machinery.trainings import live_view
 
@@ -29,24 +28,24 @@ def frames(request):
 
 
 def test_it_shows_images_reconstructions_latents_and_losses(frames):
-    picture = np.asarray(live.draw(frames, ROW), int)
-    assert picture.shape[1:] == (live.WIDTH, 3)
-    without = np.asarray(live.draw(frames, {}), int)
+    picture = np.asarray(draw_live(frames, ROW), int)
+    assert picture.shape[1:] == (WIDTH, 3)
+    without = np.asarray(draw_live(frames, {}), int)
     changed = np.argwhere((picture != without).any(2))  # the losses, beside the plane
-    assert changed[:, 1].min() > live.PLANE
+    assert changed[:, 1].min() > PLANE
     frames.reconstructions[-1] = 1
-    white = np.asarray(live.draw(frames, ROW), int)
+    white = np.asarray(draw_live(frames, ROW), int)
     high = np.argwhere((picture != white).any(2))[:, 0]
-    assert len(picture) - live.PLANE - 30 > high[high < 150].max() > high.min() > 0.08 * live.WIDTH
+    assert len(picture) - PLANE - 30 > high[high < 150].max() > high.min() > 0.08 * WIDTH
 
 
 def test_a_dot_has_the_colour_of_its_class_where_its_latent_is(frames):
     frames.latents, frames.labels = frames.latents[:0], np.arange(4)
     frames.points = np.array([[[-2, -1], [2, -1], [-2, 1], [2, 1]]], np.float32)
-    drawn, low, high = live.plane(frames), 4, live.PLANE - 5
+    drawn, low, high = plane(frames), 4, PLANE - 5
     for label, x in enumerate((low, high, low, high)):
         rows = np.argwhere((drawn[:, x] == [*bytes.fromhex(COLOURS[label][1:])]).all(1))[:, 0]
-        below = live.PLANE * (0.75 if label < 2 else 0.25)  # as long across as up
+        below = PLANE * (0.75 if label < 2 else 0.25)  # as long across as up
         assert abs(rows.mean() - below) < 3
 
 
@@ -57,7 +56,7 @@ def test_one_picture_is_renewed_and_there_is_none_outside_of_a_notebook(frames, 
         shown.append(picture)
         return SimpleNamespace(update=renewed.append)
 
-    monkeypatch.setattr(live.display, "display", display)
+    monkeypatch.setattr("IPython.display.display", display)
     assert live_view(True) is None
     monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(kernel=object()))
     assert live_view(False) is None
