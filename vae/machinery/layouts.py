@@ -125,19 +125,15 @@ def _classes_in(folder: Path) -> list[tuple[float, str, Path]]:
         name = unicodedata.normalize("NFC", path.relative_to(folder).as_posix())
         above |= {path.parent.relative_to(folder)}
         found.append((position_of(name), "" if loose else name.partition("/")[0], path))
-    _check_no_part(folder, above, {name for _, name, _ in found})
-    return sorted(found)
-
-
-def _check_no_part(folder: Path, above: set[Path], classes: set[str]) -> None:
-    """Raise `FileError` if a folder above pictures is a part of a set: its test would be seen."""
+    classes = {name for _, name, _ in found}
     parts = [str(path) for path in above if any(map(_part_of, path.parts))]
     if len(classes) > 1 and all(map(PART_WORD.search, classes)):
         parts += classes
-    if parts:
+    if parts:  # of a set, whose test would be seen
         some = ", ".join(sorted(parts)[:4]) + ", ..." * (len(parts) > 4)
         text = f"{folder} holds {some}: are these parts of a set, or classes?"
         raise FileError(f"{text} Nothing is guessed; {LAYOUTS}")
+    return sorted(found)
 
 
 def _walk(folder: Path) -> list[Path]:
