@@ -449,7 +449,7 @@ def test_only_shipped_models_are_loaded_and_without_them_there_is_a_sentence(tmp
     for name, model in shipped.SHIPPED.items():
         assert vae.VAE.from_pretrained(ASSETS / name).config == model
         sharp = shipped.load_pretrained(vae.TrainConfig(model), sharpened=True)
-        assert (sharp is None) != (name in shipped.SHARPENED.values())
+        assert (sharp is None) != (name in shipped.SHARPENED)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(shipped, "ROOTS", (".", tmp_path / "site-packages"))
     with pytest.raises(ValueError, match="needs assets/latent_2"):

@@ -148,9 +148,9 @@ REACHED = {  # digit-FID of reconstructions and of draws; share of draws recogni
 }
 
 
-@pytest.mark.parametrize("sharp", SHARPENED)
-def test_a_sharp_decoder_draws_digits_from_the_same_latents(sharp):
-    rows, names = read_json(ASSETS / "generation.json"), (SHARPENED[sharp], sharp)
+@pytest.mark.parametrize(("before", "sharp"), SHARPENED.items())
+def test_a_sharp_decoder_draws_digits_from_the_same_latents(before, sharp):
+    rows, names = read_json(ASSETS / "generation.json"), (before, sharp)
     real = rows["test digits"]
     of_reconstructions, of_draws, share, kept, times = REACHED[sharp]
     for source in measures.BOTH:

@@ -26,7 +26,7 @@ from vae.machinery.folder import read_metrics
 from vae.machinery.shipped import SHARPENED
 
 BOTH = ("reconstructions", "N(0, I)")
-PAIRS = [pair[::-1] for pair in SHARPENED.items()]  # before and after sharpening
+PAIRS = list(SHARPENED.items())  # before and after sharpening
 SCORED = ["training digits", "test digits"]
 SCORED += [f"latent_{size}, {source}" for size in SIZES
            for source in (*BOTH, "prior, unguided", "prior")]  # fmt: skip

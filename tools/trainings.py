@@ -62,7 +62,7 @@ def shipped_commands() -> dict[str, str]:
         flags = "--latent-grid 1 --likelihood bernoulli --budget full --early-evaluations 0"
         longer = " --posterior coupled --epochs 10" if size == 2 else ""  # to shape a plane
         found[name] = f"train --latent-size {size} {flags}{longer}"
-    for name, before in SHARPENED.items():
+    for before, name in SHARPENED.items():
         found[name] = f"sharpen assets/{before} --budget full {SHARPER.get(name, '')}".strip()
     return found
 
@@ -120,7 +120,7 @@ def sharpenings() -> dict[str, str]:
     runs += [(seed, ABLATED, ABLATION) for seed in TERMS_SEEDS[1:]]
     found = {}
     for seed, size, variants in runs:
-        start = f"sharpen assets/{SHARPENED[f'sharp_{size}']} --budget quick --seed {seed}"
+        start = f"sharpen assets/global_{size} --budget quick --seed {seed}"
         for variant, flags in variants.items():
             found[terms_row(size, variant, seed)] = f"{start} {flags}".strip()
     return found

@@ -87,8 +87,7 @@ class SharpenTrainer(loop.Training):
         vae.decoder = self.ema  # the recorder measures the averaged weights
         self.frame_after = set(frame_steps(self.total_steps, config.frames))
         self.metrics |= {name: before[name] for name in ("config", "data")}
-        self.metrics["sharpen"] = asdict(config)
-        self.metrics |= latents.vae_facts(source, before)
+        self.metrics |= {"sharpen": asdict(config)} | latents.vae_facts(source, before)
         self.recorder.add_row(before["test"])
         self.recorder.record_frame()
 

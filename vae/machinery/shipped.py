@@ -18,9 +18,9 @@ SHIPPED = {  # folder in assets/: the architecture of the model in it
     **{f"global_{size}": VAEConfig(size, 1).fitted() for size in REFERENCE},
     "conditional_16": VAEConfig(16, 1, num_classes=10).fitted(),
 }
-# folder of a sharpened model: folder of the model before it was sharpened
-SHARPENED = {f"sharp_{size}": f"global_{size}" for size in sorted(REFERENCE)}
-SHARPENED["sharp_conditional_16"] = "conditional_16"
+# folder of a model: folder of the model when its decoder was sharpened
+SHARPENED = {f"global_{size}": f"sharp_{size}" for size in sorted(REFERENCE)}
+SHARPENED["conditional_16"] = "sharp_conditional_16"
 
 
 def asset(name: str) -> Path | None:
@@ -41,11 +41,10 @@ def shipped_name(config: TrainConfig) -> str:
     model = config.model.fitted()
     name = next((name for name, shipped in SHIPPED.items() if shipped == model), None)
     if config.dataset != "mnist" or name is None:
+        given = f"USE_PRETRAINED=True is not allowed for {describe(model, config.dataset)}"
         raise ValueError(
-            f"USE_PRETRAINED=True is not allowed for {describe(model, config.dataset)}"
-            f": LATENT_SIZE in {tuple(REFERENCE)}, "
-            "DATASET='mnist' and CONDITIONAL=False are, and so is CONDITIONAL=True with "
-            "LATENT_SIZE=16 and LATENT_GRID=1"
+            f"{given}: LATENT_SIZE in {tuple(REFERENCE)}, DATASET='mnist' and CONDITIONAL=False "
+            "are, and so is CONDITIONAL=True with LATENT_SIZE=16 and LATENT_GRID=1"
         )
     return name
 
@@ -56,10 +55,8 @@ def load_pretrained(config: TrainConfig, sharpened: bool = False) -> Run | None:
     `sharpened`: the run of the sharpened model, or None if there is none.
     """
     name = shipped_name(config)
-    if sharpened:
-        name = next((sharp for sharp, before in SHARPENED.items() if before == name), None)
-        if name is None:
-            return None
+    if sharpened and (name := SHARPENED.get(name)) is None:
+        return None
     if (folder := asset(name)) is None:
         raise ValueError(
             f"USE_PRETRAINED=True needs assets/{name} of the repository, here, one folder "
