@@ -1,6 +1,7 @@
 """Steps as CUDA graphs: a GPU learns a step's kernels once, and then replays them at one call."""
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Hashable
 
 import torch
@@ -31,9 +32,8 @@ class StepGraphs:
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             rate = torch.tensor(group["lr"], dtype=torch.float32, device=device)
             group |= {"capturable": True, "lr": rate}
-        self.prepared: set[Hashable] = set()
+        self.steps = Counter()  # of each variant
         self.recorded: dict[Hashable, tuple] = {}
-        self.unchecked: dict[Hashable, int] = {}
         self.stream, self.pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
 
     def __call__(self, variant: Hashable, step: Callable, batch: tuple) -> dict[str, Tensor]:
@@ -42,8 +42,8 @@ class StepGraphs:
         `variant`: everything, beside the batch, that decides which kernels a step has. The first
         step of a variant is a plain one: it prepares the GPU's libraries and the optimisers.
         """
-        if not self.active or variant not in self.prepared:
-            self.prepared.add(variant)
+        self.steps[variant] += 1
+        if not self.active or self.steps[variant] == 1:
             return self._plain(step, batch)
         if variant not in self.recorded:
             try:
@@ -51,9 +51,7 @@ class StepGraphs:
             except RuntimeError as error:
                 self._give_up(f"one could not be recorded ({str(error).splitlines()[0]})")
                 return self._plain(step, batch)
-            self.unchecked[variant] = CHECKED
-        if self.unchecked[variant]:
-            self.unchecked[variant] -= 1
+        if self.steps[variant] <= 1 + CHECKED:
             return self._checked(variant, step, batch)
         return self._replay(variant, batch)
 
