@@ -37,7 +37,7 @@ def test_checkpoints_come_in_time(begin, monkeypatch):
     for seconds, expected in ((loop.CHECKPOINT_SECONDS, evaluations), (0, [*range(1, 9)])):
         monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", seconds)
         training = begin()
-        training.measure_after = {1, 6}
+        training.measure_after |= {1, 6}
         measured = measured_steps(training, monkeypatch)
         assert loop.take_steps(training)
         assert (measured, saved) == (evaluations, expected)
@@ -208,7 +208,8 @@ def test_a_row_of_the_history_is_the_average_of_the_steps_since_the_last(begin, 
     step, terms, framed = training.step_on, [], []
     monkeypatch.setattr(training, "step_on", lambda *b: terms.append(step(*b)) or terms[-1])
     measured_steps(training, monkeypatch)
-    training.measure_after, training.frame_after = {1}, {5}
+    training.measure_after |= {1}
+    training.frame_after = {5}
     training.recorder.record_frame = lambda: framed.append(training.steps_done)
     loop.take_steps(training)
     assert framed == [5]
