@@ -12,6 +12,18 @@ CHECKED = 2  # replays of each variant that are compared with the step itself
 TOLERANCE = 0.1  # of the step's own change: sums in another order turned it by 2 % at most
 
 
+def can_replay(wanted: bool | None, device: torch.device, processes: int = 1) -> bool:
+    """Whether steps are replayed, unless they are not `wanted`: by one process, on a CUDA GPU.
+
+    Raises `ValueError` where they are wanted and cannot be.
+    """
+    possible = device.type == "cuda" and processes == 1
+    if wanted and not possible:
+        given = f"{processes} processes on {device}"
+        raise ValueError(f"cuda_graphs=True is not allowed with {given}: one, on a CUDA GPU")
+    return possible and wanted is not False
+
+
 class StepGraphs:
     """Records each variant of a training's step once, and replays it from then on.
 

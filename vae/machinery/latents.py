@@ -20,8 +20,8 @@ from ..settings import check_instance
 from . import figures, folder, loop
 from .config import PriorTrainConfig, TrainConfig, check_same_settings, with_budget
 from .datasets import load_digits
-from .graphs import StepGraphs
-from .machine import Machine, can_replay, isolated, seeded, seeded_generator, to_device
+from .graphs import StepGraphs, can_replay
+from .machine import Machine, isolated, seeded, seeded_generator, to_device
 from .optimizer import Muon, one_cycle
 from .run import draw
 
