@@ -21,8 +21,8 @@ from vae.machinery import datasets
 SLOW = ("test_explorer", "test_results", "test_reliability", "test_notebooks", "test_processes",
         "test_training", "test_export")  # fmt: skip
 QUICK = ("test_cli", "test_data", "test_discriminator", "test_figures", "test_fingerprint",
-         "test_house", "test_inputs", "test_losses", "test_metrics", "test_model", "test_optimizer",
-         "test_settings", "test_store")  # fmt: skip
+         "test_house", "test_hub", "test_inputs", "test_losses", "test_metrics", "test_model",
+         "test_optimizer", "test_settings", "test_step", "test_store")  # fmt: skip
 
 
 def pytest_configure():
