@@ -143,7 +143,7 @@ def test_where_the_data_lies_is_no_setting_of_the_result(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("form", ["folder", "file"])
-def test_a_finished_run_of_other_pictures_is_refused(form, tmp_path, capsys, undrawn):
+def test_a_finished_run_of_other_pictures_is_refused(form, tmp_path, undrawn):
     images = vae.load_digits("test").images[:60, 0].numpy()
 
     def write(place: str, images: np.ndarray) -> str:
@@ -166,20 +166,11 @@ def test_a_finished_run_of_other_pictures_is_refused(form, tmp_path, capsys, und
     vae.sharpen(run.directory, config=few)
     with pytest.raises(ValueError, match=r"run, finished, saw other data .*name another folder"):
         vae.train(replace(config, dataset=b), tmp_path / "run")
-    vae.train(replace(config, model=replace(config.model, latent_grid=None)), tmp_path / "map")
-    vae.train_prior(tmp_path / "map", small_prior(epochs=1, batch_size=16))
     write("a", 255 - images)  # the pictures are replaced
-    for again in (
-        lambda: vae.train(config, tmp_path / "run"),
-        lambda: vae.sharpen(run.directory, config=few),
-        lambda: vae.train_prior(tmp_path / "map", small_prior(epochs=1, batch_size=16)),
-    ):
-        with pytest.raises(ValueError, match="saw other data than there is now"):
-            again()
-    assert main(["evaluate", str(run.directory / "sharp")]) == 0
-    said = capsys.readouterr()
-    assert "sharp: the data are others than it was trained on" in said.err
-    assert "Largest difference" not in said.out
+    with pytest.raises(ValueError, match="saw other data than there is now"):
+        vae.train(config, tmp_path / "run")
+    with pytest.raises(ValueError, match="saw other data than there is now"):
+        vae.sharpen(run.directory, config=few)
 
 
 def spoil_weights(model):
@@ -300,11 +291,10 @@ def test_any_number_of_classes_is_drawn_right(labels, tmp_path, monkeypatch):
     assert len(figures.plot_examples(digits, "").axes[0].get_yticks()) == min(30, len(named))
 
 
-@pytest.mark.parametrize(
-    ("labels", "images", "classes"),
-    [(list(range(1, 11)), 32, 11), ([1, 2, 3, 4], 32, 4), ([3, 5], 32, 6), ([3, 5], 32, 2),
-     ([0, 1], 32, 10), ([7], 32, 1), (list(range(0, 250, 5)), 32, 50), (list(range(10)), 8, 10)],
-)  # fmt: skip
+@pytest.mark.parametrize(("labels", "images", "classes"), [
+    (list(range(1, 11)), 32, 11), ([1, 2, 3, 4], 32, 4), ([3, 5], 32, 6), ([3, 5], 32, 2),
+    ([0, 1], 32, 10), ([7], 32, 1), (list(range(0, 250, 5)), 32, 50), (list(range(10)), 8, 10),
+])  # fmt: skip
 def test_a_class_that_is_not_seen_is_refused_before_training(labels, images, classes, tmp_path):
     data_set(tmp_path, labels)
     options = {"max_train_images": images, "batch_size": 8, "data_root": tmp_path}
@@ -573,14 +563,13 @@ def one_by_one(tmp_path_factory):
                 for name, config in configs.items()}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("kind", "functions", "left"),
-    [("manifold", "reconstruction_frames plot_manifold plot_curves",
-      "latent.gif interpolation.gif samples.png"),
-     ("digits", "latent_frames interpolation_frames plot_samples plot_digits",
-      "reconstruction.gif train_metrics.png test_metrics.png"),
-     ("manifold", "save_gif to_png", "")],
-)  # fmt: skip
+@pytest.mark.parametrize(("kind", "functions", "left"), [
+    ("manifold", "reconstruction_frames plot_manifold plot_curves",
+     "latent.gif interpolation.gif samples.png"),
+    ("digits", "latent_frames interpolation_frames plot_samples plot_digits",
+     "reconstruction.gif train_metrics.png test_metrics.png"),
+    ("manifold", "save_gif to_png", ""),
+])  # fmt: skip
 def test_a_training_whose_pictures_fail_is_finished_and_the_rest_is_drawn(
     kind, functions, left, one_by_one, tmp_path, monkeypatch, unpainted
 ):
