@@ -16,21 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import helpers
 import matplotlib
 import numpy as np
 import pytest
 import torch
 from common import ROOT
-from helpers import (
-    SHORT_RUN,
-    failing,
-    interrupt_at,
-    make,
-    paint_nothing,
-    small_prior,
-    without_clocks,
-    write_idx,
-)
+from helpers import SHORT_RUN, failing, interrupt_at, make, small_prior, without_clocks
 from PIL import Image
 from safetensors.torch import load, save_file
 
@@ -39,6 +31,7 @@ from vae import pretrained
 from vae.machinery import animations, figures, loop
 from vae.machinery import folder as folders
 from vae.machinery.cli import main
+from vae.machinery.folder import CHECKPOINT_NAME
 from vae.machinery.machine import isolated
 from vae.machinery.run import Run, render
 from vae.machinery.trainings import Trainer
@@ -54,7 +47,7 @@ SHORT = {"epochs": 1, "max_train_images": 32, "max_test_images": 60, "projected_
 def data_set(root: Path, labels: list[int], count: int = 128) -> None:
     """FashionMNIST's files, of real digits with other labels."""
     images = vae.load_digits("test").images[:count]
-    write_idx(root / "FashionMNIST" / "raw", images, (labels * count)[:count])
+    helpers.write_idx(root / "FashionMNIST" / "raw", images, (labels * count)[:count])
 
 
 def config_of(classes: int = 0, grid: int | None = 1, **options) -> vae.TrainConfig:
@@ -89,12 +82,8 @@ def test_a_loaded_thing_does_not_change_with_its_file(small, tmp_path):
     config, alone = small
     shutil.copytree(alone.directory, tmp_path, dirs_exist_ok=True)
     loop.save(Trainer(config, tmp_path))
-    run = Run.load(tmp_path)
-    loaded = [
-        run.model.state_dict(),
-        folders.load_checkpoint(tmp_path / folders.CHECKPOINT_NAME)[0],
-        run.frames.arrays(),
-    ]
+    run, (checkpoint, _) = Run.load(tmp_path), folders.load_checkpoint(tmp_path / CHECKPOINT_NAME)
+    loaded = [run.model.state_dict(), checkpoint, run.frames.arrays()]
     before = copy.deepcopy(loaded)
     files = [path for path in tmp_path.iterdir() if path.suffix in (".safetensors", ".npz")]
     assert len(files) == 3
@@ -234,7 +223,7 @@ def test_too_little_memory_is_one_line(error, tmp_path, monkeypatch, capsys, und
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("vae: batch_size=64 needs more memory than there is; try less")
     assert "more" not in said.removeprefix("vae: batch_size=64 needs more")
-    assert (tmp_path / "run" / folders.CHECKPOINT_NAME).is_file()  # of step 0
+    assert (tmp_path / "run" / CHECKPOINT_NAME).is_file()  # of step 0
     assert main([*run, "--batch-size", "32"]) == 0
     assert folders.is_finished(tmp_path / "run")
     monkeypatch.setattr(loop.Training, "take_step", failing(RuntimeError("a bug")))
@@ -274,7 +263,7 @@ def test_a_users_own_vae_py_is_not_in_the_way_of_the_command(tmp_path):
 def test_any_number_of_classes_is_drawn_right(labels, tmp_path, monkeypatch):
     data_set(tmp_path, labels)
     if labels[0]:  # with most classes, it is painted, too
-        paint_nothing(monkeypatch)
+        helpers.paint_nothing(monkeypatch)
     config = config_of(dataset="fashion_mnist", data_root=tmp_path)
     run = vae.train(config, tmp_path / "run")
     assert "test" in run.metrics
@@ -558,7 +547,7 @@ def one_by_one(tmp_path_factory):
     """Runs that a step finishes: one draws a manifold, one is conditional."""
     configs = {"manifold": config_of(), "digits": config_of(10, max_test_images=20)}
     with pytest.MonkeyPatch.context() as patched:
-        paint_nothing(patched)
+        helpers.paint_nothing(patched)
         return {name: (config, vae.train(config, tmp_path_factory.mktemp(name)))
                 for name, config in configs.items()}  # fmt: skip
 
@@ -585,7 +574,7 @@ def test_a_training_whose_pictures_fail_is_finished_and_the_rest_is_drawn(
         with pytest.warns(UserWarning, match=said):
             drawn = {path.name for path in render(run)}
     assert "test" in run.metrics
-    assert not (tmp_path / folders.CHECKPOINT_NAME).exists()
+    assert not (tmp_path / CHECKPOINT_NAME).exists()
     assert drawn == in_folder(tmp_path) & set(folders.PICTURES) == set(left.split())
     assert {path.name for path in render(Run.load(tmp_path))} == everything
 

@@ -598,16 +598,12 @@ def place(page):
     return torch.tensor(z)
 
 
-def about_plane(name):
-    """Edges of a model's plane, and the dots on it."""
-    return explorer.read_json(explorer.OUT / ROWS[name]["plane"]["about"]["file"])
-
-
 @pytest.mark.parametrize(("name", "terms"), [("sharp_2", "all"), ("plain_2", "plain")])
 @torch.no_grad()
 def test_a_walk_on_the_plane(name, terms, visit):
     page, model = visit(f"#terms={terms}", "walk", sizes=[2]), as_the_page_has_it(ASSETS / name)[0]
-    row, edges = ROWS[name], torch.tensor(about_plane(name)["edges"])
+    row = ROWS[name]
+    edges = torch.tensor(explorer.read_json(explorer.OUT / row["plane"]["about"]["file"])["edges"])
     page.locator("#plane").scroll_into_view_if_needed()
     box = page.locator("#plane").bounding_box()
 
@@ -659,7 +655,7 @@ def test_of_many_calls_the_last_is_always_made(visit):
 def test_what_is_drawn_on_the_plane(visit):
     page, model = visit("#z=3,3", "walk"), as_the_page_has_it(ASSETS / "sharp_2")[0]
     says(page, "#plane-words", "Dots")
-    about = about_plane("sharp_2")
+    about = explorer.read_json(explorer.OUT / ROWS["sharp_2"]["plane"]["about"]["file"])
     (left, right), (low, high) = about["edges"]
     colour = """([x, y]) => [...document.querySelector("#plane").getContext("2d")
       .getImageData(Math.round(x), Math.round(y), 1, 1).data].slice(0, 3)"""

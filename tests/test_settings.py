@@ -36,11 +36,14 @@ def test_the_budget_decides_what_is_left_open(monkeypatch):
         decided("long")
 
 
-def test_a_runs_name_says_what_differs_from_the_defaults():
+def test_a_runs_name_says_what_differs_from_the_defaults_and_a_folder_stands_without_its_path():
     assert run_name(vae.TrainConfig(vae.VAEConfig(latent_size=16))) == "latent_16"
     model = vae.VAEConfig(latent_size=8, latent_grid=1, num_classes=10)
     config = vae.TrainConfig(model, dataset="fashion_mnist", beta=0.5, epochs=2, seed=3)
     assert run_name(config) == "fashion_mnist_latent_8_grid_1_conditional_beta_0.5_epochs_2_seed_3"
+    config = vae.TrainConfig(dataset="folder:/content/drive/My Drive/pets/", epochs=2)
+    assert run_name(config) == "pets_latent_2_epochs_2"
+    assert run_name(vae.TrainConfig(dataset="file:a/b/c.npz")) == "c_latent_2"
 
 
 @pytest.mark.parametrize(
