@@ -260,34 +260,32 @@ SEVEN = [(0.3, 0.25), (0.7, 0.25), (0.45, 0.8)]
 COLUMNS = ".column canvas"
 
 IN_BROWSER = """
-async ([name, z]) => {
-  const { catalog, encode, decode, decodeCode, judge, given } = window.explorer;
+async ([name, z, x, labels]) => {
+  const { catalog, encode, decode, decodeCode, judge } = window.explorer;
   const model = catalog.models.find((one) => one.name === name);
-  const found = { z: [], kl: [], drawn: [] };
-  for (const [i, digit] of given.labels.entries()) {
-    const q = await encode(model, given.images.slice(784 * i, 784 * i + 784), digit);
+  const images = Float32Array.from(x), found = { z: [], kl: [], drawn: [] };
+  for (const [i, digit] of labels.entries()) {
+    const q = await encode(model, images.slice(784 * i, 784 * i + 784), digit);
     found.z.push(...q.z);
     found.kl.push(q.kl);
     found.drawn.push(...await decodeCode(model, q.code, digit));
   }
-  found.read = (await judge(catalog, given.images)).flat();
-  found.draws = [...await decode(model, z, given.labels)];
+  found.read = (await judge(catalog, images)).flat();
+  found.draws = [...await decode(model, z, labels)];
   return found;
 }
 """
-GIVE = "([x, labels]) => window.explorer.given = { images: Float32Array.from(x), labels }"
 
 
 @torch.no_grad()
 def test_the_page_computes_what_pytorch_computes(visit):
     page, (x, labels) = visit(), given(FEW)
     read = round_weights(Judge.from_pretrained())(x).softmax(1)
-    page.evaluate(GIVE, [x.flatten().tolist(), labels.tolist()])
     for name in MODELS:
         model = as_the_page_has_it(ASSETS / name)[0]
         told = labels if model.config.num_classes else None
         z = noise(model.config.latent_shape, FEW)
-        found = page.evaluate(IN_BROWSER, [name, z.flatten().tolist()])
+        found = page.evaluate(IN_BROWSER, [name, *(t.flatten().tolist() for t in (z, x, labels))])
         rates = found.pop("kl")
         z_, drawn, read_, draws = map(torch.tensor, found.values())
         q = model.encode(x, told)
