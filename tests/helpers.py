@@ -239,5 +239,11 @@ def caught(monkeypatch, optimizer, module) -> dict[str, torch.Tensor]:
     return found
 
 
+def same(model, other) -> bool:
+    """Whether two networks have the same weights, bit for bit."""
+    ours, theirs = model.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(t, theirs[k]) for k, t in ours.items())
+
+
 def snapshot(module):
     return [parameter.detach().clone() for parameter in module.parameters()]

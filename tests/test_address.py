@@ -12,7 +12,8 @@ import yaml
 from address import NAMING, PLACEHOLDER, branch, page, read_remote, stamp, stamped
 from common import ROOT
 
-WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+TEXTS = {path.name: path.read_text("utf-8") for path in ROOT.glob(".github/workflows/*.yml")}
+WORKFLOWS = {name: yaml.safe_load(TEXTS[name]) for name in sorted(TEXTS)}
 ON_DEFAULT = "github.ref == format('refs/heads/{0}', github.event.repository.default_branch)"
 MAY = {  # what jobs may do, beside reading the repository
     ("address.yml", "stamp"): {"contents": "write"},
@@ -34,10 +35,8 @@ def copy(tmp_path):
 
 def texts(folder):
     """The files that name the address, by their paths."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes().decode()
-        for pattern in NAMING for path in folder.glob(pattern)
-    }  # fmt: skip
+    paths = [path for pattern in NAMING for path in folder.glob(pattern)]
+    return {path.relative_to(folder).as_posix(): path.read_bytes().decode() for path in paths}
 
 
 def test_everything_that_names_the_old_address_names_the_new_one(copy):
@@ -144,38 +143,29 @@ def test_without_an_address_that_of_origin_is_taken_and_said(copy):
     assert stamped(copy) == "you/yours"
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_workflows_pin_their_actions_and_ask_for_little(path):
-    text = path.read_text("utf-8")
-    workflow = yaml.safe_load(text)
-    assert workflow["permissions"] == {}, "of all jobs: none"
-    for name, job in workflow["jobs"].items():
+@pytest.mark.parametrize("file", WORKFLOWS)
+def test_workflows_pin_their_actions_and_ask_for_little(file):
+    assert WORKFLOWS[file]["permissions"] == {}, "of all jobs: none"
+    for name, job in WORKFLOWS[file]["jobs"].items():
         assert job["timeout-minutes"] <= 60
-        assert job["permissions"] == MAY.get((path.name, name), {"contents": "read"})
+        assert job["permissions"] == MAY.get((file, name), {"contents": "read"})
         for step in job["steps"]:
             assert re.fullmatch(r"(actions/[\w-]+@[0-9a-f]{40})?", step.get("uses", ""))
             assert "${{" not in step.get("run", ""), "what a branch is named is not code"
-    for script in re.findall(r"tools/[\w.]+|\.ci/run", text):
+    for script in re.findall(r"tools/[\w.]+|\.ci/run", TEXTS[file]):
         assert (ROOT / script).is_file()
 
 
-def workflow_of(name):
-    """A workflow, from its file."""
-    return yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text("utf-8"))
-
-
 def test_the_stamp_cannot_start_itself_and_runs_on_the_default_branch_alone():
-    workflow = workflow_of("address.yml")
-    (job,) = workflow["jobs"].values()
+    (job,) = WORKFLOWS["address.yml"]["jobs"].values()
     assert job["if"] == ON_DEFAULT  # whole: a tag may have the branch's name
-    assert "secrets" not in str(workflow)  # its own token, whose pushes start nothing
+    assert "secrets" not in TEXTS["address.yml"]  # its own token, whose pushes start nothing
     commit = job["steps"][-1]["run"]
     assert commit.startswith("git diff --quiet && exit 0")
 
 
 def test_the_page_is_published_from_the_default_branch_alone_and_where_that_is_switched_on():
-    jobs = workflow_of("pages.yml")["jobs"]
-    ask, build, deploy = jobs["ask"], jobs["build"], jobs["deploy"]
+    ask, build, deploy = (WORKFLOWS["pages.yml"]["jobs"][k] for k in ("ask", "build", "deploy"))
     assert ask["if"] == ON_DEFAULT
     assert ask["outputs"] == {"source": "${{ steps.ask.outputs.source }}"}
     assert [step["id"] for step in ask["steps"]] == ["ask"]
@@ -195,7 +185,7 @@ def test_the_page_is_published_from_the_default_branch_alone_and_where_that_is_s
     ("echo workflow", "workflow"), ("echo legacy", "legacy"),
     ("echo '{\"message\": \"Not Found\"}'; exit 1", "none")])  # fmt: skip
 def test_where_the_page_cannot_be_published_the_owner_is_told_what_to_choose(gh, source, tmp_path):
-    (step,) = workflow_of("pages.yml")["jobs"]["ask"]["steps"]
+    (step,) = WORKFLOWS["pages.yml"]["jobs"]["ask"]["steps"]
     (tmp_path / "gh").write_text(f"#!/bin/sh\n[ $2 = repos/A/B/pages ] || exit 2\n{gh}\n")
     (tmp_path / "gh").chmod(0o755)
     values = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "GITHUB_REPOSITORY": "A/B"}
@@ -211,8 +201,7 @@ def test_where_the_page_cannot_be_published_the_owner_is_told_what_to_choose(gh,
 def test_ci_covers_the_oldest_and_the_newest_python_and_three_systems():
     project = (ROOT / "pyproject.toml").read_text("utf-8")
     named = re.findall(r"Python :: (3\.\d+)", project)
-    workflow = workflow_of("ci.yml")
-    linux, others = workflow["jobs"]["linux"], workflow["jobs"]["others"]
+    linux, others = (WORKFLOWS["ci.yml"]["jobs"][name] for name in ("linux", "others"))
     assert linux["strategy"]["matrix"]["python"] == [named[0], named[-1]]
     assert f'requires-python = ">={named[0]}"' in project
     assert linux["steps"][-1]["run"] == ".ci/run"

@@ -57,19 +57,17 @@ def test_unknown_names_and_sizes_that_images_cannot_have_are_refused():
     assert vae.load_digits("test", size=32, channels=3).images.shape == (10_000, 3, 32, 32)
 
 
-@pytest.mark.parametrize(
-    ("name", "folder"),
-    [("fashion_mnist", "FashionMNIST"), ("kmnist", "KMNIST"), ("emnist_digits", "EMNIST")],
-)
+@pytest.mark.parametrize(("name", "folder"), [
+    ("fashion_mnist", "FashionMNIST"), ("kmnist", "KMNIST"), ("emnist_digits", "EMNIST"),
+])  # fmt: skip
 def test_a_failed_download_says_where_to_put_the_files(name, folder, tmp_path):
     with pytest.raises(vae.FileError, match=rf"{name}.*{re.escape(str(Path(folder, 'raw')))}"):
         vae.load_digits("train", name, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "folder", "prefix"),
-    [("fashion_mnist", "FashionMNIST", ""), ("emnist_digits", "EMNIST", "emnist-digits-")],
-)
+@pytest.mark.parametrize(("name", "folder", "prefix"), [
+    ("fashion_mnist", "FashionMNIST", ""), ("emnist_digits", "EMNIST", "emnist-digits-"),
+])  # fmt: skip
 def test_files_put_there_by_hand_are_read_and_upright(name, folder, prefix, tmp_path):
     image = torch.zeros(28, 28, dtype=torch.uint8)
     image[2, 20] = 200

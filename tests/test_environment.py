@@ -16,21 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import helpers
 import matplotlib
 import numpy as np
 import pytest
 import torch
 from common import ROOT
-from helpers import (
-    SHORT_RUN,
-    failing,
-    interrupt_at,
-    make,
-    paint_nothing,
-    small_prior,
-    without_clocks,
-    write_idx,
-)
+from helpers import SHORT_RUN, failing, interrupt_at, make, same, small_prior, without_clocks
 from PIL import Image
 from safetensors.torch import load, save_file
 
@@ -39,6 +31,7 @@ from vae import pretrained
 from vae.machinery import animations, figures, loop
 from vae.machinery import folder as folders
 from vae.machinery.cli import main
+from vae.machinery.folder import CHECKPOINT_NAME
 from vae.machinery.machine import isolated
 from vae.machinery.run import Run, render
 from vae.machinery.trainings import Trainer
@@ -54,7 +47,7 @@ SHORT = {"epochs": 1, "max_train_images": 32, "max_test_images": 60, "projected_
 def data_set(root: Path, labels: list[int], count: int = 128) -> None:
     """FashionMNIST's files, of real digits with other labels."""
     images = vae.load_digits("test").images[:count]
-    write_idx(root / "FashionMNIST" / "raw", images, (labels * count)[:count])
+    helpers.write_idx(root / "FashionMNIST" / "raw", images, (labels * count)[:count])
 
 
 def config_of(classes: int = 0, grid: int | None = 1, **options) -> vae.TrainConfig:
@@ -68,11 +61,6 @@ def unsupported(number: int):
 
 
 refuse = failing(RuntimeError("a picture fails"))
-
-
-def same(ours: vae.VAE, theirs: vae.VAE) -> bool:
-    pairs = zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs)
 
 
 def of_mse(rows: list[dict]) -> list[dict]:
@@ -89,12 +77,8 @@ def test_a_loaded_thing_does_not_change_with_its_file(small, tmp_path):
     config, alone = small
     shutil.copytree(alone.directory, tmp_path, dirs_exist_ok=True)
     loop.save(Trainer(config, tmp_path))
-    run = Run.load(tmp_path)
-    loaded = [
-        run.model.state_dict(),
-        folders.load_checkpoint(tmp_path / folders.CHECKPOINT_NAME)[0],
-        run.frames.arrays(),
-    ]
+    run, (checkpoint, _) = Run.load(tmp_path), folders.load_checkpoint(tmp_path / CHECKPOINT_NAME)
+    loaded = [run.model.state_dict(), checkpoint, run.frames.arrays()]
     before = copy.deepcopy(loaded)
     files = [path for path in tmp_path.iterdir() if path.suffix in (".safetensors", ".npz")]
     assert len(files) == 3
@@ -143,7 +127,7 @@ def test_where_the_data_lies_is_no_setting_of_the_result(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("form", ["folder", "file"])
-def test_a_finished_run_of_other_pictures_is_refused(form, tmp_path, capsys, undrawn):
+def test_a_finished_run_of_other_pictures_is_refused(form, tmp_path, undrawn):
     images = vae.load_digits("test").images[:60, 0].numpy()
 
     def write(place: str, images: np.ndarray) -> str:
@@ -166,20 +150,11 @@ def test_a_finished_run_of_other_pictures_is_refused(form, tmp_path, capsys, und
     vae.sharpen(run.directory, config=few)
     with pytest.raises(ValueError, match=r"run, finished, saw other data .*name another folder"):
         vae.train(replace(config, dataset=b), tmp_path / "run")
-    vae.train(replace(config, model=replace(config.model, latent_grid=None)), tmp_path / "map")
-    vae.train_prior(tmp_path / "map", small_prior(epochs=1, batch_size=16))
     write("a", 255 - images)  # the pictures are replaced
-    for again in (
-        lambda: vae.train(config, tmp_path / "run"),
-        lambda: vae.sharpen(run.directory, config=few),
-        lambda: vae.train_prior(tmp_path / "map", small_prior(epochs=1, batch_size=16)),
-    ):
-        with pytest.raises(ValueError, match="saw other data than there is now"):
-            again()
-    assert main(["evaluate", str(run.directory / "sharp")]) == 0
-    said = capsys.readouterr()
-    assert "sharp: the data are others than it was trained on" in said.err
-    assert "Largest difference" not in said.out
+    with pytest.raises(ValueError, match="saw other data than there is now"):
+        vae.train(config, tmp_path / "run")
+    with pytest.raises(ValueError, match="saw other data than there is now"):
+        vae.sharpen(run.directory, config=few)
 
 
 def spoil_weights(model):
@@ -213,7 +188,6 @@ def test_what_could_not_be_read_back_replaces_nothing(make_one, spoil, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     with pytest.raises((ValueError, FloatingPointError)):
         bad.save_pretrained(tmp_path / "new")
-    assert same(type(good).from_pretrained(tmp_path), good)
 
 
 def test_files_that_are_too_large_to_be_read_are_not_written(tmp_path, monkeypatch):
@@ -243,7 +217,7 @@ def test_too_little_memory_is_one_line(error, tmp_path, monkeypatch, capsys, und
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("vae: batch_size=64 needs more memory than there is; try less")
     assert "more" not in said.removeprefix("vae: batch_size=64 needs more")
-    assert (tmp_path / "run" / folders.CHECKPOINT_NAME).is_file()  # of step 0
+    assert (tmp_path / "run" / CHECKPOINT_NAME).is_file()  # of step 0
     assert main([*run, "--batch-size", "32"]) == 0
     assert folders.is_finished(tmp_path / "run")
     monkeypatch.setattr(loop.Training, "take_step", failing(RuntimeError("a bug")))
@@ -283,7 +257,7 @@ def test_a_users_own_vae_py_is_not_in_the_way_of_the_command(tmp_path):
 def test_any_number_of_classes_is_drawn_right(labels, tmp_path, monkeypatch):
     data_set(tmp_path, labels)
     if labels[0]:  # with most classes, it is painted, too
-        paint_nothing(monkeypatch)
+        helpers.paint_nothing(monkeypatch)
     config = config_of(dataset="fashion_mnist", data_root=tmp_path)
     run = vae.train(config, tmp_path / "run")
     assert "test" in run.metrics
@@ -300,11 +274,10 @@ def test_any_number_of_classes_is_drawn_right(labels, tmp_path, monkeypatch):
     assert len(figures.plot_examples(digits, "").axes[0].get_yticks()) == min(30, len(named))
 
 
-@pytest.mark.parametrize(
-    ("labels", "images", "classes"),
-    [(list(range(1, 11)), 32, 11), ([1, 2, 3, 4], 32, 4), ([3, 5], 32, 6), ([3, 5], 32, 2),
-     ([0, 1], 32, 10), ([7], 32, 1), (list(range(0, 250, 5)), 32, 50), (list(range(10)), 8, 10)],
-)  # fmt: skip
+@pytest.mark.parametrize(("labels", "images", "classes"), [
+    (list(range(1, 11)), 32, 11), ([1, 2, 3, 4], 32, 4), ([3, 5], 32, 6), ([3, 5], 32, 2),
+    ([0, 1], 32, 10), ([7], 32, 1), (list(range(0, 250, 5)), 32, 50), (list(range(10)), 8, 10),
+])  # fmt: skip
 def test_a_class_that_is_not_seen_is_refused_before_training(labels, images, classes, tmp_path):
     data_set(tmp_path, labels)
     options = {"max_train_images": images, "batch_size": 8, "data_root": tmp_path}
@@ -568,19 +541,18 @@ def one_by_one(tmp_path_factory):
     """Runs that a step finishes: one draws a manifold, one is conditional."""
     configs = {"manifold": config_of(), "digits": config_of(10, max_test_images=20)}
     with pytest.MonkeyPatch.context() as patched:
-        paint_nothing(patched)
+        helpers.paint_nothing(patched)
         return {name: (config, vae.train(config, tmp_path_factory.mktemp(name)))
                 for name, config in configs.items()}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("kind", "functions", "left"),
-    [("manifold", "reconstruction_frames plot_manifold plot_curves",
-      "latent.gif interpolation.gif samples.png"),
-     ("digits", "latent_frames interpolation_frames plot_samples plot_digits",
-      "reconstruction.gif train_metrics.png test_metrics.png"),
-     ("manifold", "save_gif to_png", "")],
-)  # fmt: skip
+@pytest.mark.parametrize(("kind", "functions", "left"), [
+    ("manifold", "reconstruction_frames plot_manifold plot_curves",
+     "latent.gif interpolation.gif samples.png"),
+    ("digits", "latent_frames interpolation_frames plot_samples plot_digits",
+     "reconstruction.gif train_metrics.png test_metrics.png"),
+    ("manifold", "save_gif to_png", ""),
+])  # fmt: skip
 def test_a_training_whose_pictures_fail_is_finished_and_the_rest_is_drawn(
     kind, functions, left, one_by_one, tmp_path, monkeypatch, unpainted
 ):
@@ -596,7 +568,7 @@ def test_a_training_whose_pictures_fail_is_finished_and_the_rest_is_drawn(
         with pytest.warns(UserWarning, match=said):
             drawn = {path.name for path in render(run)}
     assert "test" in run.metrics
-    assert not (tmp_path / folders.CHECKPOINT_NAME).exists()
+    assert not (tmp_path / CHECKPOINT_NAME).exists()
     assert drawn == in_folder(tmp_path) & set(folders.PICTURES) == set(left.split())
     assert {path.name for path in render(Run.load(tmp_path))} == everything
 

@@ -153,14 +153,10 @@ def context(site):
 def visit(context, site):
     """A function that shows the page. In the end nothing may have gone wrong that none expected.
 
-    `part`: where to look. With `sizes`, models of so many numbers alone, or `broken`, what a server
-    answers for files by their pattern, or a function of the request, the page is opened anew.
+    `part`: where to look. With `sizes`, models of so many numbers alone, or `broken`, functions
+    that answer for files by their pattern, the page is opened anew.
     """
-    opened, wrong, asked, known = [], [], [], ["willReadFrequently"]  # of these tests
-
-    def note(text):
-        if not any(one in text for one in known):
-            wrong.append(text)
+    opened, said, asked, known = [], [], [], ["willReadFrequently"]  # of these tests
 
     def show(hash_="", part=None, broken=None, expected=(), sizes=None, size=(1280, 720)):
         known.extend([*expected, *["404"] * bool(broken)])
@@ -174,8 +170,7 @@ def visit(context, site):
             listed = json.dumps(INDEX | {"models": rows})
             page.route("**/index.json", lambda route: route.fulfill(body=listed))
             for pattern, answer in (broken or {}).items():
-                give = answer if callable(answer) else functools.partial(fulfill, answer)
-                page.route(pattern, give)
+                page.route(pattern, answer)
             page.goto(site.url + hash_)
             if "part=" not in hash_:
                 wait_until_ready(page)
@@ -183,8 +178,8 @@ def visit(context, site):
             look(page, part)
         return page
 
-    heard = {"console": lambda message: note(message.text),
-             "weberror": lambda error: note(str(error.error)),
+    heard = {"console": lambda message: said.append(message.text),
+             "weberror": lambda error: said.append(str(error.error)),
              "request": lambda request: asked.append(request.url)}  # fmt: skip
     for event, listener in heard.items():
         context.on(event, listener)
@@ -194,7 +189,7 @@ def visit(context, site):
         page.close()
     for event, listener in heard.items():
         context.remove_listener(event, listener)
-    assert not wrong
+    assert not [text for text in said if not any(one in text for one in known)]
     assert all(url.startswith((site.url, "blob:", "data:")) for url in asked)
 
 
@@ -218,9 +213,8 @@ START_AGAIN = """async (hash) => {
 }"""
 
 
-def fulfill(answer, route):
-    """Give this answer to a request."""
-    route.fulfill(**answer)
+def missing(route):
+    route.fulfill(status=404)
 
 
 def pixels(page, selector):
@@ -240,9 +234,7 @@ def changes(page, selector, before, sign="!=="):
     until(page, every, [selector, before])
 
 
-def becomes(page, selector, after):
-    """Wait until these canvases are as they were once."""
-    changes(page, selector, after, "===")
+becomes = functools.partial(changes, sign="===")  # as they were once
 
 
 def says(page, selector, text):
@@ -268,34 +260,32 @@ SEVEN = [(0.3, 0.25), (0.7, 0.25), (0.45, 0.8)]
 COLUMNS = ".column canvas"
 
 IN_BROWSER = """
-async ([name, z]) => {
-  const { catalog, encode, decode, decodeCode, judge, given } = window.explorer;
+async ([name, z, x, labels]) => {
+  const { catalog, encode, decode, decodeCode, judge } = window.explorer;
   const model = catalog.models.find((one) => one.name === name);
-  const found = { z: [], kl: [], drawn: [] };
-  for (const [i, digit] of given.labels.entries()) {
-    const q = await encode(model, given.images.slice(784 * i, 784 * i + 784), digit);
+  const images = Float32Array.from(x), found = { z: [], kl: [], drawn: [] };
+  for (const [i, digit] of labels.entries()) {
+    const q = await encode(model, images.slice(784 * i, 784 * i + 784), digit);
     found.z.push(...q.z);
     found.kl.push(q.kl);
     found.drawn.push(...await decodeCode(model, q.code, digit));
   }
-  found.read = (await judge(catalog, given.images)).flat();
-  found.draws = [...await decode(model, z, given.labels)];
+  found.read = (await judge(catalog, images)).flat();
+  found.draws = [...await decode(model, z, labels)];
   return found;
 }
 """
-GIVE = "([x, labels]) => window.explorer.given = { images: Float32Array.from(x), labels }"
 
 
 @torch.no_grad()
 def test_the_page_computes_what_pytorch_computes(visit):
     page, (x, labels) = visit(), given(FEW)
     read = round_weights(Judge.from_pretrained())(x).softmax(1)
-    page.evaluate(GIVE, [x.flatten().tolist(), labels.tolist()])
     for name in MODELS:
         model = as_the_page_has_it(ASSETS / name)[0]
         told = labels if model.config.num_classes else None
         z = noise(model.config.latent_shape, FEW)
-        found = page.evaluate(IN_BROWSER, [name, z.flatten().tolist()])
+        found = page.evaluate(IN_BROWSER, [name, *(t.flatten().tolist() for t in (z, x, labels))])
         rates = found.pop("kl")
         z_, drawn, read_, draws = map(torch.tensor, found.values())
         q = model.encode(x, told)
@@ -337,8 +327,7 @@ def test_a_drawn_stroke_changes_all_reconstructions(visit):
     assert len(before) == 5  # as the models see it; 2, 4, 16 and 98 numbers
     stroke(page, SEVEN)
     changes(page, COLUMNS, before)
-    for column in range(5):
-        until(page, "$$('.column dd:last-of-type')[given].textContent.startsWith('7')", column)
+    until(page, "$$('.column dd:last-of-type').every((one) => one.textContent.startsWith('7'))")
     image = drawn(page)
     rows, columns = ((image + 1).sum(1 - axis).nonzero().flatten() for axis in (0, 1))
     longest = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
@@ -607,16 +596,12 @@ def place(page):
     return torch.tensor(z)
 
 
-def about_plane(name):
-    """Edges of a model's plane, and the dots on it."""
-    return explorer.read_json(explorer.OUT / ROWS[name]["plane"]["about"]["file"])
-
-
 @pytest.mark.parametrize(("name", "terms"), [("sharp_2", "all"), ("plain_2", "plain")])
 @torch.no_grad()
 def test_a_walk_on_the_plane(name, terms, visit):
     page, model = visit(f"#terms={terms}", "walk", sizes=[2]), as_the_page_has_it(ASSETS / name)[0]
-    row, edges = ROWS[name], torch.tensor(about_plane(name)["edges"])
+    row = ROWS[name]
+    edges = torch.tensor(explorer.read_json(explorer.OUT / row["plane"]["about"]["file"])["edges"])
     page.locator("#plane").scroll_into_view_if_needed()
     box = page.locator("#plane").bounding_box()
 
@@ -668,7 +653,7 @@ def test_of_many_calls_the_last_is_always_made(visit):
 def test_what_is_drawn_on_the_plane(visit):
     page, model = visit("#z=3,3", "walk"), as_the_page_has_it(ASSETS / "sharp_2")[0]
     says(page, "#plane-words", "Dots")
-    about = about_plane("sharp_2")
+    about = explorer.read_json(explorer.OUT / ROWS["sharp_2"]["plane"]["about"]["file"])
     (left, right), (low, high) = about["edges"]
     colour = """([x, y]) => [...document.querySelector("#plane").getContext("2d")
       .getImageData(Math.round(x), Math.round(y), 1, 1).data].slice(0, 3)"""
@@ -778,11 +763,8 @@ def test_a_view_is_opened_again_from_its_address(visit):
     for part in ("flow", "walk", "draw"):
         look(again, part)
     same = "canvas:not(#pad, #plane, #told canvas)"  # on the pad are lines; others are hidden
-    for _ in range(PATIENCE // 100):  # both may still be drawing
-        if (shown := pixels(page, same)) == pixels(again, same):
-            break
-        again.wait_for_timeout(100)
-    assert pixels(again, same) == shown
+    until(page, "!orders.size")
+    becomes(again, same, pixels(page, same))
     assert again.locator("#from").input_value() == "1"
     page.evaluate("(hash) => location.hash = hash", "#x=2&terms=plain")  # by hand, in an open page
     says(page, ".column dd", "2")
@@ -847,8 +829,8 @@ def test_the_smallest_model_comes_first_and_what_is_not_looked_at_is_not_loaded(
 def test_a_broken_model_gives_a_sentence_and_leaves_the_rest_alive(visit, site):
     files = {row["numbers"]: row["files"]["encoder"]["file"] for row in FIRST}
     content = (site.folder / "models" / files[16]).read_bytes()
-    answers = {4: {"status": 404}, 16: {"body": content[: len(content) // 2]},
-               98: {"body": b"<!doctype html><p>Not found"}}  # fmt: skip
+    answers = {4: missing, 16: lambda route: route.fulfill(body=content[: len(content) // 2]),
+               98: lambda route: route.fulfill(body=b"<!doctype html><p>Not found")}  # fmt: skip
     page = visit(broken={f"**/{files[numbers]}": answer for numbers, answer in answers.items()})
     for numbers in answers:
         sentence = page.locator(f".column[data-numbers='{numbers}'] .failure")
@@ -871,11 +853,11 @@ def test_a_broken_model_gives_a_sentence_and_leaves_the_rest_alive(visit, site):
 def test_what_was_missing_is_asked_for_again(visit):
     plane = ROWS["sharp_2"]["plane"]["about"]
     runtime = "The runtime that computes the models cannot be used"
-    missing = {"**/worker-*.js": runtime, "**/ort.wasm.gz": runtime,
-               f"**/{INDEX['judge']['file']}": "The judge cannot be used",
-               f"**/{plane['file']}": "The decoded plane cannot be shown"}  # fmt: skip
-    page = visit("#part=walk", sizes=[2], broken={name: {"status": 404} for name in missing})
-    for pattern, sentence in missing.items():
+    told = {"**/worker-*.js": runtime, "**/ort.wasm.gz": runtime,
+            f"**/{INDEX['judge']['file']}": "The judge cannot be used",
+            f"**/{plane['file']}": "The decoded plane cannot be shown"}  # fmt: skip
+    page = visit("#part=walk", sizes=[2], broken=dict.fromkeys(told, missing))
+    for pattern, sentence in told.items():
         says(page, "#walk-failure", sentence)
         page.unroute(pattern)
         page.get_by_role("button", name="To the origin").click()
@@ -885,19 +867,14 @@ def test_what_was_missing_is_asked_for_again(visit):
     until(page, "$$('#draw .failure, #walk .failure').every((one) => one.hidden)")
 
 
-@pytest.mark.parametrize(("path", "repository"), [
-    ("some/fork/", "somebody/some"), ("", "somebody/somebody.github.io")])  # fmt: skip
-def test_links_lead_to_the_repository_on_whose_pages_it_stands(path, repository, context, site):
-    page, port = context.new_page(), site.url.split(":")[2].split("/")[0]
-
-    def fork(url):
-        return site.url + url.split("/", 3)[3].removeprefix(path)
-
-    page.route("**/*", lambda route: route.continue_(url=fork(route.request.url)))
-    page.goto(f"http://somebody.github.io:{port}/{path}")
-    link = page.locator("#colab")
-    link.wait_for()
-    assert f"colab.research.google.com/github/{repository}/blob/main/" in link.get_attribute("href")
+@pytest.mark.parametrize("path", ["some/fork/", ""])
+def test_links_lead_to_the_repository_on_whose_pages_it_stands(path, context, site):
+    repository = f"somebody/{'some' if path else 'somebody.github.io'}"
+    page, root = context.new_page(), site.folder.parents[1] if path else site.folder
+    with serve(root) as url:
+        page.goto(url.replace("127.0.0.1", "somebody.github.io") + path)
+        href = page.locator("#colab:visible").get_attribute("href")
+    assert f"colab.research.google.com/github/{repository}/blob/main/" in href
     shown = page.get_by_text("this repository").get_attribute("href")
     assert shown == f"https://github.com/{repository}"
     page.close()
@@ -910,7 +887,7 @@ def test_a_word_that_is_no_link_does_not_look_like_one(visit):
 
 
 def test_without_models_there_is_a_sentence(visit):
-    page = visit("#part=draw", broken={"**/index.json": {"status": 404}})
+    page = visit("#part=draw", broken={"**/index.json": missing})
     page.wait_for_selector("#failure:not([hidden])")
     assert "models cannot be loaded" in page.locator("#failure").text_content()
 

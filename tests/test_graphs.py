@@ -188,9 +188,8 @@ class Counted(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(
-    ("options", "most"), [({}, 1000), ({"w_perceptual": 0.0, "w_adversarial": 0.0}, 660)]
-)
+@pytest.mark.parametrize(("options", "most"), [
+    ({}, 1000), ({"w_perceptual": 0.0, "w_adversarial": 0.0}, 660)])  # fmt: skip
 def test_a_step_has_few_kernels(options, most, tmp_path):
     few = {"epochs": 1, "adversarial_start": 0.0, "max_train_images": 32, "batch_size": 4}
     trainer = vae.Trainer(vae.TrainConfig(vae.VAEConfig(2), **few, **options), tmp_path)

@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 import torch
 from common import ASSETS, ROOT
-from helpers import SMALL, make
+from helpers import SMALL, make, same
 from hub_server import TOKEN, Hub
 from huggingface_hub import constants, file_download
 
@@ -44,11 +44,6 @@ def hub(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path / "work")
     yield stand_in
     stand_in.close()
-
-
-def same(model, other) -> bool:
-    ours, theirs = model.state_dict(), other.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(t, theirs[k]) for k, t in ours.items())
 
 
 def test_what_is_pushed_comes_back_the_same(hub):

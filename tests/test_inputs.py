@@ -35,10 +35,7 @@ GAUSSIANS = {n: vae.DiagonalGaussian(Z[: n or 8], Z[: n or 8]) for n in (0, 1, 8
 
 def flat(*found) -> torch.Tensor:
     """Whatever a function gives, as one row of numbers."""
-    return torch.cat(
-        [one.detach().double().flatten() if isinstance(one, torch.Tensor)
-         else torch.tensor(one, dtype=torch.float64).flatten() for one in found]
-    )  # fmt: skip
+    return torch.cat([torch.as_tensor(x, dtype=torch.float64).detach().flatten() for x in found])
 
 
 def refused(said: str, *calls) -> None:
@@ -82,10 +79,7 @@ LATENTS = {  # the same of latents and noise
     "VAE.decode": ("z", lambda z: M.decode(z)),
     "VAE.forward, noise": ("noise", lambda z: M(X[: len(z) or 8], noise=z)[0]),
     "LatentPrior.forward": ("z", lambda z: PRIOR(z, T[: len(z)], LABELS[: len(z)])),
-    "LatentPrior.loss": (
-        "latents",
-        lambda z: PRIOR.loss(z, *(a[: len(z)] for a in (Z, T, LABELS))),
-    ),
+    "LatentPrior.loss": ("latents", lambda z: PRIOR.loss(z, Z[: (n := len(z))], T[:n], LABELS[:n])),
     "LatentPrior.sample": ("noise", lambda z: PRIOR.sample(n := len(z) or 8, LABELS[:n], noise=z)),
     "DiagonalGaussian": ("mean", lambda z: vae.DiagonalGaussian(z, z).kl()),
     "DiagonalGaussian.sample": ("noise", lambda z: GAUSSIANS[len(z)].sample(z)),
@@ -242,9 +236,8 @@ def test_counts_and_generators_are_checked(name):
         refused("guid", *(partial(PRIOR.sample, 2, guidance=x) for x in (-1, float("inf"), "2")))
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float16, 0.02), (torch.bfloat16, 0.1), (torch.float64, 1e-5)]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), [
+    (torch.float16, 0.02), (torch.bfloat16, 0.1), (torch.float64, 1e-5)])  # fmt: skip
 @torch.no_grad()
 def test_a_network_in_half_or_double_precision_gives_nearly_the_same(dtype, tolerance):
     def compare(call, plain, rtol=tolerance, atol=tolerance):

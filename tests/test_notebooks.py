@@ -5,13 +5,12 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
-import threading
 from collections import Counter
 from dataclasses import replace
-from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import cache, partial
 from importlib import metadata
 from itertools import combinations, product
 from pathlib import Path
@@ -24,6 +23,7 @@ import pytest
 import torch
 from address import branch, stamped
 from common import ASSETS, ROOT
+from explorer_page import serve
 from helpers import make, shrink
 from IPython.core.inputtransformer2 import TransformerManager
 from packaging.requirements import Requirement
@@ -277,7 +277,6 @@ def test_a_notebook_runs_on_own_pictures_and_tells_the_model_their_classes(desk)
     for said in ("on 8×8, conditional, colour", "it has 1,024 pixels of three colours",
                  "2 passes over 64 training images", "knows the digits of MNIST"):  # fmt: skip
         assert said in plan + scores
-    assert "the reference" not in notebook.show_results(run).data
 
 
 def test_own_images_runs_as_it_is_on_the_emoji_that_come_with_it(desk, monkeypatch):
@@ -307,24 +306,6 @@ def test_a_notebook_can_start_from_the_trained_model(tmp_path, monkeypatch, caps
     assert space["run"].directory == ASSETS / "latent_4"
 
 
-# The set-up cell, in a process of its own beside a server that answers as Colab's does.
-
-COLAB_PROCESS = """
-import json, sys, types
-notebook = types.ModuleType("vae.machinery.notebook")
-sys.modules |= {"google.colab": types.ModuleType("colab"), notebook.__name__: notebook}
-called, space = [], {}
-notebook.set_up = lambda *given: called.append(given)
-def note(*line):
-    called.append(" ".join(line).format_map(space))
-shell = types.SimpleNamespace(system=note, run_line_magic=note)
-space["get_ipython"] = lambda: shell
-try:
-    exec(sys.stdin.read(), space)
-except Exception as error:
-    called.append(error._render_traceback_())
-print(json.dumps(called))
-"""
 STAMPED = ("stamped/address", branch())
 FORK = "https://github.com/some-body/their.vae/blob/{}/notebooks/vae_latent_2.ipynb"
 
@@ -334,32 +315,34 @@ def setup_source():
     return TransformerManager().transform_cell(source)
 
 
-def in_colab(answer, folder, address="stamped/address"):
-    """The calls of the set-up cell, beside a server that gives this answer, or none if None."""
-    over = threading.Event()
+@pytest.fixture
+def in_colab(tmp_path, monkeypatch):
+    """A function: what the set-up cell calls, if Colab's server gives this answer; None: none."""
+    called, kind = [], (socket.AF_INET, socket.SOCK_STREAM, 0, "")  # no name is looked up
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *at, **_: [(*kind, (at[0], int(at[1])))])
+    monkeypatch.setattr(notebook, "set_up", lambda *given: called.append([*given]))
+    monkeypatch.setitem(sys.modules, "google.colab", None)
+    monkeypatch.setenv("COLAB_JUPYTER_IP", "127.0.0.1")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "api").mkdir()
 
-    class Colab(BaseHTTPRequestHandler):
-        def do_GET(self):
-            if answer is None:
-                return over.wait()
-            self.send_response(200 if self.path == "/api/sessions" else 404)
-            self.end_headers()
-            self.wfile.write(answer)
+    def run(answer, address="stamped/address"):
+        def note(*line):
+            called.append(" ".join(line).format_map(space))
 
-        def log_message(self, *args):
-            pass
+        space = {"get_ipython": lambda: SimpleNamespace(system=note, run_line_magic=note)}
+        (tmp_path / "api" / "sessions").write_bytes(answer or b"")
+        port = silent.getsockname()[1] if answer is None else url.split(":")[2].strip("/")
+        monkeypatch.setenv("KMP_TARGET_PORT", str(port))
+        called.clear()
+        try:
+            exec(setup_source().replace(f"github.com/{stamped()}", f"github.com/{address}"), space)
+        except Exception as error:
+            called.append(error._render_traceback_())
+        return called
 
-    code = setup_source().replace(f"github.com/{stamped()}", f"github.com/{address}")
-    with ThreadingHTTPServer(("127.0.0.1", 0), Colab) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        where = {"COLAB_JUPYTER_IP": "127.0.0.1", "KMP_TARGET_PORT": str(server.server_port)}
-        command = [sys.executable, "-c", COLAB_PROCESS]
-        options = {"input": code, "cwd": folder, "env": os.environ | where}
-        done = subprocess.run(command, capture_output=True, text=True, **options)
-        over.set()
-        server.shutdown()
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    with serve(tmp_path) as url, socket.create_server(("127.0.0.1", 0)) as silent:
+        yield run
 
 
 def session(path):
@@ -383,41 +366,37 @@ def opened_from(address):
     ids=["github", "branch with a slash", "not quoted", "quoted twice", "drive", "shell", "option",
          "elsewhere", "no session", "nonsense", "nothing", "silence"],
 )  # fmt: skip
-def test_in_colab_the_setup_cell_finds_its_repository(answer, repository, branch, tmp_path):
+def test_in_colab_the_setup_cell_finds_its_repository(answer, repository, branch, in_colab):
     clone = f"git clone -q --depth 1 -b {branch} https://github.com/{repository} vae-mnist"
     found = [repository, branch, metadata.version("torch")]
     asked = [f"GIT_TERMINAL_PROMPT=0 {clone}", "pip install --quiet ./vae-mnist", found]
-    assert in_colab(answer, tmp_path) == asked
+    assert in_colab(answer) == asked
 
 
-def test_without_an_address_the_setup_cell_says_in_one_line_what_to_edit_and_does_nothing(tmp_path):
-    assert in_colab(b"[]", tmp_path, address="OWNER/REPO") == [
-        ["Edit one line of this cell, ADDRESS: your repository for OWNER/REPO, the rest as it was"]
-    ]
-    for broken in ("me", "me/mine/tree/main"):
-        assert in_colab(b"[]", tmp_path, address=broken)[-1][0].startswith("Edit one line")
-    found = in_colab(opened_from(FORK.format("main")), tmp_path, address="OWNER/REPO")
-    assert found[-1][0] == "some-body/their.vae"
+def test_without_an_address_the_setup_cell_says_in_one_line_what_to_edit_and_does_nothing(
+    in_colab, tmp_path
+):
+    edit = "Edit one line of this cell, ADDRESS: your repository for OWNER/REPO, the rest as it was"
+    for broken in ("OWNER/REPO", "me", "me/mine/tree/main"):
+        assert in_colab(b"[]", broken) == [[edit]]
+    assert in_colab(opened_from(FORK.format("main")), "OWNER/REPO")[-1][0] == "some-body/their.vae"
     (tmp_path / "vae-mnist").mkdir()
-    assert "git clone" in in_colab(b"[]", tmp_path)[0]  # it is half a clone
+    assert "git clone" in in_colab(b"[]")[0]  # it is half a clone
     (tmp_path / "vae-mnist" / "pyproject.toml").touch()  # run again
-    assert in_colab(b"[]", tmp_path)[0] == "pip install --quiet ./vae-mnist"
+    assert in_colab(b"[]")[0] == "pip install --quiet ./vae-mnist"
 
 
 def test_outside_of_colab_the_setup_cell_takes_the_code_beside_it_or_shows_a_remedy(tmp_path):
-    code = f"import sys\nsys.modules['vae'] = None\n{setup_source()}"
-    (tmp_path / "cell.py").write_text(code)
-    (mine := tmp_path / "mine").mkdir()
-    (mine / "vae.py").write_text("x = 1")  # somebody's own
-    there = {"capture_output": True, "text": True, "cwd": mine}
-    done = subprocess.run([sys.executable, "-c", setup_source()], **there)
-    assert f"AssertionError: {mine / 'vae.py'} is in the way" in done.stderr
-    done = subprocess.run([sys.executable, "cell.py"], capture_output=True, text=True, cwd=tmp_path)
-    assert "ModuleNotFoundError" in done.stderr
-    assert f"missing? pip install git+https://github.com/{stamped()}" in done.stderr
+    run = partial(subprocess.run, capture_output=True, text=True)
+    (tmp_path / "cell.py").write_text(f"import sys\nsys.modules['vae'] = None\n{setup_source()}")
+    said = run([sys.executable, "cell.py"], cwd=tmp_path).stderr
+    assert "ModuleNotFoundError" in said
+    assert f"missing? pip install git+https://github.com/{stamped()}" in said
+    (tmp_path / "vae.py").write_text("x = 1")  # somebody's own
+    said = run([sys.executable, "-c", setup_source()], cwd=tmp_path).stderr
+    assert f"AssertionError: {tmp_path / 'vae.py'} is in the way" in said
     code = setup_source().partition("import vae;")[0] + "import vae; print(vae.__file__)"
-    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True,
-                          cwd=ROOT / "notebooks")  # fmt: skip
+    done = run([sys.executable, "-S", "-c", code], cwd=ROOT / "notebooks")
     assert Path(done.stdout.strip()).resolve() == ROOT / "vae" / "__init__.py"
 
 

@@ -35,13 +35,11 @@ def row(**changed):
     return made | changed
 
 
-def test_the_peers_kl_is_ours():
+def test_the_peers_kl_is_ours_and_one_has_our_losss_value_and_gradient(digits):
     mean, logvar = torch.randn(2, 5, 2, 7, 7, generator=torch.Generator().manual_seed(0))
     kl = peer_worker.gaussian_kl(mean, logvar)
     torch.testing.assert_close(kl, DiagonalGaussian(mean, logvar).kl())
 
-
-def test_the_peer_that_has_our_loss_has_its_value_and_its_gradient(digits):
     def ours(x, y, kl):
         return (losses.calibrated_nll((x - y).square().mean()) + 0.1 * kl.mean()) / 784
 
