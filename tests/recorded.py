@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vae.machinery.graphs import StepGraphs
+from vae.machinery.graphs import StepGraphs, can_replay
 
 MODULES = "loop", "latents"  # which replay steps
 
@@ -76,9 +76,9 @@ def prepare(modules, optimizers, device):
     return StepGraphs(modules, optimizers, device)
 
 
-def wanted(wanted, *machine) -> bool:
-    """As on a GPU."""
-    return wanted is not False
+def on_a_gpu(wanted, *machine) -> bool:
+    """Whether a GPU would replay steps."""
+    return can_replay(wanted, torch.device("cuda"))
 
 
 @contextlib.contextmanager
@@ -91,6 +91,6 @@ def recorded():
     fakes = dict.fromkeys(names, mock.MagicMock()) | {"CUDAGraph": Graph, "graph": record}
     prepared = mock.patch("vae.machinery.loop.StepGraphs", prepare)
     checks = mock.patch.object(torch.Tensor, "is_cpu", False)  # a GPU's values are not looked at
-    able = [mock.patch(f"vae.machinery.{name}.can_replay", wanted) for name in MODULES]
+    able = [mock.patch(f"vae.machinery.{name}.can_replay", on_a_gpu) for name in MODULES]
     with mock.patch.multiple(torch.cuda, **fakes), prepared, checks, able[0], able[1]:
         yield

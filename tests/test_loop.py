@@ -223,7 +223,9 @@ def test_a_row_of_the_history_is_the_average_of_the_steps_since_the_last(begin, 
         for name in terms[start]:
             mean = sum(row[name].item() for row in terms[start:end]) / (end - start)
             assert row[name] == pytest.approx(mean, rel=1e-5), name
-    assert training.seconds > 0
+    images = [16 * (end - start) for start, end in zip([0, *ends], ends, strict=False)]
+    seconds = [n / row["images_per_second"] for n, row in zip(images, rows, strict=True)]
+    assert training.seconds == pytest.approx(sum(seconds))
 
 
 def test_what_a_step_leaves_for_the_next_is_in_the_checkpoint(small, tmp_path):
