@@ -430,9 +430,7 @@ def test_in_half_precision_every_step_sees_its_own_weights(begin, tmp_path):
     """Autocast keeps copies of weights until the outermost of its contexts is left."""
 
     def losses():
-        training = begin(mixed_precision="bf16")
-        for _ in range(4):
-            training.take_step()
+        training = helpers.advance(begin(mixed_precision="bf16"), 4)
         return [{k: float(v) for k, v in terms.items()} for terms in training.recent]
 
     alone = losses()

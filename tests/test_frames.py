@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from common import ASSETS
-from helpers import make
+from helpers import advance, make
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
@@ -89,9 +89,7 @@ def test_a_plain_autoencoder_has_no_rate_and_its_training_goes_on(tiny, tmp_path
     alone = vae.train(config, tmp_path / "alone")
     trainer = vae.Trainer(config, tmp_path / "run")
     trainer.directory.mkdir()
-    for _ in range(3):
-        trainer.take_step()
-    trainer.recorder.record_frame()
+    advance(trainer, 3).recorder.record_frame()
     loop.save(trainer)
     run = vae.train(config, trainer.directory)
     for name in ("points", "reconstructions"):

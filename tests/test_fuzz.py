@@ -16,7 +16,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from helpers import a_gigabyte_more
+from helpers import a_gigabyte_more, advance
 from safetensors.torch import save
 
 import vae
@@ -100,9 +100,7 @@ def run(tiny, tmp_path):
                            lpips_images=0, w_perceptual=0, early_evaluations=0),
                       tmp_path / "run")  # fmt: skip
     trainer.directory.mkdir()
-    for _ in range(2):
-        trainer.take_step()
-    trainer.recorder.record_frame()
+    advance(trainer, 2).recorder.record_frame()
     trainer.recorder.measure()
     loop.save(trainer)
     vae.LatentPrior(vae.PriorConfig(channels=8, blocks=1)).save_pretrained(trainer.directory)

@@ -13,9 +13,9 @@ TOLERANCE = 0.1  # of the step's own change: sums in another order turned it by 
 
 
 def can_replay(wanted: bool | None, device: torch.device, processes: int = 1) -> bool:
-    """Whether steps are replayed, unless they are not `wanted`: by one process, on a CUDA GPU.
+    """Whether steps are replayed. One process on a CUDA GPU does it, unless `wanted` is False.
 
-    Raises `ValueError` where they are wanted and cannot be.
+    Raises `ValueError` if it is True anywhere else.
     """
     possible = device.type == "cuda" and processes == 1
     if wanted and not possible:
